@@ -1,0 +1,101 @@
+"""A micro-batcher that adds no latency: asyncio only, over any function of an array.
+
+An idle function is called at once; what arrived while it was busy is its next batch. No timer waits for company.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = tuple[NDArray[Any], ...]
+"""One array or more, each with a row an item."""
+
+
+class QueueFull(Exception):
+    """As many items wait as may."""
+
+
+class _Item(NamedTuple):
+    value: NDArray[Any]
+    future: "asyncio.Future[Rows]"
+
+
+class MicroBatcher:
+    """Gathers single items into batches for ``function``, which runs in ``executor``.
+
+    Args:
+        function: takes an array ``[N, ...]``, returns a tuple of arrays with N rows each.
+        executor: where it runs; one thread, shared by everything that computes.
+        max_batch: most items in one call.
+        max_queue: most items that may wait; past it ``submit`` raises QueueFull at once.
+    """
+
+    def __init__(
+        self, function: Callable[[NDArray[Any]], Rows], executor: Executor, *, max_batch: int, max_queue: int
+    ) -> None:
+        self.function = function
+        self.executor = executor
+        self.max_batch = max_batch
+        self.max_queue = max_queue
+        self._waiting: deque[_Item] = deque()
+        self._worker: asyncio.Task[None] | None = None
+
+    @property
+    def depth(self) -> int:
+        """The number of items that wait."""
+        return len(self._waiting)
+
+    async def submit(self, value: NDArray[Any]) -> Rows:
+        """One item ``[...]`` -> its row of every result.
+
+        An item whose caller was cancelled while it waited is never computed. A batch that fails is tried again
+        one by one, so an exception reaches only the caller whose item caused it.
+
+        Raises:
+            QueueFull: too many items wait.
+        """
+        if len(self._waiting) >= self.max_queue:
+            raise QueueFull
+        item = _Item(value, asyncio.get_running_loop().create_future())
+        self._waiting.append(item)
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work())
+        return await item.future
+
+    async def _work(self) -> None:
+        while batch := self._next_batch():
+            await self._compute(batch)
+        self._worker = None
+
+    def _next_batch(self) -> list[_Item]:
+        batch: list[_Item] = []
+        while self._waiting and len(batch) < self.max_batch:
+            item = self._waiting.popleft()
+            if not item.future.done():
+                batch.append(item)
+        return batch
+
+    async def _compute(self, batch: list[_Item]) -> None:
+        try:
+            rows = await self._call(np.stack([item.value for item in batch]))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
+            if len(batch) > 1:
+                for item in batch:
+                    await self._compute([item])
+            elif not batch[0].future.done():
+                batch[0].future.set_exception(error)
+            return
+        for index, item in enumerate(batch):
+            if not item.future.done():
+                item.future.set_result(tuple(result[index] for result in rows))
+
+    async def _call(self, values: NDArray[Any]) -> Rows:
+        rows = await asyncio.get_running_loop().run_in_executor(self.executor, self.function, values)
+        if any(len(result) != len(values) for result in rows):
+            raise ValueError(f"{len(values)} items went in, {[len(result) for result in rows]} came out")
+        return rows

@@ -1,0 +1,49 @@
+"""What routes ask for, read from ``request.app.state``.
+
+Not from lifespan-yielded state: Ray Serve and httpx's ASGI transport do not copy that into a request.
+"""
+
+from typing import Annotated
+
+from fastapi import Depends, Query, Request
+
+from app.evaluator import Evaluator
+from app.predictor import Predictor, Predictors
+from app.readiness import Readiness
+from app.settings import Settings
+
+
+async def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+async def _predictors(request: Request) -> Predictors:
+    predictors: Predictors = request.app.state.predictors
+    return predictors
+
+
+async def _readiness(request: Request) -> Readiness:
+    readiness: Readiness = request.app.state.readiness
+    return readiness
+
+
+async def _evaluator(request: Request) -> Evaluator:
+    evaluator: Evaluator = request.app.state.evaluator
+    return evaluator
+
+
+SettingsDep = Annotated[Settings, Depends(_settings)]
+PredictorsDep = Annotated[Predictors, Depends(_predictors)]
+ReadinessDep = Annotated[Readiness, Depends(_readiness)]
+EvaluatorDep = Annotated[Evaluator, Depends(_evaluator)]
+
+
+async def _predictor(
+    predictors: PredictorsDep,
+    model: Annotated[str | None, Query(description="a name from /models; default: the default model")] = None,
+) -> Predictor:
+    return predictors[model or predictors.default]
+
+
+PredictorDep = Annotated[Predictor, Depends(_predictor)]

@@ -1,0 +1,32 @@
+"""``GET /evaluate`` and its picture."""
+
+from fastapi import APIRouter, Response
+
+from app.deps import EvaluatorDep, PredictorDep
+from app.errors import InvalidQuery, Responses, UnknownModel, declare
+from app.schemas import Evaluation
+from model import DataError, draw_confusion
+
+router = APIRouter(tags=["evaluation"])
+FAILURES = declare(InvalidQuery, UnknownModel, DataError)
+PICTURE: Responses = {200: {"content": {"image/png": {}}, "description": "rows true, columns predicted"}}
+
+
+@router.get("/evaluate", responses=FAILURES)
+async def evaluate(evaluator: EvaluatorDep, predictor: PredictorDep) -> Evaluation:
+    """How the served network does on the 10,000 test images.
+
+    It is measured when first asked for, which takes some seconds, and kept; predictions go on meanwhile.
+    """
+    return await evaluator.evaluate(predictor)
+
+
+@router.get(
+    "/evaluate/confusion.png",
+    responses=PICTURE | FAILURES,
+    response_class=Response,
+)
+async def confusion(evaluator: EvaluatorDep, predictor: PredictorDep) -> Response:
+    """The confusion matrix as a heat map."""
+    evaluation = await evaluator.evaluate(predictor)
+    return Response(draw_confusion(evaluation.confusion_matrix, predictor.card.classes), media_type="image/png")

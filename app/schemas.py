@@ -1,0 +1,80 @@
+"""The bodies of our own API. The Open Inference Protocol has its own, beside its routes."""
+
+from collections.abc import Iterable
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.errors import Problem, problem_of
+from model import Metrics, ModelCard, Prediction, Report
+
+
+class PredictionError(BaseModel):
+    """Why one picture of a batch has no prediction."""
+
+    error: Problem
+
+
+class BatchAnswer(BaseModel):
+    """One answer a picture, in the order of the pictures."""
+
+    predictions: list[Prediction | PredictionError]
+
+    @classmethod
+    def of(cls, outcomes: Iterable[Prediction | BaseException]) -> Self:
+        """The answer that tells each outcome."""
+        return cls(
+            predictions=[
+                outcome if isinstance(outcome, Prediction) else PredictionError(error=problem_of(outcome))
+                for outcome in outcomes
+            ]
+        )
+
+
+class Evaluation(Report):
+    """The report of a network on the 10,000 test images."""
+
+    model_config = ConfigDict(protected_namespaces=(), frozen=True)
+
+    model: str
+    model_version: str
+    seconds: float = Field(description="how long the measurement took when it was made")
+
+
+class ModelSummary(BaseModel):
+    """A served network in short."""
+
+    name: str
+    version: str
+    default: bool = Field(description="whether it answers where a request names none")
+    architecture: str
+    description: str
+    parameters: int
+    metrics: dict[str, Metrics] = Field(description="figures of its card, by split")
+
+    @classmethod
+    def of(cls, card: ModelCard, default: str) -> Self:
+        """The summary of ``card``, where ``default`` is the default model's name."""
+        fields = card.model_dump(include=set(cls.model_fields))
+        return cls(**fields, version=card.version, default=card.name == default)
+
+
+class ModelList(BaseModel):
+    """The served networks."""
+
+    models: list[ModelSummary]
+
+
+class ModelDetails(BaseModel):
+    """A served network with its whole card."""
+
+    version: str
+    default: bool
+    engine: str
+    card: ModelCard
+
+
+class Health(BaseModel):
+    """The state of this process."""
+
+    status: Annotated[str, Field(examples=["ready"])]

@@ -1,0 +1,64 @@
+"""Every setting of the service and the scripts, read once from the environment (prefix ``FASHIONNET_``)."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from model import DEFAULT_DATA_URL, WEIGHTS, EngineName, usable_cores
+
+
+class SettingsError(Exception):
+    """A setting has a value that cannot be; the message is one sentence a setting."""
+
+
+class Settings(BaseSettings):
+    """What can be set. A field ``max_pixels`` is the environment variable ``FASHIONNET_MAX_PIXELS``."""
+
+    model_config = SettingsConfigDict(env_prefix="FASHIONNET_", frozen=True, protected_namespaces=())
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    workers: int = Field(default_factory=usable_cores, ge=1, description="server processes; default: the usable cores")
+    threads: int = Field(1, ge=1, description="compute threads of one worker")
+    engine: EngineName = Field("onnx", description="onnx, or torch (needs the extra train)")
+    model_dir: Path = Field(
+        WEIGHTS, description="folder of the artefacts; default: the weights that come with FashionNet"
+    )
+    default_model: str = Field("fashionnet", description="the artefact that answers where a request names none")
+    data_dir: Path = Field(Path("data"), description="folder that holds FashionMNIST/raw")
+    data_url: str = Field(DEFAULT_DATA_URL, description="mirror that the data set is downloaded from")
+    max_upload_bytes: int = Field(10_000_000, ge=1, description="largest picture, in bytes")
+    max_batch_files: int = Field(256, ge=1, description="most pictures in one /predict/batch")
+    max_batch_bytes: int = Field(100_000_000, ge=1, description="largest body of one /predict/batch, in bytes")
+    max_pixels: int = Field(50_000_000, ge=1, description="largest picture, in pixels")
+    queue_size: int = Field(1024, ge=1, description="pictures that may wait for the engine; past it 429")
+    batch_size: int = Field(64, ge=1, description="pictures that the engine takes at once")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+    access_log: bool = Field(False, description="log every request")
+
+    @model_validator(mode="after")
+    def _folders_are_there(self) -> Self:
+        if not self.model_dir.is_dir():
+            raise ValueError(f"FASHIONNET_MODEL_DIR: {self.model_dir} is not a folder")
+        return self
+
+
+def read_settings() -> Settings:
+    """The settings from the environment.
+
+    Raises:
+        SettingsError: a variable holds what it cannot; the message names it.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        sentences = [_sentence(".".join(map(str, e["loc"])), e["msg"], e["input"]) for e in error.errors()]
+        raise SettingsError("\n".join(sentences)) from None
+
+
+def _sentence(field: str, message: str, value: object) -> str:
+    if not field:  # a validator of the whole class names the variable itself
+        return message.removeprefix("Value error, ") + "."
+    return f"FASHIONNET_{field.upper()}={value!r}: {message}."

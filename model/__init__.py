@@ -1,0 +1,41 @@
+"""FashionNet without HTTP: data, preprocessing, artefacts, engines, evaluation, pictures.
+
+What is named here needs no torch; ``model.network`` and ``model.training`` do.
+"""
+
+from pathlib import Path
+
+from model.artifact import Artifact, Metrics, ModelCard, list_artifacts, load_artifact
+from model.confusion import draw_confusion
+from model.cpu import usable_cores
+from model.data import CLASSES, FashionMnist, Split
+from model.data import DEFAULT_URL as DEFAULT_DATA_URL
+from model.engines import ENGINE_FORMATS, Engine, EngineName, create_engine, softmax
+from model.errors import (
+    ArtifactError,
+    ArtifactMissing,
+    DamagedImage,
+    DataError,
+    EmptyImage,
+    FashionNetError,
+    ImageError,
+    NotAnImage,
+    TooManyPixels,
+    UnknownFormat,
+)
+from model.evaluate import Report, chunks, evaluate, report
+from model.gallery import draw_gallery, show
+from model.prediction import Prediction, classify
+from model.preprocess import preprocess
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""The folder of the artefacts that come with FashionNet."""
+
+__all__ = [
+    "CLASSES", "DEFAULT_DATA_URL", "ENGINE_FORMATS", "WEIGHTS",
+    "Artifact", "ArtifactError", "ArtifactMissing", "DamagedImage", "DataError", "EmptyImage", "Engine",
+    "EngineName", "FashionMnist", "FashionNetError", "ImageError", "Metrics", "ModelCard", "NotAnImage",
+    "Prediction", "Report", "Split", "TooManyPixels", "UnknownFormat",
+    "chunks", "classify", "create_engine", "draw_confusion", "draw_gallery", "evaluate", "list_artifacts",
+    "load_artifact", "preprocess", "report", "show", "softmax", "usable_cores",
+]  # fmt: skip

@@ -1,0 +1,141 @@
+"""A trained network on disk: ``NAME.safetensors`` (the truth), ``NAME.onnx`` (made from it), ``NAME.json`` (the card).
+
+Loading checks the sums in the card and never unpickles anything.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from model.errors import ArtifactCorrupt, ArtifactMissing
+from model.files import write_atomically
+
+Format = Literal["safetensors", "onnx"]
+FORMATS: tuple[Format, ...] = ("safetensors", "onnx")
+
+
+class FileRecord(BaseModel):
+    """What a file of the artefact must be."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class Metrics(BaseModel):
+    """Figures measured with the served engine on one split: accuracy 0..1, loss = mean negative log-likelihood."""
+
+    model_config = ConfigDict(frozen=True)
+
+    count: int
+    accuracy: float
+    loss: float
+
+
+class ModelCard(BaseModel):
+    """What a trained network is, where it came from and how good it was measured to be."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    architecture: str
+    description: str
+    parameters: int
+    classes: tuple[str, ...]
+    recipe: dict[str, Any]
+    training: dict[str, Any]
+    """Seed, precision, threads, epochs, library versions, CPU, date."""
+    data: dict[str, str]
+    """SHA-256 of the data set's files, by name."""
+    metrics: dict[str, Metrics]
+    """By split: ``validation`` and ``test``."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Calibration: probabilities are softmax(logits / temperature); 1 changes nothing."""
+    license: str = "MIT"
+    files: dict[Format, FileRecord] = {}
+
+    @property
+    def version(self) -> str:
+        """The first 12 digits of the weights' SHA-256: other weights, another version."""
+        return self.files["safetensors"].sha256[:12]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A checked artefact: the card, and the bytes of the files that were asked for."""
+
+    card: ModelCard
+    content: dict[Format, bytes]
+
+
+def load_artifact(folder: Path, name: str, formats: tuple[Format, ...] = FORMATS) -> Artifact:
+    """Read the card ``NAME.json`` in ``folder`` and the files of ``formats``, and compare their checksums.
+
+    Raises:
+        ArtifactMissing: a file is not there.
+        ArtifactCorrupt: the card cannot be read, or a file is not the one that it names.
+    """
+    card = read_card(folder, name)
+    return Artifact(card, {format_: _read_checked(folder / f"{name}.{format_}", card, format_) for format_ in formats})
+
+
+def read_card(folder: Path, name: str) -> ModelCard:
+    """The card of the artefact ``name``, without its files.
+
+    Raises:
+        ArtifactMissing: it is not there.
+        ArtifactCorrupt: it is not a model card, or not that of ``name``.
+    """
+    path = folder / f"{name}.json"
+    try:
+        card = ModelCard.model_validate_json(_read(path))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise ArtifactCorrupt(f"{path} is not a model card ({where}: {problem['msg']}). {_REMEDY}") from None
+    if card.name != name or set(card.files) != set(FORMATS):
+        raise ArtifactCorrupt(f"{path} is not the complete card of {name}. {_REMEDY}")
+    return card
+
+
+def save_artifact(folder: Path, card: ModelCard, content: dict[Format, bytes]) -> ModelCard:
+    """Write the three files, each whole or not at all, the card last; returns the card with the files' sums."""
+    sums = {format_: FileRecord(sha256=_sha256(data), bytes=len(data)) for format_, data in content.items()}
+    card = card.model_copy(update={"files": sums})
+    for format_, data in content.items():
+        write_atomically(folder / f"{card.name}.{format_}", data)
+    write_atomically(folder / f"{card.name}.json", card.model_dump_json(indent=2).encode() + b"\n")
+    return card
+
+
+def list_artifacts(folder: Path) -> list[str]:
+    """The names of the artefacts whose cards lie in ``folder``, sorted."""
+    return sorted(path.stem for path in folder.glob("*.json"))
+
+
+_REMEDY = "Restore the artefact's three files from a release, or export them again with scripts/train.py."
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ArtifactMissing(f"{path} is missing. {_REMEDY}") from None
+
+
+def _read_checked(path: Path, card: ModelCard, format_: Format) -> bytes:
+    content = _read(path)
+    expected = card.files[format_]
+    if len(content) < expected.bytes:
+        raise ArtifactCorrupt(f"{path} is truncated: {len(content)} bytes of {expected.bytes}. {_REMEDY}")
+    if _sha256(content) != expected.sha256:
+        raise ArtifactCorrupt(f"{path} was altered: its SHA-256 is not the one in its card. {_REMEDY}")
+    return content
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,169 @@
+"""Fashion-MNIST as uint8 arrays: found on disk or downloaded, always checked.
+
+The layout is torchvision's: ``<root>/FashionMNIST/raw/*.gz``. The files are the IDX files of Xiao, Rasul
+and Vollgraf, "Fashion-MNIST", arXiv:1708.07747, compared with their published checksums. A data set of
+ours in the same format brings its own checksums in ``raw/SHA256SUMS``, as ``sha256sum *.gz`` writes it.
+"""
+
+import errno
+import gzip
+import hashlib
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pooch
+import requests
+from numpy.typing import NDArray
+
+from model.errors import DataCorrupt, DataMissing, DownloadFailed
+
+CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+
+DEFAULT_URL = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"
+
+SplitName = Literal["train", "test"]
+FILES: dict[SplitName, tuple[str, str]] = {
+    "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
+    "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
+}
+PUBLISHED_SHA256 = {
+    "train-images-idx3-ubyte.gz": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+    "train-labels-idx1-ubyte.gz": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+    "t10k-images-idx3-ubyte.gz": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+    "t10k-labels-idx1-ubyte.gz": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+}
+FETCH = "python scripts/download.py"
+
+
+class Split(NamedTuple):
+    """Images uint8 ``[N, 28, 28]``, light clothes-pixels on a background of 0, and labels uint8 ``[N]``."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+
+    def take(self, indices: NDArray[np.int64]) -> "Split":
+        """The examples at ``indices`` (int64 ``[M]``), in that order."""
+        return Split(self.images[indices], self.labels[indices])
+
+
+@dataclass(frozen=True)
+class FashionMnist:
+    """The data set under ``root``, the folder that holds ``FashionMNIST/raw``."""
+
+    root: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where the four files lie."""
+        return self.root / "FashionMNIST" / "raw"
+
+    def checksums(self) -> Mapping[str, str]:
+        """SHA-256 by file name: the folder's own ``SHA256SUMS`` where it has one, else the published ones."""
+        sums = self.folder / "SHA256SUMS"
+        if not sums.is_file():
+            return PUBLISHED_SHA256
+        lines = (line.split() for line in sums.read_text().splitlines() if line.strip())
+        return {name.lstrip("*"): digest for digest, name in lines}
+
+    def fingerprint(self, split: SplitName) -> str:
+        """A SHA-256 that changes when a file of the split does; needs no reading of the files."""
+        sums = self.checksums()
+        return hashlib.sha256("".join(sums.get(name, "") for name in FILES[split]).encode()).hexdigest()
+
+    def load(self, split: SplitName) -> Split:
+        """Read, check and parse one split.
+
+        Raises:
+            DataMissing: a file is not there.
+            DataCorrupt: a file does not match its checksum, or is not an IDX file.
+        """
+        images, labels = (self._read(name) for name in FILES[split])
+        if images.ndim != 3 or images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
+            raise DataCorrupt(f"The {split} images {images.shape} and labels {labels.shape} do not fit together.")
+        return Split(images, labels)
+
+    def download(self, url: str = DEFAULT_URL, *, progress: bool = True) -> None:
+        """Fetch what is missing or damaged from the mirror ``url``, with a progress bar a file.
+
+        A file takes its place only after its checksum matched; what is good already is left alone.
+
+        Raises:
+            DownloadFailed: no network, no disk space, not found, or the mirror's file is a different one.
+        """
+        for name, digest in self.checksums().items():
+            _fetch(url.rstrip("/") + "/" + name, self.folder, name, digest, progress=progress)
+
+    def _read(self, name: str) -> NDArray[np.uint8]:
+        path = self.folder / name
+        try:
+            packed = path.read_bytes()
+        except FileNotFoundError:
+            raise DataMissing(
+                f"Fashion-MNIST is not under {self.root} ({name} is missing): run `{FETCH}` to download it, "
+                "or set FASHIONNET_DATA_DIR to the folder that holds FashionMNIST/raw."
+            ) from None
+        if hashlib.sha256(packed).hexdigest() != self.checksums().get(name):
+            raise DataCorrupt(f"{path} does not match its checksum: run `{FETCH}` to replace it.")
+        try:
+            return parse_idx(gzip.decompress(packed), name)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataCorrupt(f"{path} is not a gzip file: run `{FETCH}` to replace it.") from error
+
+
+def parse_idx(raw: bytes, name: str = "the file") -> NDArray[np.uint8]:
+    """Parse an IDX file of unsigned bytes (format: yann.lecun.com/exdb/mnist) into a uint8 array.
+
+    Raises:
+        DataCorrupt: the header or the length is wrong.
+    """
+    if len(raw) < 4 or raw[:3] != b"\x00\x00\x08":
+        raise DataCorrupt(f"{name} is not an IDX file of unsigned bytes.")
+    header = 4 + 4 * raw[3]
+    shape = tuple(int.from_bytes(raw[i : i + 4], "big") for i in range(4, header, 4))
+    if len(raw) != header + int(np.prod(shape)):
+        raise DataCorrupt(f"{name} holds {len(raw)} bytes, which is not what its header says: {shape}.")
+    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
+
+
+def split_validation(labels: NDArray[np.uint8], size: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices (train, validation), both sorted: a stratified validation set of ``size``, fixed by ``seed``."""
+    rng = np.random.default_rng(seed)
+    classes = np.unique(labels)
+    quotas = [size // len(classes) + (i < size % len(classes)) for i in range(len(classes))]
+    chosen = [
+        rng.permutation(np.flatnonzero(labels == label))[:quota] for label, quota in zip(classes, quotas, strict=True)
+    ]
+    validation = np.sort(np.concatenate(chosen))
+    return np.setdiff1d(np.arange(len(labels)), validation), validation
+
+
+def _fetch(url: str, folder: Path, name: str, digest: str, *, progress: bool) -> None:
+    try:
+        pooch.retrieve(url, f"sha256:{digest}", fname=name, path=folder, progressbar=progress)
+    except requests.HTTPError as error:
+        raise DownloadFailed(f"{error}: set FASHIONNET_DATA_URL to a mirror that has the file.") from error
+    except requests.RequestException as error:
+        raise DownloadFailed(
+            f"{url} cannot be reached: check the network, set FASHIONNET_DATA_URL to a mirror, "
+            f"or put the four .gz files into {folder} by hand."
+        ) from error
+    except ValueError as error:  # pooch's word for a checksum that does not match, or a scheme it does not know
+        raise DownloadFailed(
+            f"What {url} sent is not Fashion-MNIST's {name} and was thrown away: try again, "
+            "or set FASHIONNET_DATA_URL to another mirror."
+        ) from error
+    except OSError as error:
+        raise DownloadFailed(_disk_sentence(error, folder)) from error
+
+
+def _disk_sentence(error: OSError, folder: Path) -> str:
+    if error.errno == errno.ENOSPC:
+        return f"The disk that holds {folder} is full: free 40 MB, or set FASHIONNET_DATA_DIR to another disk."
+    return f"{folder} cannot be written ({error.strerror}): set FASHIONNET_DATA_DIR to a folder that can."

@@ -1,0 +1,78 @@
+"""What can go wrong below HTTP. Every message is one sentence that names the remedy.
+
+FashionNetError
+├── DataError               the data set cannot be used
+│   ├── DataMissing         it is not there
+│   ├── DataCorrupt         a file is not what its checksum says
+│   └── DownloadFailed      no network, no disk space, a mirror that answers nonsense
+├── ImageError              an uploaded picture cannot be used
+│   ├── EmptyImage          no bytes
+│   ├── NotAnImage          nothing that we know as a picture
+│   ├── UnknownFormat       a picture, but of a format outside the allow list
+│   ├── DamagedImage        the format is right, the content is not: truncated or altered
+│   └── TooManyPixels       decoding it would cost too much
+├── ArtifactError           a trained network cannot be loaded or written
+│   ├── ArtifactMissing
+│   └── ArtifactCorrupt
+└── TrainingError           a run cannot start or go on
+"""
+
+
+class FashionNetError(Exception):
+    """The base of every error this project raises on purpose."""
+
+
+class DataError(FashionNetError):
+    """The data set cannot be used."""
+
+
+class DataMissing(DataError):
+    """A file of the data set is not there."""
+
+
+class DataCorrupt(DataError):
+    """A file of the data set does not match its checksum or its format."""
+
+
+class DownloadFailed(DataError):
+    """The data set could not be fetched."""
+
+
+class ImageError(FashionNetError):
+    """A picture cannot be used."""
+
+
+class EmptyImage(ImageError):
+    """There are no bytes."""
+
+
+class NotAnImage(ImageError):
+    """The bytes are not a picture."""
+
+
+class UnknownFormat(ImageError):
+    """The bytes are a picture of a format that is not accepted."""
+
+
+class DamagedImage(ImageError):
+    """The image is truncated or altered."""
+
+
+class TooManyPixels(ImageError):
+    """The image has more pixels than the decoder may allocate."""
+
+
+class ArtifactError(FashionNetError):
+    """A trained network cannot be loaded or written."""
+
+
+class ArtifactMissing(ArtifactError):
+    """A file of the artefact is not there."""
+
+
+class ArtifactCorrupt(ArtifactError):
+    """A file of the artefact is truncated, altered or does not fit its card."""
+
+
+class TrainingError(FashionNetError):
+    """A training run cannot start or go on as asked."""

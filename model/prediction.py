@@ -1,0 +1,47 @@
+"""From logits to an answer."""
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
+
+from model.artifact import ModelCard
+from model.data import CLASSES
+from model.engines import softmax
+
+_PROBABILITIES: JsonDict = {label: 0.991 if label == "Shirt" else 0.001 for label in CLASSES}
+_EXAMPLE: JsonDict = {
+    "label": "Shirt",
+    "class_id": 6,
+    "confidence": 0.991,
+    "probabilities": _PROBABILITIES,
+    "model": "fashionnet",
+    "model_version": "0123456789ab",
+}
+
+
+class Prediction(BaseModel):
+    """What a network says of one picture."""
+
+    model_config = ConfigDict(protected_namespaces=(), json_schema_extra={"example": _EXAMPLE})
+
+    label: str = Field(description="name of the most probable class")
+    class_id: int = Field(ge=0, le=9, description="its number in the data set")
+    confidence: float = Field(ge=0, le=1, description="its probability")
+    probabilities: dict[str, float] = Field(description="of every class, by name; they sum to 1")
+    model: str = Field(description="name of the network")
+    model_version: str = Field(description="the first digits of its weights' SHA-256")
+
+
+def classify(logits: NDArray[np.float32], card: ModelCard) -> Prediction:
+    """Logits float32 ``[10]`` of one picture -> the answer of the network that ``card`` describes."""
+    probabilities = softmax(logits / card.temperature).tolist()
+    class_id = int(logits.argmax())
+    return Prediction(
+        label=card.classes[class_id],
+        class_id=class_id,
+        confidence=probabilities[class_id],
+        probabilities=dict(zip(card.classes, probabilities, strict=True)),
+        model=card.name,
+        model_version=card.version,
+    )

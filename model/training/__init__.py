@@ -1,0 +1,1 @@
+"""Training, from the recipe to the artefact. Needs the extra ``train``."""

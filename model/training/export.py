@@ -1,0 +1,106 @@
+"""From a trained network to an artefact that is served."""
+
+import platform
+from datetime import UTC, datetime
+
+import numpy as np
+import onnxruntime
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from model import cpu
+from model.artifact import Artifact, Format, Metrics, ModelCard
+from model.data import CLASSES, Split
+from model.engines import OnnxEngine
+from model.errors import ArtifactError
+from model.evaluate import evaluate
+from model.network import FashionNet, NetworkOutputs
+from model.training.loop import Trainer
+
+PARITY = 1e-4
+"""The most that the exported graph's logits may differ from the network's."""
+
+
+class _ServingGraph(nn.Module):
+    """The network's three outputs as the graph's three outputs."""
+
+    def __init__(self, network: FashionNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> NetworkOutputs:
+        return self.network.outputs(images)
+
+
+def export(trainer: Trainer, validation: Split, test: Split | None) -> Artifact:
+    """The trained network as an artefact in memory, its card with the figures measured on the exported graph.
+
+    Raises:
+        ArtifactError: the exported graph and the network disagree.
+    """
+    network = trainer.network.cpu().eval()
+    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    content: dict[Format, bytes] = {"safetensors": safetensors.torch.save(weights), "onnx": export_onnx(network)}
+    card = _describe(trainer)
+    engine = OnnxEngine(Artifact(card, content), threads=trainer.config.threads)
+    _check_parity(network, engine)
+    splits = {"validation": validation} | ({"test": test} if test else {})
+    metrics = {name: Metrics(**evaluate(engine, split).model_dump()) for name, split in splits.items()}
+    return Artifact(card.model_copy(update={"metrics": metrics}), content)
+
+
+def export_onnx(network: FashionNet) -> bytes:
+    """The network as an ONNX graph: ``images`` uint8 ``[N, 28, 28]`` -> ``log_probs``, ``logits``, ``features``."""
+    graph = _ServingGraph(network).eval()
+    program = torch.onnx.export(
+        graph,
+        (torch.zeros(2, 28, 28, dtype=torch.uint8),),
+        input_names=["images"],
+        output_names=list(NetworkOutputs._fields),
+        dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+        dynamo=True,
+        verbose=False,
+    )
+    if program is None:
+        raise ArtifactError("PyTorch gave no ONNX program for this network.")
+    content: bytes = program.model_proto.SerializeToString()
+    return content
+
+
+def _check_parity(network: FashionNet, engine: OnnxEngine) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (32, 28, 28), np.uint8)
+    with torch.inference_mode():
+        expected = network.outputs(torch.from_numpy(images)).logits.numpy()
+    difference = float(np.abs(engine.run(images).logits - expected).max())
+    if not difference <= PARITY:
+        raise ArtifactError(
+            f"The exported graph's logits differ from the network's by {difference:.2g} (limit {PARITY})."
+        )
+
+
+def _describe(trainer: Trainer) -> ModelCard:
+    config = trainer.config
+    return ModelCard(
+        name=config.name,
+        architecture=config.recipe.architecture,
+        description="Two convolutions, max pooling, dropout, two fully connected layers, log softmax.",
+        parameters=sum(parameter.numel() for parameter in trainer.network.parameters()),
+        classes=CLASSES,
+        recipe=config.recipe.model_dump(),
+        training={
+            "seed": config.seed,
+            "epochs": trainer.epoch,
+            "precision": config.precision,
+            "threads": config.threads,
+            "device": config.device,
+            "cpu": cpu.cpu_name(),
+            "seconds": round(sum(metrics.seconds for metrics in trainer.history)),
+            "date": datetime.now(UTC).date().isoformat(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "onnxruntime": onnxruntime.__version__,
+        },
+        data=config.data,
+        metrics={},
+    )

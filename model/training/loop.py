@@ -1,0 +1,188 @@
+"""The training loop: one uint8 tensor, batches by index, an exact state at the end of every epoch."""
+
+import time
+from collections.abc import Iterator
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import StepLR
+from tqdm import tqdm
+
+from model import cpu
+from model.data import Split
+from model.errors import TrainingError
+from model.network import create_network
+from model.training.recipes import Recipe
+
+Precision = Literal["fp32", "bf16"]
+EVALUATION_BATCH = 500
+
+
+class RunConfig(BaseModel):
+    """All that a run needs to be started, or gone on with, bit for bit."""
+
+    model_config = ConfigDict(frozen=True)
+
+    recipe: Recipe
+    seed: int
+    precision: Precision
+    threads: int
+    """torch threads; part of the configuration because another number sums in another order."""
+    device: str
+    data: dict[str, str]
+    """SHA-256 of the data set's files, by name."""
+    name: str
+    """The name of the artefact that the run ends in."""
+    limit: int | None = None
+    """Use only so many images of each split: a rehearsal."""
+
+
+class EpochMetrics(BaseModel):
+    """What one epoch came to. Losses are mean negative log-likelihoods, accuracies 0..1."""
+
+    model_config = ConfigDict(frozen=True)
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    seconds: float
+    images_per_second: float
+
+
+class Trainer:
+    """A network, its optimiser and schedule, and the two sets that it learns from and is measured on."""
+
+    def __init__(self, config: RunConfig, train: Split, validation: Split) -> None:
+        self.config = config
+        self.history: list[EpochMetrics] = []
+        self.device = torch.device(config.device)
+        torch.set_num_threads(config.threads)
+        torch.manual_seed(config.seed)
+        self.train_images, self.train_labels = self._resident(train)
+        self.validation = self._resident(validation)
+        network = create_network(config.recipe.architecture)
+        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.recipe.learning_rate, fused=True)
+        self.scheduler = StepLR(self.optimizer, config.recipe.step_size, config.recipe.gamma)
+
+    @property
+    def epoch(self) -> int:
+        """The number of completed epochs."""
+        return len(self.history)
+
+    def epochs(self) -> Iterator[EpochMetrics]:
+        """Train what is left of the recipe, handing out each completed epoch's metrics.
+
+        Raises:
+            TrainingError: the loss is no longer finite.
+        """
+        while self.epoch < self.config.recipe.epochs:
+            yield self._run_epoch()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next epoch depends on; tensors and plain values only."""
+        return {
+            "config": self.config.model_dump(),
+            "history": [metrics.model_dump() for metrics in self.history],
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> Self:
+        """Continue from what ``state_dict`` returned."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.history = [EpochMetrics(**metrics) for metrics in state["history"]]
+        return self
+
+    def _resident(self, split: Split) -> tuple[Tensor, Tensor]:
+        images = torch.from_numpy(np.array(split.images)).to(self.device)
+        return images, torch.from_numpy(split.labels.astype(np.int64)).to(self.device)
+
+    def _run_epoch(self) -> EpochMetrics:
+        # Each epoch has a seed of its own, so resuming needs no state of any random generator.
+        torch.manual_seed(_epoch_seed(self.config.seed, self.epoch))
+        start = time.perf_counter()
+        learning_rate = self.optimizer.param_groups[0]["lr"]
+        train_loss, train_accuracy = self._train_epoch(learning_rate)
+        seconds = time.perf_counter() - start
+        self.scheduler.step()
+        validation_loss, validation_accuracy = self.validate()
+        metrics = EpochMetrics(
+            epoch=self.epoch + 1,
+            learning_rate=learning_rate,
+            train_loss=train_loss,
+            train_accuracy=train_accuracy,
+            validation_loss=validation_loss,
+            validation_accuracy=validation_accuracy,
+            seconds=seconds,
+            images_per_second=len(self.train_labels) / seconds,
+        )
+        self.history.append(metrics)
+        return metrics
+
+    def _train_epoch(self, learning_rate: float) -> tuple[float, float]:
+        self.network.train()
+        order = torch.randperm(len(self.train_labels), device=self.device)
+        seen, loss_sum, correct = 0, 0.0, 0
+        with self._progress() as bar:
+            for batch in torch.split(order, self.config.recipe.batch_size):
+                loss, hits = self._step(self.train_images[batch], self.train_labels[batch])
+                seen, loss_sum, correct = seen + len(batch), loss_sum + loss * len(batch), correct + hits
+                bar.set_postfix_str(
+                    f"loss {loss_sum / seen:.4f}, accuracy {correct / seen:.2%}, lr {learning_rate:.2g}"
+                )
+                bar.update(len(batch))
+        return loss_sum / seen, correct / seen
+
+    def _step(self, images: Tensor, labels: Tensor) -> tuple[float, int]:
+        self.optimizer.zero_grad(set_to_none=True)
+        log_probs = self._forward(images)
+        loss = F.nll_loss(log_probs, labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        value = loss.item()
+        if not np.isfinite(value):
+            raise TrainingError(f"The loss became {value} in epoch {self.epoch + 1}: try a lower learning rate.")
+        return value, int((log_probs.argmax(1) == labels).sum())
+
+    def _forward(self, images: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            log_probs: Tensor = self.network(images)
+        return log_probs.float()
+
+    @torch.inference_mode()
+    def validate(self) -> tuple[float, float]:
+        """Loss and accuracy on the validation set, in evaluation mode."""
+        self.network.eval()
+        images, labels = self.validation
+        log_probs = torch.cat([self._forward(batch) for batch in torch.split(images, EVALUATION_BATCH)])
+        accuracy = (log_probs.argmax(1) == labels).float().mean()
+        return F.nll_loss(log_probs, labels).item(), accuracy.item()
+
+    def _progress(self) -> "tqdm[Any]":
+        title = f"epoch {self.epoch + 1}/{self.config.recipe.epochs}"
+        # disable=None: a bar on a terminal, nothing in a log file
+        return tqdm(
+            total=len(self.train_labels), desc=title, unit=" images", unit_scale=True, leave=False, disable=None
+        )
+
+
+def choose_precision(asked: Literal["auto", "fp32", "bf16"], device: str) -> Precision:
+    """``auto`` takes bf16 where the device multiplies it in hardware (CPU flags, or any CUDA device), else fp32."""
+    if asked != "auto":
+        return asked
+    return "bf16" if device != "cpu" or cpu.has_bf16() else "fp32"
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,78 @@
+"""A training run from its configuration to its artefact."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from model.artifact import Artifact, ModelCard, save_artifact
+from model.data import FashionMnist, Split, split_validation
+from model.errors import TrainingError
+from model.training.export import export
+from model.training.loop import EpochMetrics, RunConfig, Trainer
+from model.training.run_folder import RunFolder
+
+
+class Run:
+    """A run in its folder, at the end of its last completed epoch.
+
+    Raises (from the constructor, ``start`` and ``resume``):
+        DataError: the data set is not there, damaged, or not the one that the run began with.
+        TrainingError: the folder holds another run, or none to resume.
+    """
+
+    def __init__(self, folder: RunFolder, config: RunConfig, data_set: FashionMnist) -> None:
+        if dict(data_set.checksums()) != config.data:
+            raise TrainingError(f"{data_set.root} holds another data set than the one that {folder.path} began with.")
+        self.folder = folder
+        self.config = config
+        self.data_set = data_set
+        train, self.validation = training_splits(data_set, config)
+        self.trainer = Trainer(config, train, self.validation)
+
+    @classmethod
+    def start(cls, path: Path, config: RunConfig, data_set: FashionMnist) -> "Run":
+        """Begin a run in the folder ``path``, which must not hold one yet."""
+        folder = RunFolder(path)
+        folder.require_empty()
+        run = cls(folder, config, data_set)
+        folder.write_config(config)
+        return run
+
+    @classmethod
+    def resume(cls, path: Path, data_set: FashionMnist, epochs: int | None = None) -> "Run":
+        """Go on with the run in ``path`` from its last completed epoch, to ``epochs`` where that is given."""
+        folder = RunFolder(path)
+        config = folder.read_config()
+        if epochs:
+            recipe = config.recipe.model_copy(update={"epochs": epochs})
+            config = config.model_copy(update={"recipe": recipe})
+            folder.write_config(config)
+        run = cls(folder, config, data_set)
+        folder.restore(run.trainer)
+        return run
+
+    def epochs(self) -> Iterator[EpochMetrics]:
+        """Train the epochs that are left; each is on the disk before its metrics are handed out."""
+        for metrics in self.trainer.epochs():
+            self.folder.save(self.trainer)
+            yield metrics
+
+    def release(self, *folders: Path) -> ModelCard:
+        """Export the network, measure it once on the test set, and write the artefact to every folder."""
+        test = limited(self.data_set.load("test"), self.config.limit)
+        artifact: Artifact = export(self.trainer, self.validation, test)
+        cards = [save_artifact(folder, artifact.card, artifact.content) for folder in folders]
+        return cards[0]
+
+
+def training_splits(data_set: FashionMnist, config: RunConfig) -> tuple[Split, Split]:
+    """The training and validation images that ``config`` asks for."""
+    whole = data_set.load("train")
+    train, validation = split_validation(whole.labels, config.recipe.validation_size, config.seed)
+    return limited(whole.take(train), config.limit), limited(whole.take(validation), config.limit)
+
+
+def limited(split: Split, limit: int | None) -> Split:
+    """The first ``limit`` examples, or all."""
+    return split.take(np.arange(min(limit or len(split.labels), len(split.labels))))

@@ -1,0 +1,122 @@
+"""Draw the clothes in examples/: plain shapes of our own, dark on a white page, as somebody might photograph them.
+
+python scripts/draw_examples.py [FOLDER]
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
+
+SIZE = 400
+Draw = ImageDraw.ImageDraw
+
+
+def shirt(draw: Draw) -> None:
+    """Checks, sleeves to the elbow, a collar and buttons."""
+    cloth, light, dark = "#3c4860", "#c4ccd8", "#28303f"
+    draw.polygon([(150, 36), (250, 36), (315, 62), (320, 376), (80, 376), (85, 62)], cloth)
+    draw.polygon([(90, 60), (50, 115), (20, 220), (66, 230), (92, 165)], cloth)
+    draw.polygon([(310, 60), (350, 115), (380, 220), (334, 230), (308, 165)], cloth)
+    for x in range(92, 316, 26):
+        draw.line([(x, 75), (x, 374)], light, 6)
+    for y in range(96, 376, 26):
+        draw.line([(80, y), (320, y)], dark, 6)
+    draw.polygon([(158, 30), (200, 66), (176, 104), (140, 48)], light)
+    draw.polygon([(242, 30), (200, 66), (224, 104), (260, 48)], light)
+    draw.line([(200, 66), (200, 374)], dark, 7)
+    for y in range(110, 360, 40):
+        draw.ellipse((194, y, 206, y + 12), "#ffffff")
+
+
+def trouser(draw: Draw) -> None:
+    """Two legs."""
+    draw.polygon([(140, 30), (260, 30), (272, 375), (212, 375), (201, 130), (188, 375), (128, 375)], "#27364d")
+    draw.rectangle((140, 30, 260, 48), "#1a2536")
+
+
+def dress(draw: Draw) -> None:
+    """Sleeveless, narrow at the waist."""
+    cloth = "#a03a52"
+    draw.polygon([(160, 25), (172, 70), (228, 70), (240, 25), (252, 25), (250, 160), (290, 380), (110, 380)], cloth)
+    draw.polygon([(160, 25), (148, 25), (150, 160), (110, 380), (200, 200)], cloth)
+    draw.line([(150, 162), (250, 162)], "#6d2236", 8)
+
+
+def sneaker(draw: Draw) -> None:
+    """Low, with a light sole and laces."""
+    draw.polygon(
+        [(30, 170), (70, 160), (130, 190), (190, 150), (235, 200), (340, 235), (375, 280), (30, 280)], "#51606e"
+    )
+    draw.rounded_rectangle((25, 268, 380, 302), 14, "#c9ccd1")
+    for x in range(165, 240, 22):
+        draw.line([(x, 185 + (x - 165) // 3), (x + 26, 172 + (x - 165) // 2)], "#e8e8e8", 6)
+    draw.line([(60, 250), (130, 205), (150, 260)], "#e8e8e8", 8)
+
+
+def ankle_boot(draw: Draw) -> None:
+    """A high shaft and a heel."""
+    draw.polygon([(110, 30), (235, 30), (240, 190), (330, 245), (365, 300), (365, 335), (110, 335)], "#4a3222")
+    draw.polygon([(100, 325), (370, 325), (370, 350), (185, 350), (180, 375), (100, 375)], "#20150e")
+    draw.line([(165, 40), (165, 185)], "#332013", 14)
+
+
+def sandal(draw: Draw) -> None:
+    """A sole on a heel and straps, and mostly nothing."""
+    draw.polygon(
+        [(30, 265), (150, 262), (260, 300), (375, 305), (375, 325), (250, 325), (150, 290), (62, 290), (48, 340)],
+        "#3a2a20",
+    )
+    draw.polygon([(30, 265), (60, 265), (58, 345), (40, 345)], "#3a2a20")
+    for strap in (
+        [(250, 305), (290, 235), (345, 305)],
+        [(40, 265), (60, 180), (130, 175), (150, 265)],
+        [(130, 180), (290, 240)],
+    ):
+        draw.line(strap, "#6b4a33", 13, joint="curve")
+
+
+def bag(draw: Draw) -> None:
+    """A body, a flap and a handle."""
+    draw.arc((120, 40, 280, 260), 180, 360, "#5f4632", 16)
+    draw.rounded_rectangle((50, 150, 350, 360), 22, "#8a6849")
+    draw.rounded_rectangle((50, 150, 350, 245), 22, "#73553a")
+    draw.rectangle((185, 228, 215, 268), "#d8c79a")
+
+
+EXAMPLES: dict[str, Callable[[Draw], None]] = {
+    "shirt": shirt,
+    "trouser": trouser,
+    "dress": dress,
+    "sneaker": sneaker,
+    "ankle-boot": ankle_boot,
+    "sandal": sandal,
+    "bag": bag,
+}
+
+
+TOES_LEFT = ("sneaker", "ankle-boot", "sandal")
+"""Drawn with toes to the right, shown as the shops that the data set comes from show them."""
+
+
+def draw_example(name: str) -> Image.Image:
+    """One example: RGB, 400 x 400, on white, with soft edges."""
+    image = Image.new("RGB", (SIZE, SIZE), "white")
+    EXAMPLES[name](ImageDraw.Draw(image))
+    image = ImageOps.mirror(image) if name in TOES_LEFT else image
+    return image.filter(ImageFilter.GaussianBlur(1.2))
+
+
+def main() -> None:
+    """Write every example as a PNG."""
+    parser = argparse.ArgumentParser(description="Draw the clothes in examples/.")
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("examples"))
+    folder: Path = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in EXAMPLES:
+        draw_example(name).save(folder / f"{name}.png", optimize=True)
+
+
+if __name__ == "__main__":
+    main()

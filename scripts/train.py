@@ -1,0 +1,148 @@
+"""Train a network on Fashion-MNIST and release it as an artefact that the service loads.
+
+python scripts/train.py                          the seed recipe, into runs/seed-1
+python scripts/train.py --dry-run                one short epoch, to see that everything works
+python scripts/train.py --resume runs/seed-1     go on after Ctrl-C, a crash or a power cut
+"""
+
+import argparse
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from app.settings import Settings, SettingsError, read_settings
+from model.artifact import ModelCard
+from model.cpu import keep_freed_memory, usable_cores
+from model.data import FashionMnist
+from model.errors import FashionNetError
+from model.training.loop import EpochMetrics, RunConfig, choose_precision
+from model.training.recipes import RECIPES
+from model.training.run import Run
+
+DRY_RUN_IMAGES = 1280
+STOPPED = 130  # what a shell reports of a program ended by Ctrl-C
+
+
+def main() -> int:
+    """Parse, train, release; returns the exit status."""
+    try:
+        settings = read_settings()
+        arguments = parse_arguments(settings)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        keep_freed_memory()
+        if not arguments.dry_run:
+            return train(arguments, settings, arguments.resume or arguments.out)
+        with tempfile.TemporaryDirectory() as folder:
+            return train(arguments, settings, Path(folder))
+    except (FashionNetError, SettingsError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def train(arguments: argparse.Namespace, settings: Settings, path: Path) -> int:
+    """One run, new or resumed, to its artefact."""
+    data_set = FashionMnist(arguments.data_dir)
+    data_set.download(settings.data_url)
+    run = open_run(arguments, path, data_set)
+    print(opening(run), flush=True)
+    try:
+        for metrics in run.epochs():
+            print(epoch_line(metrics, run.config.recipe.epochs), flush=True)
+        card = run.release(path, *([arguments.release] if arguments.release else []))
+    except KeyboardInterrupt:
+        print(f"\nStopped after {run.trainer.epoch} completed epochs, which are saved. Go on with:", file=sys.stderr)
+        print(f"  python scripts/train.py --resume {path}", file=sys.stderr)
+        return STOPPED
+    print(closing(card, path))
+    return below_target(card, arguments.target_accuracy)
+
+
+def open_run(arguments: argparse.Namespace, path: Path, data_set: FashionMnist) -> Run:
+    """Resume the run in ``path``, or start one there."""
+    if arguments.resume:
+        return Run.resume(path, data_set, arguments.epochs)
+    recipe = RECIPES[arguments.recipe]
+    epochs = arguments.epochs or (1 if arguments.dry_run else recipe.epochs)
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    config = RunConfig(
+        recipe=recipe.model_copy(update={"epochs": epochs}),
+        seed=arguments.seed,
+        precision=choose_precision(arguments.precision, device),
+        threads=arguments.threads,
+        device=device,
+        data=dict(data_set.checksums()),
+        name=arguments.name or recipe.architecture,
+        limit=DRY_RUN_IMAGES if arguments.dry_run else None,
+    )
+    return Run.start(path, config, data_set)
+
+
+def opening(run: Run) -> str:
+    """What is about to be trained, in one line."""
+    config, images = run.config, len(run.trainer.train_labels)
+    begun = f", {run.trainer.epoch} of them done" if run.trainer.epoch else ""
+    return (
+        f"recipe {config.recipe.name}, seed {config.seed}: {config.recipe.epochs} epochs{begun} of {images:,} images "
+        f"on {config.device} ({config.threads} threads, {config.precision}), into {run.folder.path}"
+    )
+
+
+def epoch_line(metrics: EpochMetrics, epochs: int) -> str:
+    """One epoch in one line."""
+    return (
+        f"epoch {metrics.epoch:{len(str(epochs))}}/{epochs}  "
+        f"train loss {metrics.train_loss:.4f} accuracy {metrics.train_accuracy:7.2%}  "
+        f"validation loss {metrics.validation_loss:.4f} accuracy {metrics.validation_accuracy:7.2%}  "
+        f"lr {metrics.learning_rate:.2g}  {metrics.seconds:.1f} s, {metrics.images_per_second:,.0f} images/s"
+    )
+
+
+def closing(card: ModelCard, path: Path) -> str:
+    """What came out, and what to do with it."""
+    test = card.metrics["test"]
+    return (
+        f"test accuracy {test.accuracy:.2%}, loss {test.loss:.4f} ({test.count:,} images)\n"
+        f"Wrote {path / card.name}.safetensors, .onnx and .json. Serve it:  FASHIONNET_MODEL_DIR={path} make serve"
+    )
+
+
+def below_target(card: ModelCard, target: float | None) -> int:
+    """Exit status 1, with a sentence, where the test accuracy is below ``target``."""
+    accuracy = card.metrics["test"].accuracy
+    if target is None or accuracy >= target:
+        return 0
+    print(f"The test accuracy {accuracy:.2%} is below the target {target:.2%}.", file=sys.stderr)
+    return 1
+
+
+def parse_arguments(settings: Settings) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--recipe", choices=sorted(RECIPES), default="seed", help="what to train and how (default: seed)")
+    add("--epochs", type=int, help="epochs in all (default: the recipe's)")
+    add("--seed", type=int, default=1, help="decides initial weights, order, dropout and validation set (default: 1)")
+    add("--out", type=Path, help="the run folder (default: runs/RECIPE-SEED)")
+    add("--resume", type=Path, metavar="RUN", help="go on with the run in this folder, exactly where it stopped")
+    add("--dry-run", action="store_true", help=f"one epoch of {DRY_RUN_IMAGES} images in a folder that is thrown away")
+    add("--data-dir", type=Path, default=settings.data_dir, help="holds FashionMNIST/raw (default: %(default)s)")
+    add("--name", help="name of the artefact (default: the architecture's)")
+    add("--release", type=Path, metavar="FOLDER", help="write the artefact here too, e.g. model/weights")
+    add("--target-accuracy", type=float, metavar="A", help="exit status 1 where the test accuracy (0..1) is below")
+    add("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto: bf16 where the device has it")
+    add("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
+    add("--threads", type=int, default=usable_cores(), help="torch threads (default: the usable cores, %(default)s)")
+    arguments = parser.parse_args()
+    if arguments.target_accuracy is not None and not 0 <= arguments.target_accuracy <= 1:
+        parser.error("--target-accuracy is a fraction between 0 and 1, such as 0.925")
+    if arguments.epochs is not None and arguments.epochs < 1:
+        parser.error("--epochs is at least 1")
+    arguments.out = arguments.out or Path("runs", f"{arguments.recipe}-{arguments.seed}")
+    return arguments
+
+
+if __name__ == "__main__":
+    sys.exit(main())
