@@ -7,12 +7,16 @@ file into a temporary one first, and has no limit for files.
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
+from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartCallbacks, MultipartParser, parse_options_header
+from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from app.errors import BodyTooLarge, MalformedBody, MissingFile, TooManyFiles, UnsupportedBody
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 FRAMING = 64 * 1024
 """Bytes that a multipart body may have beside its files."""
@@ -75,8 +79,8 @@ async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
         MalformedBody, UnsupportedBody, BodyTooLarge, TooManyFiles: what is wrong with the body.
     """
     collector = _Collector(limits)
-    parser = MultipartParser(_boundary(request), collector.callbacks())
     try:
+        parser = MultipartParser(_boundary(request), collector.callbacks())
         async for chunk in _bounded(request, limits.body_bytes):
             parser.write(chunk)
         parser.finalize()
@@ -133,7 +137,7 @@ class _Collector:
         self._disposition = b""
         self._current: Upload | None = None
 
-    def callbacks(self) -> MultipartCallbacks:
+    def callbacks(self) -> "MultipartCallbacks":
         return {
             "on_part_begin": self._begin_part,
             "on_header_begin": self._begin_header,

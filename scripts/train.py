@@ -56,7 +56,7 @@ def train(arguments: argparse.Namespace, settings: Settings, path: Path) -> int:
         print(f"\nStopped after {run.trainer.epoch} completed epochs, which are saved. Go on with:", file=sys.stderr)
         print(f"  python scripts/train.py --resume {path}", file=sys.stderr)
         return STOPPED
-    print(closing(card, path))
+    print(closing(card, path, kept=not arguments.dry_run))
     return below_target(card, arguments.target_accuracy)
 
 
@@ -100,11 +100,13 @@ def epoch_line(metrics: EpochMetrics, epochs: int) -> str:
     )
 
 
-def closing(card: ModelCard, path: Path) -> str:
+def closing(card: ModelCard, path: Path, *, kept: bool) -> str:
     """What came out, and what to do with it."""
     test = card.metrics["test"]
-    return (
-        f"test accuracy {test.accuracy:.2%}, loss {test.loss:.4f} ({test.count:,} images)\n"
+    figures = f"test accuracy {test.accuracy:.2%}, loss {test.loss:.4f} ({test.count:,} images)\n"
+    if not kept:
+        return figures + "Everything works; nothing was kept."
+    return figures + (
         f"Wrote {path / card.name}.safetensors, .onnx and .json. Serve it:  FASHIONNET_MODEL_DIR={path} make serve"
     )
 

@@ -1,0 +1,299 @@
+import asyncio
+import json
+import socket
+import threading
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.batcher import MicroBatcher
+from app.main import create_app
+from app.settings import Settings
+from model import CLASSES, WEIGHTS, classify, preprocess
+from tests.pictures import encode, grey_png, trousers
+from tests.problems import assert_problem, assert_problem_body
+from tests.servers import ROOT, run, serve
+
+FIELDS = {"label", "class_id", "confidence", "probabilities", "model", "model_version"}
+
+
+def post(client, content, **options):
+    return client.post("/predict", files={"file": ("x.png", content)}, **options)
+
+
+def assert_still_good(client):
+    response = client.post("/predict", files={"file": trousers_png()})
+    assert response.status_code == 200
+    assert response.json()["label"] == "Trouser"
+
+
+def trousers_png() -> bytes:
+    return encode(trousers())
+
+
+def test_a_prediction_is_complete_and_consistent(client, artifact):
+    response = post(client, trousers_png())
+    answer = response.json()
+    assert response.status_code == 200, answer
+    assert set(answer) == FIELDS
+    assert answer["label"] == CLASSES[answer["class_id"]] == "Trouser"
+    assert list(answer["probabilities"]) == list(CLASSES)
+    assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    assert answer["confidence"] == max(answer["probabilities"].values()) == answer["probabilities"]["Trouser"]
+    assert (answer["model"], answer["model_version"]) == ("fashionnet", artifact.card.version)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.png")), ids=lambda path: path.stem)
+def test_the_examples_are_classified_rightly(client, path):
+    label = post(client, path.read_bytes()).json()["label"]
+    assert label.lower().replace(" ", "-") == path.stem
+
+
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_a_raw_body_is_as_good_as_a_form(client, format_):
+    content = encode(trousers(size=150), format_)
+    raw = client.post("/predict", content=content, headers={"content-type": f"image/{format_.lower()}"})
+    assert raw.json() == post(client, content).json()
+
+
+def test_every_way_gives_the_same_picture_identical_probabilities(client, engine, artifact, tmp_path):
+    contents = [grey_png(1), trousers_png(), encode(trousers(), "JPEG")]
+    single = [post(client, content).json() for content in contents]
+    batch = client.post("/predict/batch", files=[("files", content) for content in contents]).json()["predictions"]
+    direct = [
+        classify(engine.run(preprocess(content)[None]).logits[0], artifact.card).model_dump() for content in contents
+    ]
+    paths = [tmp_path / str(i) for i in range(3)]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    script = run("scripts/predict.py", "--json", *map(str, paths)).stdout.splitlines()
+    lines = [{key: value for key, value in json.loads(line).items() if key != "file"} for line in script]
+    assert single == batch == direct == lines
+
+
+def test_many_callers_at_once_get_their_own_answers(client):
+    contents = [grey_png(seed) for seed in range(24)]
+    expected = [post(client, content).json() for content in contents]
+    answers: dict[int, object] = {}
+
+    def call(index):
+        with httpx.Client(base_url=client.base_url, timeout=60) as mine:
+            answers[index] = post(mine, contents[index]).json()
+
+    threads = [threading.Thread(target=call, args=(index,)) for index in range(len(contents))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [answers[index] for index in range(len(contents))] == expected
+
+
+BAD_PICTURES = {
+    "empty": (b"", 422, "empty-image"),
+    "text": (b"this is not a picture", 415, "not-an-image"),
+    "pdf": (b"%PDF-1.7 and so on", 415, "unknown-format"),
+    "heic": (b"\x00\x00\x00\x18ftypheic", 415, "unknown-format"),
+    "truncated-png": (trousers_png()[:300], 422, "damaged-image"),
+    "truncated-jpeg": (encode(trousers(), "JPEG")[:2000], 422, "damaged-image"),
+    "bomb": (encode(Image.new("1", (20_000, 20_000))), 413, "too-many-pixels"),
+    "oversized": (bytes(200_001), 413, "too-large"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_PICTURES)
+@pytest.mark.parametrize("way", ["form", "raw"])
+def test_a_bad_picture_gets_its_problem_and_the_service_lives_on(client, name, way):
+    content, status, slug = BAD_PICTURES[name]
+    if way == "form":
+        response = post(client, content)
+    else:
+        response = client.post("/predict", content=content, headers={"content-type": "image/png"})
+    assert_problem(response, status, slug)
+    assert_still_good(client)
+
+
+def form(body: bytes, boundary: str = "b") -> dict:
+    return {"content": body, "headers": {"content-type": f"multipart/form-data; boundary={boundary}"}}
+
+
+PART = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+BAD_BODIES = {
+    "no body": ({}, 415, "unsupported-body"),
+    "json": ({"json": {"file": "x"}}, 415, "unsupported-body"),
+    "urlencoded": ({"data": {"file": "x"}}, 415, "unsupported-body"),
+    "other field": ({"files": {"picture": b"x"}}, 422, "missing-file"),
+    "no field": (form(b"--b--\r\n"), 422, "missing-file"),
+    "no boundary": ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, 400, "malformed-body"),
+    "no multipart": (form(b"not multipart at all"), 400, "malformed-body"),
+    "cut off": (form(PART + b"abc"), 400, "malformed-body"),
+    "nothing": (form(b""), 400, "malformed-body"),
+    "long boundary": (form(b"x", "b" * 5000), 400, "malformed-body"),
+    "many headers": (form(b"--b\r\n" + b"X: y\r\n" * 5000 + b"\r\nx\r\n--b--\r\n"), 400, "malformed-body"),
+    "many files": ({"files": [("other", b"x")] * 9}, 413, "too-many-files"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_BODIES)
+def test_a_bad_body_gets_its_problem_and_the_service_lives_on(client, name):
+    options, status, slug = BAD_BODIES[name]
+    assert_problem(client.post("/predict", **options), status, slug)
+    assert_still_good(client)
+
+
+def test_the_sentence_for_a_wrong_content_type_is_a_command_that_works(client):
+    detail = assert_problem(client.post("/predict", content=b"x"), 415, "unsupported-body")
+    assert "curl -F file=@shirt.png" in detail
+
+
+def test_a_file_field_without_a_filename_is_taken(client):
+    body = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n' + trousers_png() + b"\r\n--b--\r\n"
+    assert client.post("/predict", **form(body)).json()["label"] == "Trouser"
+
+
+def test_other_fields_do_no_harm(client):
+    response = client.post("/predict", files={"file": trousers_png()}, data={"comment": "mine"})
+    assert response.json()["label"] == "Trouser"
+
+
+def test_an_endless_body_is_refused_while_it_streams(client):
+    """No Content-Length: the bytes are counted as they come, and the answer does not wait for an end."""
+    with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
+        connection.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        for _ in range(4):  # 256 KiB, where 200 kB are the most
+            connection.sendall(b"10000\r\n" + bytes(0x10000) + b"\r\n")
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert_still_good(client)
+
+
+def test_a_declared_length_past_the_limit_is_refused_before_the_body_comes(client):
+    with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
+        connection.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 999999999\r\n\r\n"
+        )
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"urn:fashionnet:problem:too-large" in answer
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_upload_does_no_harm(client):
+    for _ in range(5):
+        with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
+            connection.sendall(
+                b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 5000\r\n\r\nabc"
+            )
+    assert_still_good(client)
+
+
+def test_a_batch_answers_each_file_in_its_order_and_a_bad_one_alone(client):
+    contents = [trousers_png(), b"no picture", b"", grey_png(3), bytes(200_001), trousers_png()]
+    response = client.post("/predict/batch", files=[("files", content) for content in contents])
+    answers = response.json()["predictions"]
+    assert response.status_code == 200
+    assert_problem_body(answers[1]["error"], 415, "not-an-image")
+    assert_problem_body(answers[2]["error"], 422, "empty-image")
+    assert_problem_body(answers[4]["error"], 413, "too-large")
+    assert answers[0] == answers[5] == post(client, trousers_png()).json()
+    assert answers[3] == post(client, grey_png(3)).json()
+
+
+def test_a_batch_larger_than_the_engine_takes_at_once_keeps_its_order(small_data):
+    contents = [grey_png(seed) for seed in range(20)]
+    with serve(Settings(data_dir=small_data.root, batch_size=3)) as client:
+        batch = client.post("/predict/batch", files=[("files", content) for content in contents]).json()["predictions"]
+        assert batch == [post(client, content).json() for content in contents]
+
+
+BAD_BATCHES = {
+    "no file": ({"data": {"a": "b"}, "files": {}}, 415, "unsupported-body"),
+    "only fields": (
+        form(b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\nx\r\n--b--\r\n'),
+        422,
+        "missing-file",
+    ),
+    "too many": ({"files": [("files", b"x")] * 9}, 413, "too-many-files"),
+    "too large": ({"files": [("files", bytes(190_000))] * 3}, 413, "too-large"),
+    "raw": ({"content": b"x", "headers": {"content-type": "image/png"}}, 415, "unsupported-body"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_BATCHES)
+def test_a_bad_batch_gets_its_problem_and_the_service_lives_on(client, name):
+    options, status, slug = BAD_BATCHES[name]
+    assert_problem(client.post("/predict/batch", **options), status, slug)
+    assert_still_good(client)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
+def test_an_unknown_model_is_named_with_those_there_are(client, path):
+    response = client.post(path, params={"model": "nonsense"}, files={"file": trousers_png()})
+    assert "fashionnet" in assert_problem(response, 404, "unknown-model")
+
+
+def test_a_large_picture_is_decoded_beside_the_event_loop(client):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (230, 230, 3), np.uint8))
+    content = encode(noise)
+    assert 64 * 1024 < len(content) < 200_000
+    assert post(client, content).status_code == 200
+    assert_problem(post(client, content[:-5000]), 422, "damaged-image")
+
+
+def test_a_full_queue_is_429_with_retry_after(small_data, monkeypatch):
+    """The engine is held up; what may wait waits, the next is refused at once, and all waiting ones are answered."""
+    gate = threading.Event()
+    settings = Settings(data_dir=small_data.root, queue_size=1, batch_size=1)
+    with serve(settings) as client:
+        compute = MicroBatcher._call
+
+        async def held_up(self, values):
+            await asyncio.to_thread(gate.wait, 20)
+            return await compute(self, values)
+
+        monkeypatch.setattr(MicroBatcher, "_call", held_up)
+        statuses = []
+
+        def call():
+            with httpx.Client(base_url=client.base_url, timeout=60) as mine:
+                statuses.append(post(mine, trousers_png()).status_code)
+
+        threads = [threading.Thread(target=call) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+            thread.join(0.3)
+        response = post(client, trousers_png())
+        assert response.headers["retry-after"] == "1"
+        assert_problem(response, 429, "overloaded")
+        assert client.get("/health/live").status_code == 200
+        gate.set()
+        for thread in threads:
+            thread.join()
+        assert statuses == [200, 200]
+        assert_still_good(client)
+
+
+def test_what_nobody_foresaw_is_500_without_a_word_of_the_inside(small_data, monkeypatch, caplog):
+    def broken(*_):
+        raise RuntimeError("secret of the inside")
+
+    with serve(Settings(data_dir=small_data.root)) as client:
+        monkeypatch.setattr("app.predictor.preprocess", broken)
+        detail = assert_problem(post(client, trousers_png()), 500, "internal")
+        assert "secret" not in detail
+        assert "secret of the inside" in caplog.text
+        monkeypatch.undo()
+        assert_still_good(client)
+
+
+def test_both_engines_answer_alike(client, small_data):
+    with serve(Settings(data_dir=small_data.root, engine="torch", model_dir=WEIGHTS)) as torch_client:
+        ours, theirs = (post(each, trousers_png()).json() for each in (client, torch_client))
+    assert ours["probabilities"] == pytest.approx(theirs["probabilities"], abs=1e-5)
+
+
+def test_the_application_can_be_made_without_arguments(monkeypatch):
+    monkeypatch.setenv("FASHIONNET_PORT", "8123")
+    assert create_app().state.settings.port == 8123

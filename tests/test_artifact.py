@@ -1,0 +1,101 @@
+import json
+import shutil
+
+import pytest
+
+from model import WEIGHTS, load_artifact
+from model.artifact import FORMATS, list_artifacts, read_card, save_artifact
+from model.errors import ArtifactCorrupt, ArtifactMissing
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of the committed artefact that may be damaged."""
+    for path in WEIGHTS.glob("fashionnet.*"):
+        shutil.copy(path, tmp_path)
+    return tmp_path
+
+
+def test_the_committed_artefact_is_whole_and_says_what_it_is(artifact):
+    card = artifact.card
+    assert card.parameters == 1_199_882
+    assert card.recipe["name"] == "seed"
+    assert card.metrics["test"].count == 10_000
+    assert card.metrics["test"].accuracy >= 0.925
+    assert all(len(artifact.content[format_]) == card.files[format_].bytes < 16e6 for format_ in FORMATS)
+
+
+def test_an_artefact_is_read_back_as_it_was_written(artifact, tmp_path):
+    card = save_artifact(tmp_path, artifact.card, artifact.content)
+    assert card == artifact.card
+    assert load_artifact(tmp_path, "fashionnet") == artifact
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "fashionnet.json", "fashionnet.onnx", "fashionnet.safetensors",
+    ]  # fmt: skip
+
+
+def test_the_version_follows_the_weights(artifact, tmp_path):
+    content = artifact.content | {"safetensors": artifact.content["safetensors"] + b" "}
+    assert save_artifact(tmp_path, artifact.card, content).version != artifact.card.version
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_an_altered_file_is_refused(folder, format_):
+    path = folder / f"fashionnet.{format_}"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ArtifactCorrupt, match=r"was altered.*scripts/train.py"):
+        load_artifact(folder, "fashionnet")
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_truncated_file_is_refused(folder, format_):
+    path = folder / f"fashionnet.{format_}"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ArtifactCorrupt, match="is truncated: "):
+        load_artifact(folder, "fashionnet")
+
+
+@pytest.mark.parametrize("suffix", ["json", *FORMATS])
+def test_a_missing_file_is_named(folder, suffix):
+    (folder / f"fashionnet.{suffix}").unlink()
+    with pytest.raises(ArtifactMissing, match=rf"fashionnet\.{suffix} is missing"):
+        load_artifact(folder, "fashionnet")
+
+
+def test_only_the_file_that_the_engine_needs_is_read(folder):
+    (folder / "fashionnet.safetensors").unlink()
+    assert set(load_artifact(folder, "fashionnet", ("onnx",)).content) == {"onnx"}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"name": "fashionnet"}'])
+def test_a_card_that_is_none_is_refused(folder, content):
+    (folder / "fashionnet.json").write_text(content)
+    with pytest.raises(ArtifactCorrupt, match="not a model card"):
+        read_card(folder, "fashionnet")
+
+
+@pytest.mark.parametrize("change", [{"name": "other"}, {"files": {}}])
+def test_a_card_of_something_else_is_refused(folder, change):
+    path = folder / "fashionnet.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ArtifactCorrupt, match="not the complete card"):
+        read_card(folder, "fashionnet")
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(folder, artifact, monkeypatch):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def no_space(_handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", no_space)
+    with pytest.raises(OSError, match="No space"):
+        save_artifact(folder, artifact.card, {"safetensors": b"new", "onnx": b"new"})
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_the_artefacts_of_a_folder_are_listed_by_their_cards(folder):
+    shutil.copy(folder / "fashionnet.json", folder / "another.json")
+    assert list_artifacts(folder) == ["another", "fashionnet"]

@@ -1,0 +1,132 @@
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.batcher import MicroBatcher, QueueFull
+
+
+def function(values):
+    """Two results an item, which tell it from every other; items below 0 cannot be computed."""
+    if (values < 0).any():
+        raise ArithmeticError(f"negative: {values.min()}")
+    return values * 2, values[:, None] + np.arange(3)
+
+
+class Gate:
+    """A function that waits to be let through, and remembers its batches."""
+
+    def __init__(self):
+        self.open = threading.Event()
+        self.batches = []
+
+    def __call__(self, values):
+        self.open.wait(5)
+        self.batches.append(values.tolist())
+        return function(values)
+
+
+def with_batcher(use, function_=function, **limits):
+    """Run the coroutine function ``use`` with a batcher."""
+
+    async def main():
+        with ThreadPoolExecutor(1) as executor:
+            return await use(MicroBatcher(function_, executor, **{"max_batch": 4, "max_queue": 100} | limits))
+
+    return asyncio.run(main())
+
+
+def submit(batcher, value):
+    return asyncio.create_task(batcher.submit(np.array(value)))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.tuples(st.integers(-3, 1000), st.sampled_from(["wait", "cancel"])), min_size=1, max_size=30),
+    st.integers(1, 7),
+    st.randoms(),
+)
+def test_every_caller_gets_its_own_answer_and_no_other(callers, max_batch, random):
+    """Half-full and over-full batches, failing and cancelled ones, in any mixture and rhythm."""
+
+    async def use(batcher):
+        tasks = []
+        for value, _ in callers:
+            tasks.append(submit(batcher, value))
+            if random.random() < 0.3:
+                await asyncio.sleep(0)
+        for task, (_, fate) in zip(tasks, callers, strict=True):
+            if fate == "cancel":
+                task.cancel()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    for answer, (value, fate) in zip(with_batcher(use, max_batch=max_batch), callers, strict=True):
+        if isinstance(answer, asyncio.CancelledError):
+            assert fate == "cancel"
+        elif value < 0:
+            assert repr(answer) == f"ArithmeticError('negative: {value}')", "the error of its own item"
+        else:
+            assert (answer[0], answer[1].tolist()) == (value * 2, [value, value + 1, value + 2])
+
+
+def test_an_idle_function_starts_at_once_and_what_queued_is_the_next_batch():
+    gate = Gate()
+
+    async def use(batcher):
+        first = submit(batcher, 0)
+        await asyncio.sleep(0.05)
+        rest = [submit(batcher, value) for value in range(1, 7)]
+        await asyncio.sleep(0.05)
+        assert batcher.depth == 6
+        gate.open.set()
+        await asyncio.gather(first, *rest)
+
+    with_batcher(use, gate)
+    assert gate.batches == [[0], [1, 2, 3, 4], [5, 6]]
+
+
+def test_past_its_bound_the_queue_refuses_at_once_and_recovers():
+    gate = Gate()
+
+    async def use(batcher):
+        running = submit(batcher, 0)
+        await asyncio.sleep(0.05)
+        waiting = [submit(batcher, value) for value in (1, 2)]
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull):
+            await batcher.submit(np.array(3))
+        gate.open.set()
+        await asyncio.gather(running, *waiting)
+        assert (await batcher.submit(np.array(4)))[0] == 8
+
+    with_batcher(use, gate, max_queue=2)
+
+
+def test_a_caller_that_left_costs_no_computation():
+    gate = Gate()
+
+    async def use(batcher):
+        running, leaving, staying = (submit(batcher, value) for value in range(3))
+        await asyncio.sleep(0.05)
+        late = submit(batcher, 9)
+        await asyncio.sleep(0)
+        late.cancel()
+        gate.open.set()
+        await asyncio.gather(running, leaving, staying)
+        await asyncio.sleep(0)
+
+    with_batcher(use, gate)
+    assert [9] not in gate.batches
+    assert all(9 not in batch for batch in gate.batches)
+
+
+def test_a_function_that_loses_an_item_is_found_out():
+    async def use(batcher):
+        return await asyncio.gather(*(submit(batcher, value) for value in range(3)), return_exceptions=True)
+
+    answers = with_batcher(use, lambda values: (values[1:],))
+    assert [str(answer) for answer in answers] == ["1 items went in, [0] came out"] * 3

@@ -1,0 +1,68 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from model.network import ARCHITECTURES, Dropout, FashionNet, create_network, normalise
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randint(0, 256, (5, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_fashionnet_has_the_parameters_of_its_definition():
+    assert sum(parameter.numel() for parameter in FashionNet().parameters()) == 1_199_882
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_gives_log_probabilities_logits_and_features(architecture, images):
+    network = create_network(architecture).eval()
+    outputs = network.outputs(images)
+    assert outputs.logits.shape == outputs.log_probs.shape == (5, 10)
+    assert outputs.features.shape == (5, 128)
+    assert torch.equal(outputs.log_probs, F.log_softmax(outputs.logits, 1))
+    assert torch.equal(network(images), outputs.log_probs)
+    assert outputs.log_probs.exp().sum(1).allclose(torch.ones(5))
+
+
+def test_it_is_the_network_of_the_definition_layer_by_layer(images):
+    ours = FashionNet().eval()
+    tutorial = nn.Sequential(
+        ours.conv1, nn.ReLU(), ours.conv2, nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.25), nn.Flatten(),
+        ours.fc1, nn.ReLU(), nn.Dropout(0.5), ours.fc2, nn.LogSoftmax(1),
+    ).eval()  # fmt: skip
+    assert tutorial(normalise(images)).allclose(ours(images), atol=1e-6)
+
+
+def test_normalisation_is_that_of_the_training_pixels(images):
+    expected = (images / 255 - 0.2860406) / 0.3530242
+    assert normalise(images).squeeze(1).allclose(expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("p", [0.25, 0.5])
+def test_dropout_drops_its_share_and_keeps_the_mean(p):
+    torch.manual_seed(0)
+    layer = Dropout(p)
+    x = torch.ones(400, 1001)  # no multiple of 8
+    dropped = layer(x)
+    assert (dropped == 0).float().mean().item() == pytest.approx(p, abs=0.005)
+    assert dropped[dropped != 0].unique().tolist() == pytest.approx([1 / (1 - p)])
+    assert dropped.mean().item() == pytest.approx(1, abs=0.01)
+
+
+def test_dropout_is_the_identity_in_evaluation():
+    x = torch.randn(3, 7)
+    assert Dropout(0.5).eval()(x) is x
+
+
+def test_dropout_passes_the_gradient_of_what_it_kept():
+    x = torch.ones(2, 50, requires_grad=True)
+    y = Dropout(0.5)(x)
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())
+
+
+def test_an_unknown_architecture_is_a_key_error():
+    with pytest.raises(KeyError):
+        create_network("lenet-9000")

@@ -1,0 +1,262 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model import FashionMnist, cpu, create_engine, load_artifact
+from model.errors import ArtifactError, TrainingError
+from model.training import export as export_module
+from model.training.loop import RunConfig, Trainer, choose_precision
+from model.training.recipes import RECIPES
+from model.training.run import Run
+from model.training.run_folder import RunFolder
+from tests.servers import ROOT, process, run, wait_until
+
+
+def make_config(data_set: FashionMnist, epochs: int, **changes) -> RunConfig:
+    recipe = RECIPES["seed"].model_copy(update={"epochs": epochs, "batch_size": 64})
+    settings = {"seed": 3, "precision": "fp32", "threads": 1, "device": "cpu", "name": "fashionnet"}
+    return RunConfig(recipe=recipe, data=dict(data_set.checksums()), **settings | changes)
+
+
+def state_of(trainer: Trainer) -> bytes:
+    """Weights, optimiser and schedule, bit for bit; not the seconds, which no two runs share."""
+    state = trainer.state_dict()
+    tensors = {name: tensor.numpy().tobytes() for name, tensor in state["network"].items()}
+    moments = {
+        (index, name): value.numpy().tobytes()
+        for index, values in state["optimizer"]["state"].items()
+        for name, value in values.items()
+    }
+    return repr((tensors, moments, state["optimizer"]["param_groups"], state["scheduler"])).encode()
+
+
+def finished(run_: Run) -> Run:
+    list(run_.epochs())
+    return run_
+
+
+@pytest.fixture(scope="module")
+def straight(small_data, tmp_path_factory) -> Run:
+    """Four epochs without a break."""
+    return finished(Run.start(tmp_path_factory.mktemp("straight"), make_config(small_data, 4), small_data))
+
+
+def test_the_loss_falls_and_the_network_learns(straight):
+    history = straight.trainer.history
+    assert [metrics.epoch for metrics in history] == [1, 2, 3, 4]
+    assert history[-1].train_loss < history[0].train_loss / 2
+    assert history[-1].validation_accuracy > 0.8
+    rates = [metrics.learning_rate for metrics in history]
+    assert rates == pytest.approx([1e-3 * 0.8**epoch for epoch in range(4)])
+
+
+def test_two_epochs_and_two_more_are_four_bit_for_bit(straight, small_data, tmp_path):
+    finished(Run.start(tmp_path, make_config(small_data, 2), small_data))
+    resumed = finished(Run.resume(tmp_path, small_data, epochs=4))
+    assert state_of(resumed.trainer) == state_of(straight.trainer)
+    assert resumed.folder.read_config().recipe.epochs == 4
+
+
+def test_another_seed_gives_other_weights(straight, small_data, tmp_path):
+    other = finished(Run.start(tmp_path, make_config(small_data, 4, seed=4), small_data))
+    assert state_of(other.trainer) != state_of(straight.trainer)
+
+
+def test_a_run_folder_holds_configuration_metrics_curves_and_checkpoints(straight):
+    folder = straight.folder
+    assert folder.read_config() == straight.config
+    lines = [json.loads(line) for line in folder.metrics_file.read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+    assert folder.curves_file.read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in folder.checkpoints.iterdir()) == ["epoch-0003.pt", "epoch-0004.pt"]
+
+
+def test_a_run_killed_in_the_middle_of_an_epoch_resumes_bit_for_bit(straight, small_data, tmp_path):
+    RunFolder(tmp_path).write_config(make_config(small_data, 4))
+    resume = ["scripts/train.py", "--resume", str(tmp_path), "--data-dir", str(small_data.root)]
+    with process(*resume) as child:
+        wait_until(lambda: (tmp_path / "checkpoints" / "epoch-0001.pt").exists(), 60)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert not (tmp_path / "fashionnet.json").exists(), "killed before its end"
+    resumed = Run.resume(tmp_path, small_data)
+    assert 1 <= resumed.trainer.epoch < 4
+    assert state_of(finished(resumed).trainer) == state_of(straight.trainer)
+
+
+def test_a_run_with_no_completed_epoch_resumes_at_the_beginning(straight, small_data, tmp_path):
+    Run.start(tmp_path, make_config(small_data, 4), small_data)
+    assert state_of(finished(Run.resume(tmp_path, small_data)).trainer) == state_of(straight.trainer)
+
+
+def test_the_released_artefact_is_the_trained_network(straight, small_data, tmp_path):
+    card = straight.release(tmp_path, tmp_path / "again")
+    artifact = load_artifact(tmp_path, "fashionnet")
+    assert artifact == load_artifact(tmp_path / "again", "fashionnet")
+    assert card.metrics["test"].accuracy > 0.9
+    assert card.training["epochs"] == 4
+    images = small_data.load("test").images[:20]
+    with torch.inference_mode():
+        expected = straight.trainer.network.outputs(torch.from_numpy(images.copy()))
+    outputs = create_engine("onnx", artifact).run(images)
+    assert np.abs(outputs.logits - expected.logits.numpy()).max() < 1e-4
+    assert np.abs(outputs.features - expected.features.numpy()).max() < 1e-4
+
+
+def test_a_graph_that_differs_from_the_network_is_not_released(straight, monkeypatch, tmp_path):
+    monkeypatch.setattr(export_module, "PARITY", -1.0)
+    with pytest.raises(ArtifactError, match="differ from the network's"):
+        straight.release(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(straight, small_data):
+    with pytest.raises(TrainingError, match="--resume"):
+        Run.start(straight.folder.path, make_config(small_data, 1), small_data)
+
+
+def test_there_must_be_a_run_to_resume(small_data, tmp_path):
+    with pytest.raises(TrainingError, match="without --resume"):
+        Run.resume(tmp_path, small_data)
+
+
+def test_a_run_does_not_go_on_with_other_data(straight, fresh_data):
+    with pytest.raises(TrainingError, match="another data set"):
+        Run.resume(straight.folder.path, fresh_data)
+
+
+@pytest.mark.parametrize("keep", [0, 2, 10_000])
+def test_a_damaged_checkpoint_is_named(small_data, tmp_path, keep):
+    run_ = finished(Run.start(tmp_path, make_config(small_data, 1, limit=64), small_data))
+    checkpoint = run_.folder.checkpoints / "epoch-0001.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:keep])
+    with pytest.raises(TrainingError, match=r"epoch-0001.pt is damaged: delete it"):
+        Run.resume(tmp_path, small_data)
+
+
+def test_a_loss_that_is_no_number_ends_the_run(small_data, tmp_path):
+    config = make_config(small_data, 1)
+    hot = config.recipe.model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(TrainingError, match="lower learning rate"):
+        finished(Run.start(tmp_path, config.model_copy(update={"recipe": hot}), small_data))
+
+
+def test_bf16_learns_too(small_data, tmp_path):
+    run_ = finished(Run.start(tmp_path, make_config(small_data, 2, precision="bf16", limit=256), small_data))
+    assert run_.trainer.history[-1].train_loss < run_.trainer.history[0].train_loss
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "bf16", "expected"),
+    [
+        ("auto", "cpu", False, "fp32"), ("auto", "cpu", True, "bf16"), ("auto", "cuda", False, "bf16"),
+        ("fp32", "cpu", True, "fp32"), ("bf16", "cpu", False, "bf16"),
+    ],
+)  # fmt: skip
+def test_precision_follows_the_flags_of_the_cpu(monkeypatch, asked, device, bf16, expected):
+    monkeypatch.setattr(cpu, "cpu_flags", lambda: frozenset({"avx2"} | ({"avx512_bf16"} if bf16 else set())))
+    assert choose_precision(asked, device) == expected
+
+
+def train(small_data: FashionMnist, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run("scripts/train.py", "--data-dir", str(small_data.root), *arguments)
+
+
+def test_the_script_trains_reports_and_releases(small_data, tmp_path):
+    out, release = tmp_path / "run", tmp_path / "release"
+    done = train(small_data, "--epochs", "2", "--out", str(out), "--release", str(release), "--name", "mine")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("recipe seed, seed 1: 2 epochs of 576 images on cpu")
+    assert "epoch 2/2" in lines[2]
+    assert "validation loss" in lines[2]
+    assert "images/s" in lines[2]
+    assert lines[3].startswith("test accuracy")
+    assert load_artifact(release, "mine") == load_artifact(out, "mine")
+
+
+def test_a_target_that_is_missed_is_exit_status_1(small_data, tmp_path):
+    done = train(small_data, "--epochs", "1", "--out", str(tmp_path), "--target-accuracy", "1")
+    assert done.returncode == 1
+    assert "below the target 100.00%" in done.stderr
+
+
+def test_a_dry_run_keeps_nothing(small_data):
+    before = sorted(ROOT.glob("runs/*"))
+    done = train(small_data, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "nothing was kept" in done.stdout
+    assert sorted(ROOT.glob("runs/*")) == before
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_cleanly_and_says_how_to_resume(small_data, tmp_path, stop):
+    with process(
+        "scripts/train.py", "--data-dir", str(small_data.root), "--epochs", "500", "--out", str(tmp_path)
+    ) as child:
+        wait_until(lambda: any(tmp_path.glob("checkpoints/*")), 60)
+        child.send_signal(stop)
+        _, errors = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert f"python scripts/train.py --resume {tmp_path}" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--data-dir", "/proc/nowhere"], "cannot be written"),
+        (["--resume", "/proc/nowhere"], "holds no run"),
+        (["--epochs", "0"], "at least 1"),
+        (["--target-accuracy", "92.5"], "a fraction between 0 and 1"),
+        (["--recipe", "nonsense"], "invalid choice"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_sentence(small_data, arguments, sentence):
+    done = train(small_data, *arguments)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_progress_bar_shows_loss_accuracy_learning_rate_and_speed(small_data, tmp_path):
+    """On a terminal; a log file gets a line an epoch instead."""
+    pty = pytest.importorskip("pty")
+    command = [sys.executable, "scripts/train.py", "--epochs", "1", "--out", str(tmp_path / "run")]
+    command += ["--data-dir", str(small_data.root)]
+    parent, child = pty.openpty()
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=child) as running:
+        os.close(child)
+        seen = b"".join(iter(partial(_read, parent), b""))
+        assert running.wait() == 0
+    for part in (b"epoch 1/1", b"loss ", b"accuracy ", b"lr 0.001", b"images/s"):
+        assert part in seen
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 1000)
+    except OSError:  # the other side is closed
+        return b""
+
+
+def test_usable_cores_keep_to_the_quota_of_the_container(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
+    real = Path.read_text
+
+    def quota(text):
+        monkeypatch.setattr(Path, "read_text", lambda path: text if path.name == "cpu.max" else real(path))
+        return cpu.usable_cores()
+
+    assert quota("max 100000") == 8
+    assert quota("150000 100000") == 1
+    assert quota("400000 100000") == 4
+    assert quota("nonsense") == 8
