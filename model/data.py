@@ -106,15 +106,15 @@ class FashionMnist:
             packed = path.read_bytes()
         except FileNotFoundError:
             raise DataMissing(
-                f"Fashion-MNIST is not under {self.root} ({name} is missing): run `{FETCH}` to download it, "
+                f"Fashion-MNIST is not in the data folder ({name} is missing): run `{FETCH}` to download it, "
                 "or set FASHIONNET_DATA_DIR to the folder that holds FashionMNIST/raw."
             ) from None
         if hashlib.sha256(packed).hexdigest() != self.checksums().get(name):
-            raise DataCorrupt(f"{path} does not match its checksum: run `{FETCH}` to replace it.")
+            raise DataCorrupt(f"{name} in the data folder does not match its checksum: run `{FETCH}` to replace it.")
         try:
             return parse_idx(gzip.decompress(packed), name)
         except (OSError, EOFError, zlib.error) as error:
-            raise DataCorrupt(f"{path} is not a gzip file: run `{FETCH}` to replace it.") from error
+            raise DataCorrupt(f"{name} in the data folder is not a gzip file: run `{FETCH}` to replace it.") from error
 
 
 def parse_idx(raw: bytes, name: str = "the file") -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 
 
 @contextlib.contextmanager
-def serve(settings: Settings) -> Iterator[httpx.Client]:
+def serve(settings: Settings, *, ready: bool = True) -> Iterator[httpx.Client]:
     """The service over ``settings`` on a free port, in a thread of this process; a client for it."""
     server = uvicorn.Server(uvicorn.Config(create_app(settings), port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
@@ -29,7 +29,7 @@ def serve(settings: Settings) -> Iterator[httpx.Client]:
         wait_until(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            wait_until(lambda: client.get("/health/ready").status_code == 200)
+            wait_until(lambda: not ready or client.get("/health/ready").status_code == 200)
             yield client
     finally:
         server.should_exit = True
@@ -67,9 +67,9 @@ def run(*command: str, timeout: float = 120, **environment: str) -> subprocess.C
     )
 
 
-def wait_until(condition: "object", seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
     """Wait for ``condition()`` to be true."""
     deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)

@@ -55,7 +55,7 @@ def test_a_damaged_file_is_never_used(fresh_data, damage):
     middle = len(content) // 2
     altered = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
     path.write_bytes({"truncated": content[:middle], "altered": altered, "empty": b""}[damage])
-    with pytest.raises(DataCorrupt, match=f"{IMAGES} does not match its checksum"):
+    with pytest.raises(DataCorrupt, match=f"{IMAGES} in the data folder does not match its checksum"):
         fresh_data.load("test")
 
 

@@ -83,7 +83,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_resumes_bit_for_bit(straight, sm
     RunFolder(tmp_path).write_config(make_config(small_data, 4))
     resume = ["scripts/train.py", "--resume", str(tmp_path), "--data-dir", str(small_data.root)]
     with process(*resume) as child:
-        wait_until(lambda: (tmp_path / "checkpoints" / "epoch-0001.pt").exists(), 60)
+        wait_until((tmp_path / "checkpoints" / "epoch-0001.pt").exists, 60)
         child.send_signal(signal.SIGKILL)
         child.wait()
     assert not (tmp_path / "fashionnet.json").exists(), "killed before its end"

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from fastapi.responses import RedirectResponse
 
 from app.deps import PredictorsDep, ReadinessDep, SettingsDep
-from app.errors import NotReady, UnknownModel, declare
+from app.errors import InvalidQuery, NotReady, UnknownModel, declare
 from app.schemas import Health, ModelDetails, ModelList, ModelSummary
 
 router = APIRouter()
@@ -35,7 +35,7 @@ async def models(predictors: PredictorsDep) -> ModelList:
     return ModelList(models=[ModelSummary.of(p.card, predictors.default) for p in predictors.values()])
 
 
-@router.get("/models/{name}", tags=["models"], responses=declare(UnknownModel))
+@router.get("/models/{name}", tags=["models"], responses=declare(UnknownModel, InvalidQuery))
 async def model_card(name: str, predictors: PredictorsDep, settings: SettingsDep) -> ModelDetails:
     """The card of one network: recipe, data, figures, checksums."""
     card = predictors[name].card

@@ -1,0 +1,115 @@
+import io
+import threading
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.evaluator import Evaluator
+from app.settings import Settings
+from model import evaluate
+from tests.data_sets import real_data_set
+from tests.pictures import grey_png
+from tests.problems import assert_problem
+from tests.servers import serve
+
+
+def test_the_evaluation_is_that_of_the_served_engine(client, engine, small_data, artifact):
+    answer = client.get("/evaluate").json()
+    expected = evaluate(engine, small_data.load("test")).model_dump()
+    assert {key: answer[key] for key in expected} == expected
+    assert (answer["model"], answer["model_version"]) == ("fashionnet", artifact.card.version)
+    assert answer["seconds"] > 0
+    assert set(answer["classes"][0]) == {"label", "precision", "recall", "f1", "support"}
+
+
+def test_it_is_measured_once(client):
+    assert client.get("/evaluate").json() == client.get("/evaluate", params={"model": "fashionnet"}).json()
+
+
+def test_concurrent_calls_share_one_run(small_data, monkeypatch):
+    runs = []
+    measure = Evaluator._measure
+
+    async def counted(self, predictor):
+        runs.append(1)
+        return await measure(self, predictor)
+
+    monkeypatch.setattr(Evaluator, "_measure", counted)
+    with serve(Settings(data_dir=small_data.root)) as client:
+        answers = []
+
+        def call():
+            answers.append(httpx.get(client.base_url.join("/evaluate"), timeout=60).json())
+
+        threads = [threading.Thread(target=call) for _ in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert answers == [answers[0]] * 5
+        assert len(runs) == 1
+
+
+def test_other_data_are_measured_anew(fresh_data):
+    with serve(Settings(data_dir=fresh_data.root)) as client:
+        before = client.get("/evaluate").json()
+        sums = fresh_data.folder / "SHA256SUMS"
+        for kind in ("images-idx3", "labels-idx1"):
+            train, test = (fresh_data.folder / f"{split}-{kind}-ubyte.gz" for split in ("train", "t10k"))
+            test.write_bytes(train.read_bytes())
+            digest = next(line.split()[0] for line in sums.read_text().splitlines() if train.name in line)
+            lines = [line for line in sums.read_text().splitlines() if test.name not in line]
+            sums.write_text("\n".join([*lines, f"{digest}  {test.name}"]))
+        after = client.get("/evaluate").json()
+    assert (before["count"], after["count"]) == (50, 100)
+
+
+@pytest.mark.parametrize("path", ["/evaluate", "/evaluate/confusion.png", "/gallery", "/gallery?only=wrong"])
+def test_absent_data_are_503_and_found_once_they_are_there(tmp_path, small_data, path):
+    data_dir = tmp_path / "data"
+    with serve(Settings(data_dir=data_dir)) as client:
+        detail = assert_problem(client.get(path), 503, "data-unavailable")
+        assert "scripts/download.py" in detail
+        assert "FASHIONNET_DATA_DIR" in detail
+        assert client.post("/predict", files={"file": grey_png()}).status_code == 200
+        data_dir.symlink_to(small_data.root)
+        assert client.get(path).status_code == 200
+
+
+def test_damaged_data_are_503(fresh_data):
+    images = fresh_data.folder / "t10k-images-idx3-ubyte.gz"
+    images.write_bytes(images.read_bytes()[:-1])
+    with serve(Settings(data_dir=fresh_data.root)) as client:
+        assert "does not match its checksum" in assert_problem(client.get("/evaluate"), 503, "data-unavailable")
+
+
+@pytest.mark.parametrize("path", ["/evaluate", "/evaluate/confusion.png", "/gallery"])
+def test_an_unknown_model_is_404(client, path):
+    assert_problem(client.get(path, params={"model": "nonsense"}), 404, "unknown-model")
+
+
+def test_the_confusion_matrix_is_a_png(client):
+    response = client.get("/evaluate/confusion.png")
+    assert response.headers["content-type"] == "image/png"
+    assert Image.open(io.BytesIO(response.content)).size[0] > 600
+
+
+def test_the_real_test_set_gives_the_figure_of_the_card_in_time(artifact):
+    """Ten seconds are the bar on a CPU with AVX2 alone; predictions go on meanwhile."""
+    waits = []
+    with serve(Settings(data_dir=real_data_set().root)) as client:
+        thread = threading.Thread(target=lambda: client.get("/evaluate"))
+        thread.start()
+        with httpx.Client(base_url=client.base_url, timeout=60) as other:
+            while thread.is_alive():
+                response = other.post("/predict", files={"file": grey_png()})
+                assert response.status_code == 200
+                waits.append(response.elapsed.total_seconds())
+                thread.join(0.05)
+        answer = client.get("/evaluate").json()
+    assert answer["count"] == 10_000
+    assert answer["accuracy"] == pytest.approx(artifact.card.metrics["test"].accuracy, abs=2e-4)
+    assert answer["accuracy"] >= 0.925
+    assert np.median(waits) < answer["seconds"] / 10

@@ -1,0 +1,143 @@
+import asyncio
+import re
+
+import numpy as np
+import pytest
+
+from app.errors import MEDIA_TYPE, MODEL_ERRORS, NotReady, ServiceError
+from app.main import VERSION
+from app.predictor import Predictor, Predictors
+from app.readiness import Readiness
+from app.settings import Settings
+from model import ModelCard
+from tests.pictures import grey_png
+from tests.problems import assert_problem
+from tests.servers import serve, wait_until
+
+
+def test_a_live_process_says_so(client):
+    assert client.get("/health/live").json() == {"status": "live"}
+
+
+def test_a_tested_process_is_ready(client):
+    assert client.get("/health/ready").json() == {"status": "ready"}
+
+
+def test_a_process_whose_self_test_has_not_finished_is_503_with_the_reason(small_data, monkeypatch):
+    finish = asyncio.Event()
+
+    async def slow(_self):
+        await finish.wait()
+
+    monkeypatch.setattr(Predictors, "self_test", slow)
+    with serve(Settings(data_dir=small_data.root), ready=False) as client:
+        assert "self-test has not finished" in assert_problem(client.get("/health/ready"), 503, "not-ready")
+        assert client.get("/health/live").status_code == 200
+        finish.set()
+
+
+@pytest.mark.parametrize("answer", [np.full(10, np.nan), np.zeros(3)])
+def test_a_process_whose_engine_answers_nonsense_never_becomes_ready(small_data, monkeypatch, caplog, answer):
+    async def nonsense(_self, _image):
+        return answer
+
+    monkeypatch.setattr(Predictor, "infer", nonsense)
+    with serve(Settings(data_dir=small_data.root), ready=False) as client:
+        wait_until(lambda: "self-test failed" in caplog.text)
+        assert "self-test inference failed" in assert_problem(client.get("/health/ready"), 503, "not-ready")
+
+
+def test_a_stopping_process_is_not_ready():
+    readiness = Readiness()
+    readiness.stop()
+    with pytest.raises(NotReady, match="stopping"):
+        readiness.require()
+
+
+def test_the_models_are_listed_with_their_figures(client, artifact):
+    (model,) = client.get("/models").json()["models"]
+    assert (model["name"], model["version"], model["default"]) == ("fashionnet", artifact.card.version, True)
+    assert model["metrics"]["test"]["accuracy"] == artifact.card.metrics["test"].accuracy
+
+
+def test_a_models_card_is_the_artefacts(client, artifact):
+    answer = client.get("/models/fashionnet").json()
+    assert ModelCard(**answer["card"]) == artifact.card
+    assert answer["engine"] == "onnx"
+
+
+def test_an_unknown_model_is_404(client):
+    assert_problem(client.get("/models/nonsense"), 404, "unknown-model")
+
+
+def test_an_unknown_path_is_a_problem(client):
+    assert "/docs" in assert_problem(client.get("/nonsense"), 404, "not-found")
+
+
+def test_a_wrong_method_is_a_problem(client):
+    response = client.get("/predict")
+    assert_problem(response, 405, "method-not-allowed")
+    assert response.headers["allow"] == "POST"
+
+
+def test_the_root_leads_to_the_documentation(client):
+    assert client.get("/", follow_redirects=True).url.path == "/docs"
+
+
+def test_swagger_needs_no_other_host(client):
+    page = client.get("/docs").text
+    assets = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(assets) >= 3
+    for asset in assets:
+        assert asset.startswith("/"), asset
+        assert len(client.get(asset).content) > 100
+    assert "://" not in re.sub(r"<!--.*?-->", "", page)
+
+
+@pytest.fixture(scope="module")
+def schema(client):
+    return client.get("/openapi.json").json()
+
+
+def operations(schema):
+    return {(method, path): op for path, item in schema["paths"].items() for method, op in item.items()}
+
+
+def test_every_route_is_described_and_every_success_typed(schema):
+    assert schema["info"]["version"] == VERSION
+    for operation in operations(schema).values():
+        assert operation["description"]
+        assert operation["responses"]["200"]["content"]
+
+
+def test_every_failure_is_declared_as_a_problem_with_an_example(schema):
+    declared = {}
+    for operation in operations(schema).values():
+        for status, response in operation["responses"].items():
+            if int(status) >= 400:
+                (media,) = response["content"]
+                assert media == MEDIA_TYPE
+                for slug, example in response["content"][media]["examples"].items():
+                    assert example["value"]["status"] == int(status)
+                    declared[slug] = int(status)
+    kinds = {error.kind for error in ServiceError.__subclasses__()} | set(MODEL_ERRORS.values())
+    assert declared == {kind.slug: kind.status for kind in kinds}
+
+
+def test_every_reference_of_the_schema_leads_somewhere(schema):
+    for name in re.findall(r"#/components/schemas/([\w-]+)", str(schema)):
+        assert name in schema["components"]["schemas"]
+
+
+def test_the_upload_is_described_for_swagger(schema):
+    content = operations(schema)["post", "/predict"]["requestBody"]["content"]
+    assert content["multipart/form-data"]["schema"]["properties"]["file"]["format"] == "binary"
+    assert "image/png" in content
+    batch = operations(schema)["post", "/predict/batch"]["requestBody"]["content"]["multipart/form-data"]
+    assert batch["schema"]["properties"]["files"]["type"] == "array"
+
+
+def test_the_prediction_of_the_schema_is_the_prediction_of_the_service(client, schema):
+    answer = client.post("/predict", files={"file": grey_png()}).json()
+    described = schema["components"]["schemas"]["Prediction"]
+    assert set(answer) == set(described["properties"]) == set(described["example"])

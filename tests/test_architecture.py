@@ -1,0 +1,100 @@
+"""The shape of the house: who imports whom, how long functions are, what the README documents."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import app
+import model
+from app.settings import Settings
+from tests.servers import ROOT
+
+NEEDS_TORCH = {"model/network.py", "model/engines.py"}
+SOURCES = sorted(path for room in ("app", "model", "scripts") for path in (ROOT / room).rglob("*.py"))
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_arrows_point_one_way(path):
+    modules = list(imports(path))
+    room = name(path).split("/")[0]
+    if room == "app":
+        deep = [module for module in modules if module.startswith("model.")]
+        assert not deep, "app imports what model/__init__.py offers, and nothing behind it"
+    if room == "model":
+        assert not [module for module in modules if module.split(".")[0] in ("app", "scripts", "fastapi", "asyncio")]
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if name(path).startswith("model/")], ids=name)
+def test_torch_stays_in_its_rooms(path):
+    if not (name(path) in NEEDS_TORCH or name(path).startswith("model/training/")):
+        assert not [module for module in imports(path) if module.split(".")[0] in ("torch", "torchvision")]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_one_reader_of_the_environment(path):
+    text = path.read_text()
+    assert name(path) == "app/settings.py" or not re.search(r"os\.environ|getenv", text)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_no_function_is_longer_than_a_screen(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno - node.lineno < 60, node.name
+
+
+def test_the_public_surface_is_what_it_says():
+    public = {key for key, value in vars(model).items() if not key.startswith("_") and not _is_module(value)}
+    assert public - {"Path"} == set(model.__all__)
+
+
+def _is_module(value: object) -> bool:
+    return type(value).__name__ == "module"
+
+
+def test_the_imported_packages_are_those_of_this_repository():
+    assert Path(app.__file__).is_relative_to(ROOT)
+    assert Path(model.__file__).is_relative_to(ROOT)
+
+
+@pytest.mark.parametrize("field", Settings.model_fields)
+def test_every_setting_is_documented(field):
+    assert f"`FASHIONNET_{field.upper()}`" in (ROOT / "README.md").read_text()
+
+
+def test_the_readme_names_only_settings_that_there_are():
+    named = set(re.findall(r"FASHIONNET_(\w+)", (ROOT / "README.md").read_text()))
+    assert named <= {field.upper() for field in Settings.model_fields}
+
+
+def test_the_readme_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_requirements_name_no_index():
+    for path in (ROOT / "requirements").glob("*.txt"):
+        assert "://" not in path.read_text()
+        assert "--index" not in path.read_text()
+
+
+def test_the_version_is_said_once_more_and_alike():
+    from app.main import VERSION
+
+    assert f'version = "{VERSION}"' in (ROOT / "pyproject.toml").read_text()
+    assert f"## {VERSION}" in (ROOT / "CHANGELOG.md").read_text()

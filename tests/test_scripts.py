@@ -1,0 +1,92 @@
+import json
+
+import pytest
+from PIL import Image, ImageChops
+
+from tests.data_sets import real_data_set
+from tests.pictures import encode, trousers
+from tests.servers import ROOT, run
+
+SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_explains_itself(script):
+    done = run(f"scripts/{script}", "--help")
+    assert done.returncode == 0
+    assert "usage:" in done.stdout
+
+
+def test_predict_prints_a_row_a_file_and_goes_on_after_a_bad_one(tmp_path):
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    good.write_bytes(encode(trousers()))
+    bad.write_bytes(b"nonsense")
+    done = run("scripts/predict.py", str(bad), str(tmp_path / "absent.png"), str(good))
+    assert done.returncode == 1
+    rows = done.stdout.splitlines()
+    assert "error: This is not a picture" in rows[0]
+    assert "No such file" in rows[1]
+    assert " Trouser " in rows[2]
+
+
+def test_predict_prints_json(tmp_path):
+    path = tmp_path / "x.png"
+    path.write_bytes(encode(trousers()))
+    done = run("scripts/predict.py", "--json", str(path))
+    answer = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert (answer["file"], answer["label"], len(answer["probabilities"])) == (str(path), "Trouser", 10)
+
+
+@pytest.mark.parametrize("script", ["predict.py", "evaluate.py"])
+def test_an_unknown_artefact_is_one_sentence(script):
+    done = run(f"scripts/{script}", *(["x.png"] if script == "predict.py" else []), "--model", "nonsense")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "nonsense.json is missing" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_evaluate_reports_on_small_data(small_data, tmp_path, engine):
+    picture = tmp_path / "confusion.png"
+    arguments = ["--data-dir", str(small_data.root), "--engine", engine]
+    table = run("scripts/evaluate.py", *arguments, "--confusion", str(picture))
+    figures = json.loads(run("scripts/evaluate.py", *arguments, "--json").stdout)
+    assert f"accuracy {figures['accuracy']:.2%}" in table.stdout
+    assert len(table.stdout.splitlines()) == 12
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_evaluate_gives_the_figure_of_the_card_on_the_real_data(artifact):
+    done = run("scripts/evaluate.py", "--json", "--data-dir", str(real_data_set().root))
+    accuracy = json.loads(done.stdout)["accuracy"]
+    assert accuracy == pytest.approx(artifact.card.metrics["test"].accuracy, abs=2e-4)
+
+
+def test_evaluate_without_data_says_how_to_get_them(tmp_path):
+    done = run("scripts/evaluate.py", "--data-dir", str(tmp_path))
+    assert done.returncode == 2
+    assert "scripts/download.py" in done.stderr
+
+
+def test_download_leaves_a_complete_folder_alone(small_data):
+    done = run("scripts/download.py", "--data-dir", str(small_data.root), "--url", "http://127.0.0.1:9/")
+    assert done.returncode == 0
+    assert "is complete" in done.stdout
+
+
+def test_download_fails_with_one_sentence(tmp_path):
+    done = run("scripts/download.py", "--data-dir", str(tmp_path), "--url", "http://127.0.0.1:9/")
+    assert done.returncode == 2
+    assert "cannot be reached" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_examples_are_what_their_script_draws(tmp_path):
+    assert run("scripts/draw_examples.py", str(tmp_path)).returncode == 0
+    drawn = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert sorted(drawn) == sorted(path.name for path in (ROOT / "examples").glob("*.png"))
+    for name in drawn:
+        committed, fresh = Image.open(ROOT / "examples" / name), Image.open(tmp_path / name)
+        assert max(high for _, high in ImageChops.difference(committed, fresh).getextrema()) <= 2

@@ -1,0 +1,118 @@
+"""The service as its own process: how it starts, what it imports, how it refuses to start, how it ends."""
+
+import contextlib
+import shutil
+import signal
+import socket
+import time
+
+import httpx
+import pytest
+
+from model import WEIGHTS
+from tests.pictures import grey_png
+from tests.servers import process, run, wait_until
+
+UVICORN = ["-m", "uvicorn", "--factory", "app.main:create_app"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def ready(port: int) -> bool:
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(f"http://127.0.0.1:{port}/health/ready").status_code == 200
+    return False
+
+
+def predict(port: int) -> httpx.Response:
+    return httpx.post(f"http://127.0.0.1:{port}/predict", files={"file": grey_png()})
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_python_m_app_serves_and_ends_on_sigterm(workers):
+    port = free_port()
+    with process("-m", "app", FASHIONNET_PORT=str(port), FASHIONNET_WORKERS=str(workers)) as server:
+        wait_until(lambda: ready(port))
+        assert [predict(port).status_code for _ in range(10)] == [200] * 10
+        server.send_signal(signal.SIGTERM)
+        _, log = server.communicate(timeout=20)
+    assert server.returncode in (0, -signal.SIGTERM)
+    assert "Traceback" not in log
+
+
+def test_uvicorn_serves_the_factory():
+    port = free_port()
+    with process(*UVICORN, "--port", str(port)):
+        wait_until(lambda: ready(port))
+        assert predict(port).status_code == 200
+
+
+def test_serving_imports_neither_torch_nor_torchvision():
+    code = """
+import asyncio, sys, httpx
+from app.main import create_app
+async def main():
+    app = create_app()
+    async with app.router.lifespan_context(app):
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+            with open("examples/shirt.png", "rb") as file:
+                print((await client.post("/predict", files={"file": file})).json()["label"])
+asyncio.run(main())
+print(sorted({name.split(".")[0] for name in sys.modules} & {"torch", "torchvision", "matplotlib", "onnx", "scipy"}))
+"""
+    done = run("-c", code)
+    assert done.stdout.splitlines() == ["Shirt", "[]"], done.stderr
+
+
+def test_it_is_ready_soon_and_small_after_a_thousand_predictions():
+    port = free_port()
+    start = time.monotonic()
+    with process("-m", "app", FASHIONNET_PORT=str(port), FASHIONNET_WORKERS="1") as server:
+        wait_until(lambda: ready(port))
+        seconds = time.monotonic() - start
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            for _ in range(1000):
+                assert client.post("/predict", files={"file": grey_png()}).status_code == 200
+        with open(f"/proc/{server.pid}/status") as status:
+            resident = next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1000
+    assert resident < 200, "MB"
+    assert seconds < 15, "3 s on a quiet machine; this one may be busy"
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "altered", "no card", "empty folder", "no folder"])
+@pytest.mark.parametrize("command", [["-m", "app"], UVICORN], ids=["app", "uvicorn"])
+def test_a_bad_artefact_stops_the_start_with_one_sentence(tmp_path, damage, command):
+    folder = tmp_path / "models"
+    shutil.copytree(WEIGHTS, folder)
+    onnx = folder / "fashionnet.onnx"
+    content = onnx.read_bytes()
+    match damage:
+        case "missing":
+            onnx.unlink()
+        case "truncated":
+            onnx.write_bytes(content[:1000])
+        case "altered":
+            onnx.write_bytes(content[:-1] + b"x")
+        case "no card":
+            (folder / "fashionnet.json").write_text("{}")
+        case "empty folder":
+            shutil.rmtree(folder)
+            folder.mkdir()
+        case "no folder":
+            shutil.rmtree(folder)
+    done = run(*command, FASHIONNET_MODEL_DIR=str(folder), FASHIONNET_PORT=str(free_port()))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("fashionnet: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_setting_that_cannot_be_stops_the_start_with_one_sentence():
+    done = run("-m", "app", FASHIONNET_PORT="high")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0].startswith("fashionnet: FASHIONNET_PORT='high'")
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,37 @@
+import pytest
+
+from app.settings import Settings, SettingsError, read_settings
+from model import usable_cores
+
+
+def test_the_defaults_serve_the_committed_weights_on_loopback():
+    settings = read_settings()
+    assert (settings.host, settings.port, settings.engine) == ("127.0.0.1", 8000, "onnx")
+    assert settings.max_upload_bytes == 10_000_000
+    assert settings.workers == usable_cores()
+    assert (settings.model_dir / "fashionnet.json").is_file()
+
+
+def test_every_setting_is_read_from_its_variable(monkeypatch, tmp_path):
+    monkeypatch.setenv("FASHIONNET_PORT", "9000")
+    monkeypatch.setenv("FASHIONNET_DATA_DIR", str(tmp_path))
+    settings = read_settings()
+    assert (settings.port, settings.data_dir) == (9000, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PORT", "high"), ("PORT", "70000"), ("WORKERS", "0"), ("ENGINE", "tensorrt"), ("MODEL_DIR", "/proc/nowhere"),
+     ("MAX_PIXELS", "-1"), ("LOG_LEVEL", "loud")],
+)  # fmt: skip
+def test_a_value_that_cannot_be_is_said_with_the_name_of_its_variable(monkeypatch, name, value):
+    monkeypatch.setenv(f"FASHIONNET_{name}", value)
+    with pytest.raises(SettingsError, match=f"FASHIONNET_{name}") as error:
+        read_settings()
+    assert value in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_settings_do_not_change():
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().port = 1  # type: ignore[misc]
