@@ -9,7 +9,7 @@ import errno
 import gzip
 import hashlib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -89,16 +89,19 @@ class FashionMnist:
             raise DataCorrupt(f"The {split} images {images.shape} and labels {labels.shape} do not fit together.")
         return Split(images, labels)
 
-    def download(self, url: str = DEFAULT_URL, *, progress: bool = True) -> None:
-        """Fetch what is missing or damaged from the mirror ``url``, with a progress bar a file.
+    def download(
+        self, url: str = DEFAULT_URL, *, splits: Sequence[SplitName] = ("train", "test"), progress: bool = True
+    ) -> None:
+        """Fetch what is missing or damaged of ``splits`` from the mirror ``url``, with a progress bar a file.
 
         A file takes its place only after its checksum matched; what is good already is left alone.
 
         Raises:
             DownloadFailed: no network, no disk space, not found, or the mirror's file is a different one.
         """
-        for name, digest in self.checksums().items():
-            _fetch(url.rstrip("/") + "/" + name, self.folder, name, digest, progress=progress)
+        sums = self.checksums()
+        for name in (name for split in splits for name in FILES[split]):
+            _fetch(url.rstrip("/") + "/" + name, self.folder, name, sums[name], progress=progress)
 
     def _read(self, name: str) -> NDArray[np.uint8]:
         path = self.folder / name

@@ -1,0 +1,31 @@
+# syntax=docker/dockerfile:1
+# docker build -t fashionnet .  &&  docker run -p 8000:8000 fashionnet
+ARG PYTHON=python:3.13-slim
+
+FROM ${PYTHON} AS build
+WORKDIR /srv
+RUN python -m venv /opt/venv
+COPY requirements/serve.txt requirements/
+RUN /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements/serve.txt \
+ && /opt/venv/bin/pip uninstall --yes pip \
+ && find /opt/venv -name tests -type d -prune -exec rm -rf {} + \
+ && find /opt/venv -name __pycache__ -type d -prune -exec rm -rf {} +
+COPY app app
+COPY model model
+COPY scripts scripts
+# The test set, for /evaluate and /gallery. Where the network does not allow it, the build goes on without.
+RUN PYTHONPATH=. /opt/venv/bin/python scripts/download.py --split test --data-dir data \
+ || { mkdir -p data; echo "WARNING: no test set in this image; /evaluate and /gallery will answer 503 until one is mounted at /srv/data"; }
+
+FROM ${PYTHON}
+RUN useradd --system --no-create-home --uid 10001 fashionnet
+WORKDIR /srv
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /srv /srv
+ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/srv PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    FASHIONNET_HOST=0.0.0.0 FASHIONNET_DATA_DIR=/srv/data
+USER fashionnet
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
+    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ.get('FASHIONNET_PORT', '8000') + '/health/ready', timeout=2)"]
+CMD ["python", "-m", "app"]
