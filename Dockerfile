@@ -6,8 +6,13 @@ FROM ${PYTHON} AS build
 WORKDIR /srv
 RUN python -m venv /opt/venv
 COPY requirements/serve.txt requirements/
+# Serving uses ONNX Runtime's Python binding alone: not the library for C programs, nor the tools for making models.
 RUN /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements/serve.txt \
  && /opt/venv/bin/pip uninstall --yes pip \
+ && rm -rf /opt/venv/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.* \
+        /opt/venv/lib/python3*/site-packages/onnxruntime/transformers \
+        /opt/venv/lib/python3*/site-packages/onnxruntime/tools \
+        /opt/venv/lib/python3*/site-packages/onnxruntime/quantization \
  && find /opt/venv -name tests -type d -prune -exec rm -rf {} + \
  && find /opt/venv -name __pycache__ -type d -prune -exec rm -rf {} +
 COPY app app
