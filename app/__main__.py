@@ -25,6 +25,7 @@ def main() -> None:
         log_level=settings.log_level,
         access_log=settings.access_log,
         server_header=False,
+        timeout_graceful_shutdown=30,
     )
 
 

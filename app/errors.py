@@ -199,4 +199,4 @@ def _http_detail(error: HTTPException) -> str:
 
 
 def _validation_sentence(error: Mapping[str, Any]) -> str:
-    return f"{'.'.join(str(part) for part in error['loc'][1:])}: {error['msg']}, not {error['input']!r}"
+    return f"{'.'.join(str(part) for part in error['loc'][1:])}: {error['msg']}, not {error['input']!r:.80}"

@@ -96,7 +96,7 @@ class Evaluator:
         split = await self.load()
         if selection.only == "all":
             chosen = selection.choose(split.labels)
-            predicted = (await predictor.infer_chunk(split.images[chosen])).argmax(1) if chosen.size else chosen
+            predicted = (await _infer(predictor, split.images[chosen])).argmax(1) if chosen.size else chosen
         else:
             everywhere = (await self.measure(predictor)).logits.argmax(1)
             chosen = selection.choose(split.labels, everywhere == split.labels)
@@ -108,11 +108,16 @@ class Evaluator:
     async def _measure(self, predictor: Predictor) -> Measurement:
         split = await self.load()
         start = time.perf_counter()
-        logits = [await predictor.infer_chunk(chunk) for chunk in chunks(split.images, CHUNK)]
-        return Measurement(np.concatenate(logits), time.perf_counter() - start)
+        logits = await _infer(predictor, split.images)
+        return Measurement(logits, time.perf_counter() - start)
 
     def _load_version(self, _fingerprint: str) -> Split:
         return self.data_set.load("test")
+
+
+async def _infer(predictor: Predictor, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Logits ``[N, 10]`` of images ``[N, 28, 28]``, in chunks that let predictions slip in between."""
+    return np.concatenate([await predictor.infer_chunk(chunk) for chunk in chunks(images, CHUNK)])
 
 
 def _failed(task: "asyncio.Task[Measurement]") -> bool:

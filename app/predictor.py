@@ -132,7 +132,7 @@ class Predictors(Mapping[str, Predictor]):
         try:
             return self._by_name[name]
         except KeyError:
-            raise UnknownModel(f"There is no model {name!r} here; there are: {', '.join(self)}.") from None
+            raise UnknownModel(f"There is no model {name!r:.80} here; there are: {', '.join(self)}.") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._by_name)

@@ -1,5 +1,6 @@
 """Every setting of the service and the scripts, read once from the environment (prefix ``FASHIONNET_``)."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Self
 
@@ -42,6 +43,12 @@ class Settings(BaseSettings):
     def _folders_are_there(self) -> Self:
         if not self.model_dir.is_dir():
             raise ValueError(f"FASHIONNET_MODEL_DIR: {self.model_dir} is not a folder")
+        return self
+
+    @model_validator(mode="after")
+    def _engine_is_installed(self) -> Self:
+        if self.engine == "torch" and find_spec("torch") is None:
+            raise ValueError("FASHIONNET_ENGINE: torch is not installed; install it with: pip install -e '.[train]'")
         return self
 
 

@@ -36,9 +36,13 @@ class OnnxEngine:
     """ONNX Runtime on the CPU. Its threads sleep between two calls."""
 
     def __init__(self, artifact: Artifact, threads: int = 1) -> None:
-        self.session = onnxruntime.InferenceSession(
-            artifact.content["onnx"], _session_options(threads), providers=["CPUExecutionProvider"]
-        )
+        options = _session_options(threads)
+        try:
+            self.session = onnxruntime.InferenceSession(
+                artifact.content["onnx"], options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime has an exception class a status, without a common base
+            raise ArtifactCorrupt(f"{artifact.card.name}.onnx is not a graph that ONNX Runtime can run.") from error
 
     def run(self, images: NDArray[np.uint8]) -> EngineOutputs:
         """Images uint8 ``[N, 28, 28]`` -> logits and features."""

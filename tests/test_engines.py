@@ -39,6 +39,11 @@ def test_a_batch_gives_each_image_what_it_gets_alone(engine):
     assert (engine.run(images).logits == alone).all()
 
 
+def test_what_is_no_graph_is_refused_by_the_onnx_engine(artifact):
+    with pytest.raises(ArtifactCorrupt, match=r"fashionnet\.onnx is not a graph"):
+        create_engine("onnx", Artifact(artifact.card, {"onnx": b"nonsense"}))
+
+
 def test_an_unknown_architecture_is_refused_by_the_torch_engine(artifact):
     strange = Artifact(artifact.card.model_copy(update={"architecture": "lenet-9000"}), artifact.content)
     with pytest.raises(ArtifactCorrupt, match="lenet-9000"):

@@ -32,6 +32,13 @@ def test_a_value_that_cannot_be_is_said_with_the_name_of_its_variable(monkeypatc
     assert "\n" not in str(error.value)
 
 
+def test_an_engine_that_is_not_installed_is_said_with_the_remedy(monkeypatch):
+    monkeypatch.setattr("app.settings.find_spec", lambda _name: None)
+    monkeypatch.setenv("FASHIONNET_ENGINE", "torch")
+    with pytest.raises(SettingsError, match=r"FASHIONNET_ENGINE: torch is not installed; .*\[train\]"):
+        read_settings()
+
+
 def test_settings_do_not_change():
     with pytest.raises(ValueError, match="frozen"):
         Settings().port = 1  # type: ignore[misc]
