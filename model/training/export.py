@@ -1,5 +1,6 @@
 """From a trained network to an artefact that is served."""
 
+import logging
 import platform
 from datetime import UTC, datetime
 
@@ -17,6 +18,9 @@ from model.errors import ArtifactError
 from model.evaluate import evaluate
 from model.network import FashionNet, NetworkOutputs
 from model.training.loop import Trainer
+
+# The exporter warns that it will not translate torchvision's operators, which nothing here uses.
+logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
 
 PARITY = 1e-4
 """The most that the exported graph's logits may differ from the network's."""
