@@ -1,1 +1,3 @@
 """The HTTP service."""
+
+VERSION = "0.1.0"

@@ -9,6 +9,7 @@ ServiceError                            are given a status and a slug by the tab
 ├── TooManyFiles        413
 ├── UnknownModel        404
 ├── InvalidQuery        422
+├── InvalidInference    400
 ├── NotReady            503
 └── Overloaded          429
 """
@@ -112,6 +113,12 @@ class InvalidQuery(ServiceError):
     kind = Kind(422, "invalid-query", "Invalid query")
 
 
+class InvalidInference(ServiceError):
+    """An inference request that does not follow the Open Inference Protocol, or asks for what there is not."""
+
+    kind = Kind(400, "invalid-inference", "Invalid inference request")
+
+
 class NotReady(ServiceError):
     """The service does not answer predictions now."""
 
@@ -159,11 +166,15 @@ def problem_of(error: BaseException) -> Problem:
     return kind.problem("Something went wrong here; it has been logged." if kind is INTERNAL else str(error))
 
 
-def render(error: Exception) -> Response:
-    """The answer to a request that ended in ``error``."""
+def render(error: Exception, path: str = "") -> Response:
+    """The answer to a request for ``path`` that ended in ``error``.
+
+    Under ``/v2`` it has the Open Inference Protocol's key ``error`` beside the members of a problem.
+    """
     problem = problem_of(error)
     headers = getattr(error, "headers", None)
-    return JSONResponse(problem.model_dump(), problem.status, headers, media_type=MEDIA_TYPE)
+    extension = {"error": problem.detail} if path.startswith("/v2") else {}
+    return JSONResponse(problem.model_dump() | extension, problem.status, headers, media_type=MEDIA_TYPE)
 
 
 def declare(*errors: type[Exception]) -> Responses:
@@ -184,8 +195,8 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(handled, _handle)
 
 
-async def _handle(_: Request, error: Exception) -> Response:
-    return render(error)
+async def _handle(request: Request, error: Exception) -> Response:
+    return render(error, request.url.path)
 
 
 def _problem_response() -> dict[str, Any]:

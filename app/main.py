@@ -8,15 +8,13 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from app import errors
+from app import VERSION, errors
 from app.evaluator import Evaluator
 from app.predictor import Executors, Predictors, load_artifacts
 from app.readiness import Readiness
-from app.routes import evaluate, gallery, ops, predict
+from app.routes import evaluate, gallery, open_inference, ops, predict
 from app.settings import Settings, SettingsError, read_settings
 from model import Artifact, ArtifactError, FashionMnist
-
-VERSION = "0.1.0"
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -48,7 +46,7 @@ def assemble(settings: Settings, artifacts: list[Artifact]) -> FastAPI:
     app.state.readiness = Readiness()
     app.state.evaluator = Evaluator(FashionMnist(settings.data_dir))
     errors.install(app)
-    for routes in (predict, evaluate, gallery, ops):
+    for routes in (predict, evaluate, gallery, ops, open_inference):
         app.include_router(routes.router)
     return app
 

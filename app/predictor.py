@@ -18,6 +18,7 @@ from model import (
     Engine,
     ModelCard,
     Prediction,
+    chunks,
     classify,
     create_engine,
     list_artifacts,
@@ -68,7 +69,7 @@ class Predictor:
             ImageError: the picture cannot be used.
             Overloaded: too many pictures wait for the engine.
         """
-        return classify(await self.infer(await self._preprocess(content)), self.card)
+        return classify(await self.infer(await self.preprocess(content)), self.card)
 
     async def predict_many(self, contents: Sequence[bytes | Exception]) -> list[Prediction | BaseException]:
         """Classify many encoded pictures; each gets its own answer, in their order: a prediction or what went wrong.
@@ -88,6 +89,13 @@ class Predictor:
         except QueueFull:
             raise Overloaded("As many pictures wait here as may: try again in a second.") from None
         return logits
+
+    async def infer_many(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Images uint8 ``[N, 28, 28]`` -> logits float32 ``[N, 10]``; many go in whole batches, past the queue."""
+        if len(images) == 1:
+            return (await self.infer(images[0]))[None]
+        batches = [await self.infer_chunk(chunk) for chunk in chunks(images, self.batch_size)]
+        return np.concatenate(batches) if batches else np.zeros((0, len(self.card.classes)), np.float32)
 
     async def infer_chunk(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Images uint8 ``[N, 28, 28]`` -> logits ``[N, 10]``, as one call of the engine; for work that can wait.
@@ -109,7 +117,8 @@ class Predictor:
             raise content
         return await self.predict(content)
 
-    async def _preprocess(self, content: bytes) -> NDArray[np.uint8]:
+    async def preprocess(self, content: bytes) -> NDArray[np.uint8]:
+        """An encoded picture -> uint8 ``[28, 28]``; raises ImageError where it cannot be used."""
         if len(content) <= INLINE_BYTES:
             return preprocess(content, self.max_pixels)
         loop = asyncio.get_running_loop()

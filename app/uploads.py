@@ -64,12 +64,17 @@ async def read_picture(request: Request, max_bytes: int) -> bytes:
     """
     content_type = request.headers.get("content-type", "")
     if content_type.startswith(RAW_TYPES):
-        return b"".join([chunk async for chunk in _bounded(request, max_bytes)])
+        return await read_body(request, max_bytes)
     uploads = await read_uploads(request, Limits(max_bytes, max_bytes + FRAMING, files=8))
     for upload in uploads:
         if upload.field == "file":
             return upload.read(max_bytes)
     raise MissingFile(f"The form has no file under the name 'file'{_names(uploads)}: send it as  -F file=@shirt.png")
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The body as it is; raises BodyTooLarge past ``max_bytes``."""
+    return b"".join([chunk async for chunk in _bounded(request, max_bytes)])
 
 
 async def read_uploads(request: Request, limits: Limits) -> list[Upload]:

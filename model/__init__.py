@@ -10,7 +10,7 @@ from model.confusion import draw_confusion
 from model.cpu import usable_cores
 from model.data import CLASSES, FashionMnist, Split
 from model.data import DEFAULT_URL as DEFAULT_DATA_URL
-from model.engines import ENGINE_FORMATS, Engine, EngineName, create_engine, softmax
+from model.engines import ENGINE_FORMATS, Engine, EngineName, create_engine, log_softmax, softmax
 from model.errors import (
     ArtifactError,
     ArtifactMissing,
@@ -37,5 +37,5 @@ __all__ = [
     "EngineName", "FashionMnist", "FashionNetError", "ImageError", "Metrics", "ModelCard", "NotAnImage",
     "Prediction", "Report", "Split", "TooManyPixels", "UnknownFormat",
     "chunks", "classify", "create_engine", "draw_confusion", "draw_gallery", "evaluate", "list_artifacts",
-    "load_artifact", "preprocess", "report", "show", "softmax", "usable_cores",
+    "load_artifact", "log_softmax", "preprocess", "report", "show", "softmax", "usable_cores",
 ]  # fmt: skip

@@ -4,8 +4,8 @@ import re
 import numpy as np
 import pytest
 
+from app import VERSION
 from app.errors import MEDIA_TYPE, MODEL_ERRORS, NotReady, ServiceError
-from app.main import VERSION
 from app.predictor import Predictor, Predictors
 from app.readiness import Readiness
 from app.settings import Settings

@@ -94,7 +94,7 @@ def test_the_requirements_name_no_index():
 
 
 def test_the_version_is_said_once_more_and_alike():
-    from app.main import VERSION
+    from app import VERSION
 
     assert f'version = "{VERSION}"' in (ROOT / "pyproject.toml").read_text()
     assert f"## {VERSION}" in (ROOT / "CHANGELOG.md").read_text()

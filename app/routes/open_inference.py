@@ -1,0 +1,256 @@
+"""The Open Inference Protocol v2 under ``/v2``: the door for the clients of Triton, KServe and MLServer."""
+
+import zlib
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Depends, Request, Response
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from app import VERSION
+from app.deps import PredictorsDep, ReadinessDep, SettingsDep
+from app.errors import (
+    IMAGE_ERRORS,
+    BodyTooLarge,
+    InvalidInference,
+    InvalidQuery,
+    NotReady,
+    Overloaded,
+    UnknownModel,
+    declare,
+)
+from app.inference_protocol import InferenceRequest, Output, RequestedOutput, encode_response, parse_request
+from app.predictor import Predictor
+from app.uploads import read_body
+from model import ModelCard, log_softmax, softmax
+
+router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+
+OUTPUTS = {"log_probs": "FP32", "logits": "FP32", "probabilities": "FP32", "label": "BYTES"}
+EXTENSIONS = ["binary_tensor_data", "classification"]
+PLATFORMS = {"onnx": "onnx_onnxv1", "torch": "pytorch_torchscript"}
+LENGTH_HEADER = "inference-header-content-length"
+
+
+class ServerMetadata(BaseModel):
+    """What this server is."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class TensorMetadata(BaseModel):
+    """One input or output; -1 is any size."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelMetadata(BaseModel):
+    """What a network takes and gives."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+class Live(BaseModel):
+    """Whether the server is live."""
+
+    live: bool
+
+
+class Ready(BaseModel):
+    """Whether the server, or the model ``name``, is ready."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"ready": True}})
+
+    ready: bool
+    name: str | None = None
+
+
+async def _served(name: str, predictors: PredictorsDep, version: str | None = None) -> Predictor:
+    predictor = predictors[name]
+    if version not in (None, predictor.card.version):
+        raise UnknownModel(f"There is no version {version!r:.80} of {name}; there is {predictor.card.version}.")
+    return predictor
+
+
+ServedDep = Annotated[Predictor, Depends(_served)]
+KNOWN = declare(UnknownModel, InvalidQuery)
+
+
+@router.get("/", include_in_schema=False)
+@router.get("")
+async def server_metadata() -> ServerMetadata:
+    """The server's name, version and extensions."""
+    return ServerMetadata(name="fashionnet", version=VERSION, extensions=EXTENSIONS)
+
+
+@router.get("/health/live")
+async def server_live() -> Live:
+    """Whether the process answers at all."""
+    return Live(live=True)
+
+
+@router.get("/health/ready", responses=declare(NotReady), response_model_exclude_none=True)
+async def server_ready(readiness: ReadinessDep) -> Ready:
+    """Whether inference requests may be sent."""
+    readiness.require()
+    return Ready(ready=True)
+
+
+@router.get("/models/{name}/versions/{version}", responses=KNOWN)
+@router.get("/models/{name}", responses=KNOWN)
+async def model_metadata(predictor: ServedDep, settings: SettingsDep) -> ModelMetadata:
+    """What the network takes and gives; `images` may also be FP32, and BYTES that hold encoded pictures."""
+    classes = len(predictor.card.classes)
+    return ModelMetadata(
+        name=predictor.card.name,
+        versions=[predictor.card.version],
+        platform=PLATFORMS[settings.engine],
+        inputs=[TensorMetadata(name="images", datatype="UINT8", shape=[-1, 28, 28])],
+        outputs=[
+            TensorMetadata(name=name, datatype=datatype, shape=[-1] if name == "label" else [-1, classes])
+            for name, datatype in OUTPUTS.items()
+        ],
+    )
+
+
+@router.get(
+    "/models/{name}/versions/{version}/ready",
+    responses=KNOWN | declare(NotReady),
+)
+@router.get("/models/{name}/ready", responses=KNOWN | declare(NotReady))
+async def model_ready(predictor: ServedDep, readiness: ReadinessDep) -> Ready:
+    """Whether inference requests may be sent to this network."""
+    readiness.require()
+    return Ready(name=predictor.card.name, ready=True)
+
+
+_REQUEST = {"content": {"application/json": {"schema": InferenceRequest.model_json_schema()}}, "required": True}
+_EXAMPLE = {
+    "model_name": "fashionnet",
+    "model_version": "0123456789ab",
+    "outputs": [{"name": "label", "shape": [1], "datatype": "BYTES", "data": ["Shirt"]}],
+}
+_INFER = declare(BodyTooLarge, InvalidInference, Overloaded, UnknownModel, InvalidQuery, *IMAGE_ERRORS) | {
+    200: {"description": "the asked outputs", "content": {"application/json": {"example": _EXAMPLE}}}
+}
+
+
+@router.post("/models/{name}/versions/{version}/infer", responses=_INFER, openapi_extra={"requestBody": _REQUEST})
+@router.post("/models/{name}/infer", responses=_INFER, openapi_extra={"requestBody": _REQUEST})
+async def infer(request: Request, predictor: ServedDep, settings: SettingsDep) -> Response:
+    """Infer from `images`: UINT8 or FP32 (0 to 255) `[-1, 28, 28]` or `[-1, 1, 28, 28]`, or BYTES of encoded pictures.
+
+    Gives `log_probs`, `logits`, `probabilities` and `label`, or those of them that `outputs` names; JSON or binary.
+    """
+    body = decompress(await read_body(request, settings.max_batch_bytes), request, settings.max_batch_bytes)
+    asked, images = await _read(body, _json_length(request), predictor)
+    logits = await predictor.infer_many(images)
+    head = {"model_name": predictor.card.name, "model_version": predictor.card.version}
+    head |= {"id": asked.id} if asked.id else {}
+    content, json_length = encode_response(head, _outputs(asked, logits, predictor.card))
+    if json_length is None:
+        return Response(content, media_type="application/json")
+    return Response(content, headers={LENGTH_HEADER: str(json_length)}, media_type="application/octet-stream")
+
+
+def decompress(body: bytes, request: Request, max_bytes: int) -> bytes:
+    """The body without its Content-Encoding (gzip or deflate); raises BodyTooLarge where that is past ``max_bytes``."""
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding == "identity":
+        return body
+    if encoding not in ("gzip", "deflate"):
+        raise InvalidInference(f"The content encoding {encoding!r:.40} is not known; gzip and deflate are.")
+    unpacker = zlib.decompressobj(wbits=47)  # gzip or zlib, by its header
+    try:
+        plain = unpacker.decompress(body, max_bytes + 1)
+    except zlib.error:
+        raise InvalidInference(f"The body is not {encoding}.") from None
+    if len(plain) > max_bytes:
+        raise BodyTooLarge(f"The body unpacks to more than {max_bytes:,} bytes: send several requests.")
+    if not unpacker.eof:
+        raise InvalidInference(f"The {encoding} body is truncated.")
+    return plain
+
+
+def _json_length(request: Request) -> int | None:
+    value = request.headers.get(LENGTH_HEADER)
+    if value is None:
+        return None
+    if not value.isdecimal():
+        raise InvalidInference(f"Inference-Header-Content-Length is {value!r:.40}, which is no length.")
+    return int(value)
+
+
+async def _read(
+    body: bytes, json_length: int | None, predictor: Predictor
+) -> tuple[InferenceRequest, NDArray[np.uint8]]:
+    """The request and its images uint8 ``[N, 28, 28]``; JSON of length 0 is a raw request: one image alone."""
+    if json_length == 0:
+        asked = InferenceRequest(inputs=[], parameters={"binary_data_output": True})
+        raw = np.frombuffer(body, np.uint8).reshape(1, 28, 28) if len(body) == 28 * 28 else None
+        return asked, raw if raw is not None else (await predictor.preprocess(body))[None]
+    asked, tensors = parse_request(body, json_length)
+    if list(tensors) != ["images"]:
+        raise InvalidInference(f"The one input is 'images'; the request has {list(tensors)!r:.80}.")
+    return asked, await _images(tensors["images"], predictor)
+
+
+async def _images(values: NDArray[Any], predictor: Predictor) -> NDArray[np.uint8]:
+    if values.dtype == object:
+        pictures = [await predictor.preprocess(content) for content in values.ravel()]
+        return np.stack(pictures) if pictures else np.zeros((0, 28, 28), np.uint8)
+    if values.shape[1:] not in ((28, 28), (1, 28, 28)):
+        raise InvalidInference(f"images: the shape {list(values.shape)} is neither [-1, 28, 28] nor [-1, 1, 28, 28].")
+    if values.dtype not in (np.uint8, np.float32):
+        raise InvalidInference(f"images: the datatypes are UINT8, FP32 and BYTES, not {values.dtype}.")
+    if values.dtype == np.float32 and not ((values >= 0) & (values <= 255)).all():
+        raise InvalidInference("images: FP32 values are pixels from 0 to 255.")
+    return values.round().astype(np.uint8).reshape(-1, 28, 28)
+
+
+def _outputs(asked: InferenceRequest, logits: NDArray[np.float32], card: ModelCard) -> list[Output]:
+    wanted = [RequestedOutput(name=name) for name in OUTPUTS] if asked.outputs is None else asked.outputs
+    return [_output(output, asked.wants_binary(output), logits, card) for output in wanted]
+
+
+def _output(output: RequestedOutput, binary: bool, logits: NDArray[np.float32], card: ModelCard) -> Output:
+    if output.name not in OUTPUTS:
+        raise InvalidInference(f"There is no output {output.name!r:.40}; there are {', '.join(OUTPUTS)}.")
+    calibrated = logits / np.float32(card.temperature)
+    match output.name:
+        case "label":
+            values = _labels(logits, card)
+        case "logits":
+            values = logits
+        case "log_probs":
+            values = log_softmax(calibrated)
+        case _:
+            values = softmax(calibrated)
+    best = output.parameters.get("classification")
+    return Output(output.name, values if best is None else _classification(output, best, values, card), binary)
+
+
+def _labels(logits: NDArray[np.float32], card: ModelCard) -> NDArray[Any]:
+    names = np.array([label.encode() for label in card.classes], object)
+    labels: NDArray[Any] = names[logits.argmax(1)]
+    return labels
+
+
+def _classification(output: RequestedOutput, best: Any, values: NDArray[Any], card: ModelCard) -> NDArray[Any]:
+    """The ``best`` highest values of each row as BYTES ``value:index:label``."""
+    if values.dtype == object or not isinstance(best, int) or best < 1:
+        raise InvalidInference(f"{output.name}: classification takes a number of classes, and an output of numbers.")
+    order = np.argsort(-values, axis=1, kind="stable")[:, :best]
+    cells = [
+        [f"{row[i]:f}:{i}:{card.classes[i]}".encode() for i in ids] for row, ids in zip(values, order, strict=True)
+    ]
+    return np.array(cells, object).reshape(order.shape)
