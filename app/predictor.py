@@ -112,17 +112,17 @@ class Predictor:
         if logits.shape != (len(self.card.classes),) or not np.isfinite(logits).all():
             raise ValueError(f"{self.card.name} answered {logits}")
 
-    async def _predict_or_raise(self, content: bytes | Exception) -> Prediction:
-        if isinstance(content, Exception):
-            raise content
-        return await self.predict(content)
-
     async def preprocess(self, content: bytes) -> NDArray[np.uint8]:
         """An encoded picture -> uint8 ``[28, 28]``; raises ImageError where it cannot be used."""
         if len(content) <= INLINE_BYTES:
             return preprocess(content, self.max_pixels)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.executors.decoding, preprocess, content, self.max_pixels)
+
+    async def _predict_or_raise(self, content: bytes | Exception) -> Prediction:
+        if isinstance(content, Exception):
+            raise content
+        return await self.predict(content)
 
 
 class Predictors(Mapping[str, Predictor]):

@@ -113,6 +113,13 @@ def test_the_released_artefact_is_the_trained_network(straight, small_data, tmp_
     assert np.abs(outputs.features - expected.features.numpy()).max() < 1e-4
 
 
+def test_the_released_graph_tells_nothing_of_the_machine_it_was_made_on(straight, tmp_path, artifact):
+    straight.release(tmp_path)
+    for content in ((tmp_path / "fashionnet.onnx").read_bytes(), artifact.content["onnx"]):
+        assert b".py" not in content
+        assert b"site-packages" not in content
+
+
 def test_a_graph_that_differs_from_the_network_is_not_released(straight, monkeypatch, tmp_path):
     monkeypatch.setattr(export_module, "PARITY", -1.0)
     with pytest.raises(ArtifactError, match="differ from the network's"):

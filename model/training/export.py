@@ -5,6 +5,7 @@ import platform
 from datetime import UTC, datetime
 
 import numpy as np
+import onnx
 import onnxruntime
 import safetensors.torch
 import torch
@@ -68,8 +69,17 @@ def export_onnx(network: FashionNet) -> bytes:
     )
     if program is None:
         raise ArtifactError("PyTorch gave no ONNX program for this network.")
-    content: bytes = program.model_proto.SerializeToString()
+    content: bytes = _without_traces(program.model_proto).SerializeToString()
     return content
+
+
+def _without_traces(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop what the exporter notes beside the graph: stack traces, with the paths of the machine it ran on."""
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    return proto
 
 
 def _check_parity(network: FashionNet, engine: OnnxEngine) -> None:
