@@ -19,10 +19,9 @@ import time
 import urllib.error
 import urllib.request
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import onnxruntime
 
 from model import cpu
 
@@ -93,7 +92,7 @@ def summary(starts: list[dict[str, float]]) -> str:
         lines.append(f"| {words} | {statistics.median(values):.4g} | {min(values):.4g} | {max(values):.4g} |")
     machine = (
         f"{cpu.usable_cores()} cores of {cpu.cpu_name()}; Python {platform.python_version()}, ONNX Runtime "
-        f"{onnxruntime.__version__}, one worker of one thread; {len(starts)} starts; {datetime.now(UTC).date()}."
+        f"{version('onnxruntime')}, one worker of one thread; {len(starts)} starts; {datetime.now(UTC).date()}."
     )
     return "\n".join([*lines, "", machine + " Made by `python benchmarks/service.py`."])
 

@@ -3,14 +3,18 @@
 Both take uint8 images and give the same logits to 1e-4. Only TorchEngine imports torch, when it is made.
 """
 
+import os
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from model.artifact import Artifact, Format
 from model.errors import ArtifactCorrupt
+
+# ONNX Runtime's own builds report to their maker unless told otherwise before they load (its Privacy.md).
+os.putenv("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 
 EngineName = Literal["onnx", "torch"]
 

@@ -70,6 +70,16 @@ print(sorted({name.split(".")[0] for name in sys.modules} & {"torch", "torchvisi
     assert done.stdout.splitlines() == ["Shirt", "[]"], done.stderr
 
 
+def test_nothing_is_reported_to_anybody(tmp_path):
+    """ONNX Runtime keeps an identifier of the machine in the home folder once its telemetry starts."""
+    code = "import ctypes, model; getenv = ctypes.CDLL(None).getenv; getenv.restype = ctypes.c_char_p; "
+    code += "print(getenv(b'ORT_DISABLE_TELEMETRY').decode())"
+    done = run("-c", code, HOME=str(tmp_path), XDG_CACHE_HOME="", XDG_CONFIG_HOME="", XDG_DATA_HOME="")
+    assert done.stdout == "1\n", done.stderr
+    assert not done.stderr
+    assert not list(tmp_path.rglob("*"))
+
+
 def test_it_is_ready_soon_and_small_after_a_thousand_predictions():
     port = free_port()
     start = time.monotonic()

@@ -3,10 +3,10 @@
 import logging
 import platform
 from datetime import UTC, datetime
+from importlib.metadata import version
 
 import numpy as np
 import onnx
-import onnxruntime
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -113,7 +113,7 @@ def _describe(trainer: Trainer) -> ModelCard:
             "date": datetime.now(UTC).date().isoformat(),
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "onnxruntime": onnxruntime.__version__,
+            "onnxruntime": version("onnxruntime"),
         },
         data=config.data,
         metrics={},
