@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from app.errors import BodyTooLarge, MalformedBody, MissingFile, TooManyFiles, UnsupportedBody
 
@@ -103,14 +103,17 @@ def _too_large(max_bytes: int) -> BodyTooLarge:
 async def _bounded(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
     """The body's chunks; stops reading at the limit, and before the first byte where Content-Length tells."""
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > max_bytes:
+    if declared.isdecimal() and int(declared) > max_bytes:
         raise _too_large(max_bytes)
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > max_bytes:
-            raise _too_large(max_bytes)
-        yield chunk
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > max_bytes:
+                raise _too_large(max_bytes)
+            yield chunk
+    except ClientDisconnect:  # nobody reads the answer, and nothing here went wrong
+        raise MalformedBody("The connection was closed before the body was complete.") from None
 
 
 def _boundary(request: Request) -> bytes:

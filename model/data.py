@@ -8,6 +8,7 @@ ours in the same format brings its own checksums in ``raw/SHA256SUMS``, as ``sha
 import errno
 import gzip
 import hashlib
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ PUBLISHED_SHA256 = {
     "t10k-labels-idx1-ubyte.gz": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
 }
 FETCH = "python scripts/download.py"
+_SUM_LINE = re.compile(r"^([0-9a-f]{64}) [ *](\S+)$", re.MULTILINE)
 
 
 class Split(NamedTuple):
@@ -65,17 +67,25 @@ class FashionMnist:
         return self.root / "FashionMNIST" / "raw"
 
     def checksums(self) -> Mapping[str, str]:
-        """SHA-256 by file name: the folder's own ``SHA256SUMS`` where it has one, else the published ones."""
-        sums = self.folder / "SHA256SUMS"
-        if not sums.is_file():
+        """SHA-256 by file name: the folder's own ``SHA256SUMS`` where it has one, else the published ones.
+
+        Raises:
+            DataCorrupt: ``SHA256SUMS`` is not what ``sha256sum *.gz`` writes of the four files.
+        """
+        path = self.folder / "SHA256SUMS"
+        if not path.is_file():
             return PUBLISHED_SHA256
-        lines = (line.split() for line in sums.read_text().splitlines() if line.strip())
-        return {name.lstrip("*"): digest for digest, name in lines}
+        sums = {name: digest for digest, name in _SUM_LINE.findall(path.read_text(errors="replace"))}
+        if set(sums) != set(PUBLISHED_SHA256):
+            raise DataCorrupt(
+                "SHA256SUMS in the data folder does not name the four files: write it by `sha256sum *.gz`."
+            )
+        return sums
 
     def fingerprint(self, split: SplitName) -> str:
         """A SHA-256 that changes when a file of the split does; needs no reading of the files."""
         sums = self.checksums()
-        return hashlib.sha256("".join(sums.get(name, "") for name in FILES[split]).encode()).hexdigest()
+        return hashlib.sha256("".join(sums[name] for name in FILES[split]).encode()).hexdigest()
 
     def load(self, split: SplitName) -> Split:
         """Read, check and parse one split.
@@ -112,7 +122,7 @@ class FashionMnist:
                 f"Fashion-MNIST is not in the data folder ({name} is missing): run `{FETCH}` to download it, "
                 "or set FASHIONNET_DATA_DIR to the folder that holds FashionMNIST/raw."
             ) from None
-        if hashlib.sha256(packed).hexdigest() != self.checksums().get(name):
+        if hashlib.sha256(packed).hexdigest() != self.checksums()[name]:
             raise DataCorrupt(f"{name} in the data folder does not match its checksum: run `{FETCH}` to replace it.")
         try:
             return parse_idx(gzip.decompress(packed), name)

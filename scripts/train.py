@@ -140,8 +140,11 @@ def parse_arguments(settings: Settings) -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.target_accuracy is not None and not 0 <= arguments.target_accuracy <= 1:
         parser.error("--target-accuracy is a fraction between 0 and 1, such as 0.925")
-    if arguments.epochs is not None and arguments.epochs < 1:
-        parser.error("--epochs is at least 1")
+    epochs = 1 if arguments.epochs is None else arguments.epochs
+    if min(epochs, arguments.threads) < 1:
+        parser.error("--epochs and --threads are at least 1")
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: PyTorch finds no GPU here; leave the option out to train on the CPU")
     arguments.out = arguments.out or Path("runs", f"{arguments.recipe}-{arguments.seed}")
     return arguments
 

@@ -81,6 +81,14 @@ def test_the_fingerprint_changes_with_the_files_of_its_split(fresh_data):
     assert fresh_data.fingerprint("train") == before[1]
 
 
+@pytest.mark.parametrize("text", ["", "garbage", "0" * 64 + "  t10k-images-idx3-ubyte.gz\n", "\xff\x00"])
+def test_sums_that_are_none_are_refused_with_the_remedy(fresh_data, text):
+    (fresh_data.folder / "SHA256SUMS").write_text(text)
+    for use in (fresh_data.download, lambda: fresh_data.load("test"), lambda: fresh_data.fingerprint("test")):
+        with pytest.raises(DataCorrupt, match=r"sha256sum \*\.gz"):
+            use()
+
+
 def test_without_sums_of_its_own_a_folder_is_held_to_the_published_ones(fresh_data):
     (fresh_data.folder / "SHA256SUMS").unlink()
     assert fresh_data.checksums() == PUBLISHED_SHA256

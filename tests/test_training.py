@@ -137,6 +137,12 @@ def test_there_must_be_a_run_to_resume(small_data, tmp_path):
         Run.resume(tmp_path, small_data)
 
 
+def test_a_damaged_configuration_is_named(small_data, tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(TrainingError, match=r"config.json is damaged"):
+        Run.resume(tmp_path, small_data)
+
+
 def test_a_run_does_not_go_on_with_other_data(straight, fresh_data):
     with pytest.raises(TrainingError, match="another data set"):
         Run.resume(straight.folder.path, fresh_data)
@@ -225,6 +231,11 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_resume(small_data, tmp_path, stop):
         (["--data-dir", "/proc/nowhere"], "cannot be written"),
         (["--resume", "/proc/nowhere"], "holds no run"),
         (["--epochs", "0"], "at least 1"),
+        (["--epochs", "-3"], "at least 1"),
+        (["--threads", "0"], "at least 1"),
+        pytest.param(
+            ["--device", "cuda"], "no GPU here", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU")
+        ),
         (["--target-accuracy", "92.5"], "a fraction between 0 and 1"),
         (["--recipe", "nonsense"], "invalid choice"),
     ],

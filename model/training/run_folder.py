@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from model.errors import TrainingError
 from model.files import write_atomically
@@ -38,11 +39,13 @@ class RunFolder:
         write_atomically(self.config_file, config.model_dump_json(indent=2).encode() + b"\n")
 
     def read_config(self) -> RunConfig:
-        """The configuration of the run; TrainingError where there is none."""
+        """The configuration of the run; TrainingError where there is none, or a damaged one."""
         try:
             return RunConfig.model_validate_json(self.config_file.read_bytes())
         except FileNotFoundError:
             raise TrainingError(f"{self.path} holds no run: start one without --resume.") from None
+        except ValidationError as error:
+            raise TrainingError(f"{self.config_file} is damaged: start the run anew, into another --out.") from error
 
     def save(self, trainer: Trainer) -> None:
         """Write the state after a completed epoch, then what people read: the metrics and the curves."""
