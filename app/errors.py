@@ -24,6 +24,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model import (
     DamagedImage,
@@ -191,8 +192,36 @@ def declare(*errors: type[Exception]) -> Responses:
 
 def install(app: FastAPI) -> None:
     """Let ``render`` answer for everything that goes wrong."""
-    for handled in (ServiceError, FashionNetError, HTTPException, RequestValidationError, Exception):
+    for handled in (ServiceError, FashionNetError, HTTPException, RequestValidationError):
         app.add_exception_handler(handled, _handle)
+    app.add_middleware(LastResort)
+
+
+class LastResort:
+    """Answers 500 for what nobody foresaw, and leaves the connection fit for the next request.
+
+    Starlette's own last resort raises the error again after its answer. uvicorn then closes the connection
+    without having announced it, and a client that sends its next request at that moment loses it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application, and answer in its place where it failed before its first byte."""
+        begun = False
+
+        async def watch(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watch)
+        except Exception as error:
+            if begun:  # half an answer cannot be mended; the server breaks the connection off
+                raise
+            await render(error, scope["path"])(scope, receive, send)
 
 
 async def _handle(request: Request, error: Exception) -> Response:

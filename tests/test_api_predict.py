@@ -1,7 +1,9 @@
 import asyncio
+import http.client
 import json
 import socket
 import threading
+import time
 
 import httpx
 import numpy as np
@@ -297,6 +299,19 @@ def test_what_nobody_foresaw_is_500_without_a_word_of_the_inside(small_data, mon
         assert "secret of the inside" in caplog.text
         monkeypatch.undo()
         assert_still_good(client)
+
+
+def test_the_connection_outlives_what_nobody_foresaw(small_data, monkeypatch):
+    """The server announced no end of the connection, so it must not be closed: the next request may be on its way."""
+    monkeypatch.setattr("app.predictor.preprocess", lambda *_: 1 / 0)
+    with serve(Settings(data_dir=small_data.root)) as client:
+        connection = http.client.HTTPConnection(client.base_url.host, client.base_url.port, timeout=30)
+        for _ in range(3):
+            connection.request("POST", "/predict", trousers_png(), {"Content-Type": "image/png"})
+            response = connection.getresponse()
+            assert (response.status, json.loads(response.read())["status"]) == (500, 500)
+            time.sleep(0.2)  # long enough for a close to arrive
+        connection.close()
 
 
 def test_both_engines_answer_alike(client, small_data):
