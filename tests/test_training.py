@@ -67,6 +67,45 @@ def test_two_epochs_and_two_more_are_four_bit_for_bit(straight, small_data, tmp_
     assert resumed.folder.read_config().recipe.epochs == 4
 
 
+def one_cycle(data_set: FashionMnist) -> RunConfig:
+    """The deep recipe with all it has, but FashionNet's layers, which train faster."""
+    recipe = RECIPES["deep"].model_copy(update={"epochs": 3, "architecture": "fashionnet", "learning_rate": 0.05})
+    return make_config(data_set, 3).model_copy(update={"recipe": recipe})
+
+
+def test_one_cycle_goes_up_and_down_to_0_by_batches_and_resumes_bit_for_bit(small_data, tmp_path):
+    config = one_cycle(small_data)
+    whole = finished(Run.start(tmp_path / "whole", config, small_data))
+    interrupted = Run.start(tmp_path / "interrupted", config, small_data)
+    next(interrupted.epochs())
+    resumed = finished(Run.resume(tmp_path / "interrupted", small_data))
+    assert state_of(resumed.trainer) == state_of(whole.trainer)
+    rates = [metrics.learning_rate for metrics in whole.trainer.history]
+    assert rates[0] == pytest.approx(0.05 / 25)
+    assert rates[1] > rates[2] > 0.005
+    assert whole.trainer.history[-1].validation_accuracy > 0.5, "augmented images teach too"
+
+
+def test_the_epochs_of_a_cycle_cannot_be_changed_on_the_way(small_data, tmp_path):
+    next(Run.start(tmp_path, one_cycle(small_data), small_data).epochs())
+    with pytest.raises(TrainingError, match="ends at 0 after 3 epochs"):
+        Run.resume(tmp_path, small_data, epochs=5)
+    assert Run.resume(tmp_path, small_data, epochs=3).trainer.epoch == 1
+
+
+def test_a_deep_network_is_released_like_the_other(small_data, tmp_path):
+    recipe = RECIPES["deep"].model_copy(update={"epochs": 1})
+    config = make_config(small_data, 1, name="fashionnet-deep", limit=128).model_copy(update={"recipe": recipe})
+    card = finished(Run.start(tmp_path, config, small_data)).release(tmp_path)
+    assert card.architecture == "fashionnet-deep"
+    assert "residual" in card.description
+    images = small_data.load("test").images[:20]
+    logits = [
+        create_engine(name, load_artifact(tmp_path, "fashionnet-deep")).run(images).logits for name in ("onnx", "torch")
+    ]
+    np.testing.assert_allclose(*logits, atol=1e-4)
+
+
 def test_another_seed_gives_other_weights(straight, small_data, tmp_path):
     other = finished(Run.start(tmp_path, make_config(small_data, 4, seed=4), small_data))
     assert state_of(other.trainer) != state_of(straight.trainer)

@@ -17,7 +17,7 @@ from model.data import CLASSES, Split
 from model.engines import OnnxEngine
 from model.errors import ArtifactError
 from model.evaluate import evaluate
-from model.network import FashionNet, NetworkOutputs
+from model.network import Network, NetworkOutputs
 from model.training.loop import Trainer
 
 # The exporter warns that it will not translate torchvision's operators, which nothing here uses.
@@ -30,7 +30,7 @@ PARITY = 1e-4
 class _ServingGraph(nn.Module):
     """The network's three outputs as the graph's three outputs."""
 
-    def __init__(self, network: FashionNet) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
@@ -55,7 +55,7 @@ def export(trainer: Trainer, validation: Split, test: Split | None) -> Artifact:
     return Artifact(card.model_copy(update={"metrics": metrics}), content)
 
 
-def export_onnx(network: FashionNet) -> bytes:
+def export_onnx(network: Network) -> bytes:
     """The network as an ONNX graph: ``images`` uint8 ``[N, 28, 28]`` -> ``log_probs``, ``logits``, ``features``."""
     graph = _ServingGraph(network).eval()
     program = torch.onnx.export(
@@ -82,7 +82,7 @@ def _without_traces(proto: onnx.ModelProto) -> onnx.ModelProto:
     return proto
 
 
-def _check_parity(network: FashionNet, engine: OnnxEngine) -> None:
+def _check_parity(network: Network, engine: OnnxEngine) -> None:
     images = np.random.default_rng(0).integers(0, 256, (32, 28, 28), np.uint8)
     with torch.inference_mode():
         expected = network.outputs(torch.from_numpy(images)).logits.numpy()
@@ -98,7 +98,7 @@ def _describe(trainer: Trainer) -> ModelCard:
     return ModelCard(
         name=config.name,
         architecture=config.recipe.architecture,
-        description="Two convolutions, max pooling, dropout, two fully connected layers, log softmax.",
+        description=trainer.network.description,
         parameters=sum(parameter.numel() for parameter in trainer.network.parameters()),
         classes=CLASSES,
         recipe=config.recipe.model_dump(),

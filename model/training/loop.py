@@ -7,15 +7,16 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import StepLR
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 from tqdm import tqdm
 
 from model import cpu
 from model.data import Split
 from model.errors import TrainingError
 from model.network import create_network
+from model.training.augment import augment
 from model.training.recipes import Recipe
 
 Precision = Literal["fp32", "bf16"]
@@ -69,8 +70,8 @@ class Trainer:
         self.validation = self._resident(validation)
         network = create_network(config.recipe.architecture)
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.recipe.learning_rate, fused=True)
-        self.scheduler = StepLR(self.optimizer, config.recipe.step_size, config.recipe.gamma)
+        self.optimizer = _create_optimizer(self.network, config.recipe)
+        self.scheduler = self._create_scheduler()
 
     @property
     def epoch(self) -> int:
@@ -104,6 +105,14 @@ class Trainer:
         self.history = [EpochMetrics(**metrics) for metrics in state["history"]]
         return self
 
+    def _create_scheduler(self) -> LRScheduler:
+        recipe = self.config.recipe
+        if recipe.schedule == "step":
+            return StepLR(self.optimizer, recipe.step_size, recipe.gamma)
+        steps = recipe.epochs * -(-len(self.train_labels) // recipe.batch_size)
+        # Momentum stays as it is: cycling it too is a second knob for nothing that was measured here.
+        return OneCycleLR(self.optimizer, recipe.learning_rate, steps, cycle_momentum=False)
+
     def _resident(self, split: Split) -> tuple[Tensor, Tensor]:
         images = torch.from_numpy(np.array(split.images)).to(self.device)
         return images, torch.from_numpy(split.labels.astype(np.int64)).to(self.device)
@@ -113,9 +122,10 @@ class Trainer:
         torch.manual_seed(_epoch_seed(self.config.seed, self.epoch))
         start = time.perf_counter()
         learning_rate = self.optimizer.param_groups[0]["lr"]
-        train_loss, train_accuracy = self._train_epoch(learning_rate)
+        train_loss, train_accuracy = self._train_epoch()
         seconds = time.perf_counter() - start
-        self.scheduler.step()
+        if self.config.recipe.schedule == "step":
+            self.scheduler.step()
         validation_loss, validation_accuracy = self.validate()
         metrics = EpochMetrics(
             epoch=self.epoch + 1,
@@ -130,7 +140,7 @@ class Trainer:
         self.history.append(metrics)
         return metrics
 
-    def _train_epoch(self, learning_rate: float) -> tuple[float, float]:
+    def _train_epoch(self) -> tuple[float, float]:
         self.network.train()
         order = torch.randperm(len(self.train_labels), device=self.device)
         seen, loss_sum, correct = 0, 0.0, 0
@@ -138,6 +148,7 @@ class Trainer:
             for batch in torch.split(order, self.config.recipe.batch_size):
                 loss, hits = self._step(self.train_images[batch], self.train_labels[batch])
                 seen, loss_sum, correct = seen + len(batch), loss_sum + loss * len(batch), correct + hits
+                learning_rate = self.optimizer.param_groups[0]["lr"]
                 bar.set_postfix_str(
                     f"loss {loss_sum / seen:.4f}, accuracy {correct / seen:.2%}, lr {learning_rate:.2g}"
                 )
@@ -146,10 +157,12 @@ class Trainer:
 
     def _step(self, images: Tensor, labels: Tensor) -> tuple[float, int]:
         self.optimizer.zero_grad(set_to_none=True)
-        log_probs = self._forward(images)
+        log_probs = self._forward(augment(images, self.config.recipe.augmentation))
         loss = F.nll_loss(log_probs, labels)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
+        if self.config.recipe.schedule == "one-cycle":
+            self.scheduler.step()
         value = loss.item()
         if not np.isfinite(value):
             raise TrainingError(f"The loss became {value} in epoch {self.epoch + 1}: try a lower learning rate.")
@@ -175,6 +188,13 @@ class Trainer:
         return tqdm(
             total=len(self.train_labels), desc=title, unit=" images", unit_scale=True, leave=False, disable=None
         )
+
+
+def _create_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    weights, rate, decay = network.parameters(), recipe.learning_rate, recipe.weight_decay
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(weights, lr=rate, weight_decay=decay, fused=True)
+    return torch.optim.SGD(weights, lr=rate, weight_decay=decay, momentum=0.9, nesterov=True, fused=True)
 
 
 def choose_precision(asked: Literal["auto", "fp32", "bf16"], device: str) -> Precision:

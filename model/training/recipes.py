@@ -1,10 +1,14 @@
 """What to train and how: everything that decides the weights, apart from the data and the machine."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
+
+from model.training.augment import Augmentation
 
 
 class Recipe(BaseModel):
-    """One way to train one architecture: Adam on ``F.nll_loss``, StepLR, no augmentation."""
+    """One way to train one architecture on ``F.nll_loss``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -12,12 +16,30 @@ class Recipe(BaseModel):
     architecture: str
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
+    optimizer: Literal["adam", "sgd"] = Field(default="adam", description="sgd: with Nesterov momentum of .9")
+    learning_rate: float = Field(gt=0, description="the first of schedule step, the highest of one-cycle")
+    weight_decay: float = Field(default=0.0, ge=0)
+    schedule: Literal["step", "one-cycle"] = Field(
+        default="step", description="step: StepLR by epochs; one-cycle: up and down to 0 by batches, over all epochs"
+    )
     step_size: int = Field(default=1, ge=1, description="epochs between two steps of StepLR")
-    gamma: float = Field(gt=0, le=1, description="factor of the learning rate at each step")
+    gamma: float = Field(default=1.0, gt=0, le=1, description="factor of the learning rate at each step")
+    augmentation: Augmentation = Augmentation()
     validation_size: int = Field(default=5000, ge=1, description="training images held out, stratified by class")
 
 
-RECIPES: dict[str, Recipe] = {
-    "seed": Recipe(name="seed", architecture="fashionnet", epochs=12, batch_size=128, learning_rate=1e-3, gamma=0.8),
-}
+_RECIPES = (
+    Recipe(name="seed", architecture="fashionnet", epochs=12, batch_size=128, learning_rate=1e-3, gamma=0.8),
+    Recipe(
+        name="deep",
+        architecture="fashionnet-deep",
+        epochs=18,
+        batch_size=128,
+        optimizer="sgd",
+        learning_rate=0.1,
+        weight_decay=5e-4,
+        schedule="one-cycle",
+        augmentation=Augmentation(flip=True, shift=2, cutout=10),
+    ),
+)
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}

@@ -45,6 +45,11 @@ class Run:
         folder = RunFolder(path)
         config = folder.read_config()
         if epochs:
+            if config.recipe.schedule == "one-cycle" and epochs != config.recipe.epochs:
+                raise TrainingError(
+                    f"The learning rate of the run in {path} ends at 0 after {config.recipe.epochs} epochs, so their "
+                    "number stays: leave --epochs out, or start a new run with it."
+                )
             recipe = config.recipe.model_copy(update={"epochs": epochs})
             config = config.model_copy(update={"recipe": recipe})
             folder.write_config(config)

@@ -1,0 +1,52 @@
+"""Random changes of training images that leave their class: a whole batch at once, each image in its own way."""
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from model.network import PIXEL_MEAN
+
+
+class Augmentation(BaseModel):
+    """Which changes are drawn; none by default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    flip: bool = Field(default=False, description="mirror half of the images, left and right")
+    shift: int = Field(default=0, ge=0, lt=28, description="most pixels that an image moves, in each direction")
+    cutout: int = Field(
+        default=0, ge=0, le=28, description="edge of a square that is made grey (DeVries & Taylor, arXiv:1708.04552)"
+    )
+
+
+def augment(images: Tensor, augmentation: Augmentation) -> Tensor:
+    """Images uint8 ``[N, 28, 28]`` -> as many, changed; draws from torch's random generator."""
+    if augmentation.flip or augmentation.shift:
+        images = _move(images, flip=augmentation.flip, shift=augmentation.shift)
+    return _cut_out(images, augmentation.cutout) if augmentation.cutout else images
+
+
+def _move(images: Tensor, *, flip: bool, shift: int) -> Tensor:
+    """Mirror and shift: one gather over the images with a margin of black."""
+    count, size, _ = images.shape
+    padded = torch.nn.functional.pad(images, [shift] * 4)
+    rows, columns = (_starts(count, 2 * shift, images) + torch.arange(size, device=images.device) for _ in range(2))
+    if flip:
+        mirrored = torch.rand(count, 1, device=images.device) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    of = torch.arange(count, device=images.device)
+    return padded[of[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def _cut_out(images: Tensor, edge: int) -> Tensor:
+    """Set a square of the mean brightness; its centre lies anywhere, so that it may hang over the border."""
+    count, size, _ = images.shape
+    axis = torch.arange(size, device=images.device)
+    tops, lefts = (_starts(count, size - 1, images) - edge // 2 for _ in range(2))
+    rows, columns = ((axis >= start) & (axis < start + edge) for start in (tops, lefts))
+    return images.masked_fill(rows[:, :, None] & columns[:, None, :], round(255 * PIXEL_MEAN))
+
+
+def _starts(count: int, most: int, like: Tensor) -> Tensor:
+    """Whole numbers from 0 to ``most``, int64 ``[N, 1]``."""
+    return torch.randint(0, most + 1, (count, 1), device=like.device)
