@@ -13,6 +13,13 @@ from app.readiness import Readiness
 from app.settings import Settings
 
 
+def find_predictor(request: Request) -> Predictor:
+    """The network that the query names with ``model``, or the default; raises UnknownModel."""
+    predictors: Predictors = request.app.state.predictors
+    name = request.query_params.get("model") if request.scope["query_string"] else None
+    return predictors[name or predictors.default]
+
+
 async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
@@ -39,11 +46,12 @@ ReadinessDep = Annotated[Readiness, Depends(_readiness)]
 EvaluatorDep = Annotated[Evaluator, Depends(_evaluator)]
 
 
-async def _predictor(
-    predictors: PredictorsDep,
-    model: Annotated[str | None, Query(description="a name from /models; default: the default model")] = None,
+async def chosen_predictor(
+    request: Request,
+    model: Annotated[str | None, Query(description="a name from /models; default: the default model")] = None,  # noqa: ARG001
 ) -> Predictor:
-    return predictors[model or predictors.default]
+    """As ``find_predictor``, for the framework and its documentation."""
+    return find_predictor(request)
 
 
-PredictorDep = Annotated[Predictor, Depends(_predictor)]
+PredictorDep = Annotated[Predictor, Depends(chosen_predictor)]

@@ -6,6 +6,7 @@ ServiceError                            are given a status and a slug by the tab
 ├── MalformedBody       400
 ├── UnsupportedBody     415
 ├── BodyTooLarge        413
+├── SlowBody            408
 ├── TooManyFiles        413
 ├── UnknownModel        404
 ├── InvalidQuery        422
@@ -26,6 +27,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.metrics import REJECTIONS
 from model import (
     DamagedImage,
     DataError,
@@ -94,6 +96,13 @@ class BodyTooLarge(ServiceError):
     """More bytes than are accepted."""
 
     kind = Kind(413, "too-large", "Upload too large")
+
+
+class SlowBody(ServiceError):
+    """A body that did not arrive in time."""
+
+    kind = Kind(408, "slow-body", "Request timeout")
+    headers: ClassVar[Mapping[str, str]] = {"Connection": "close"}
 
 
 class TooManyFiles(ServiceError):
@@ -174,6 +183,7 @@ def render(error: Exception, path: str = "") -> Response:
     """
     problem = problem_of(error)
     headers = getattr(error, "headers", None)
+    REJECTIONS.labels(problem.type.removeprefix(TYPE_PREFIX)).inc()
     extension = {"error": problem.detail} if path.startswith("/v2") else {}
     return JSONResponse(problem.model_dump() | extension, problem.status, headers, media_type=MEDIA_TYPE)
 

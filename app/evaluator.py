@@ -16,7 +16,7 @@ from app.schemas import Evaluation
 from model import CLASSES, FashionMnist, Split, chunks, draw_gallery, report
 
 CHUNK = 32
-"""Images in one engine call of a measurement; a prediction that arrives meanwhile waits that long."""
+"""Images in one engine call of a measurement."""
 
 Label = StrEnum("Label", [(name, name) for name in CLASSES])  # type: ignore[misc]
 
@@ -56,16 +56,16 @@ class Evaluator:
     def __init__(self, data_set: FashionMnist) -> None:
         self.data_set = data_set
         self._load = lru_cache(maxsize=1)(self._load_version)
-        self._measurements: dict[tuple[str, str], asyncio.Task[Measurement]] = {}
+        self._measurements: dict[tuple[str, str, str], asyncio.Task[Measurement]] = {}
 
     @property
     def fingerprint(self) -> str:
         """Changes when the test files do."""
         return self.data_set.fingerprint("test")
 
-    def key(self, predictor: Predictor) -> tuple[str, str]:
-        """What a measurement depends on: the weights and the data."""
-        return predictor.card.version, self.fingerprint
+    def key(self, predictor: Predictor) -> tuple[str, str, str]:
+        """What a measurement depends on: the weights, their precision and the data."""
+        return predictor.card.version, predictor.engine.name, self.fingerprint
 
     async def load(self) -> Split:
         """The 10,000 test images and labels; raises DataError where they cannot be had."""
@@ -116,8 +116,8 @@ class Evaluator:
 
 
 async def _infer(predictor: Predictor, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Logits ``[N, 10]`` of images ``[N, 28, 28]``, in chunks that let predictions slip in between."""
-    return np.concatenate([await predictor.infer_chunk(chunk) for chunk in chunks(images, CHUNK)])
+    """Logits ``[N, 10]`` of images ``[N, 28, 28]``, in chunks, so that galleries and evaluations take turns."""
+    return np.concatenate([await predictor.infer_in_background(chunk) for chunk in chunks(images, CHUNK)])
 
 
 def _failed(task: "asyncio.Task[Measurement]") -> bool:

@@ -1,19 +1,27 @@
 """The assembly of the service, on one screen."""
 
 import asyncio
+import gc
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
 
 from app import VERSION, errors
+from app.drain import drain_on_signal
 from app.evaluator import Evaluator
+from app.fast_lane import FastLane
+from app.logs import configure
+from app.metrics import worker_metrics
 from app.predictor import Executors, Predictors, load_artifacts
 from app.readiness import Readiness
 from app.routes import evaluate, gallery, open_inference, ops, predict
 from app.settings import Settings, SettingsError, read_settings
+from app.telemetry import Telemetry, keep_gauges
+from app.uploads import Limits
 from model import Artifact, ArtifactError, FashionMnist
 
 
@@ -25,6 +33,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     try:
         settings = settings or read_settings()
+        configure(settings)
         artifacts = load_artifacts(settings)
     except (SettingsError, ArtifactError) as error:
         sys.exit(f"fashionnet: {error}")
@@ -39,25 +48,44 @@ def assemble(settings: Settings, artifacts: list[Artifact]) -> FastAPI:
         summary="Classifies pictures of clothes into the ten classes of Fashion-MNIST.",
         lifespan=lifespan,
         redoc_url=None,
+        telemetry=telemetry(settings),
         license_info={"name": "MIT", "identifier": "MIT"},
     )
     app.state.settings = settings
     app.state.artifacts = artifacts
     app.state.readiness = Readiness()
     app.state.evaluator = Evaluator(FashionMnist(settings.data_dir))
+    app.state.upload_limits = Limits.of_one(settings)
+    # The last one added is the outermost.
+    if not settings.tracing:  # the framework traces only what takes its own way
+        app.add_middleware(FastLane, lanes=predict.FAST_LANES)
     errors.install(app)
+    app.add_middleware(Telemetry, state=app.state)
     for routes in (predict, evaluate, gallery, ops, open_inference):
         app.include_router(routes.router)
     return app
+
+
+def telemetry(settings: Settings) -> TelemetryConfig:
+    """FastAPI's own OpenTelemetry: off, or configured by the standard variables ``OTEL_*``."""
+    if settings.tracing:
+        return {"auto_configure": True, "metrics": False, "logs": False}
+    return {"tracing": False, "metrics": False, "logs": False}
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Make the engines; let the self-test run while the first health checks are answered already."""
     executors = Executors.create()
+    readiness: Readiness = app.state.readiness
     app.state.predictors = Predictors(app.state.artifacts, executors, app.state.settings)
-    self_test = asyncio.create_task(app.state.readiness.settle(app.state.predictors.self_test()))
-    yield
-    app.state.readiness.stop()
-    await self_test
-    executors.shut_down()
+    self_test = asyncio.create_task(readiness.settle(app.state.predictors.self_test()))
+    gauges = asyncio.create_task(keep_gauges(app.state))
+    gc.collect()
+    gc.freeze()
+    with worker_metrics(), drain_on_signal(readiness, app.state.settings.drain_seconds):
+        yield
+        readiness.stop()
+        gauges.cancel()
+        await self_test
+        executors.shut_down()

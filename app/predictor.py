@@ -1,6 +1,11 @@
 """From pictures to predictions: artefact, engine and batcher. Knows no HTTP; every route and protocol calls it."""
 
 import asyncio
+import os
+import statistics
+import sys
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import NamedTuple
@@ -10,9 +15,9 @@ from numpy.typing import NDArray
 
 from app.batcher import MicroBatcher, QueueFull
 from app.errors import Overloaded, UnknownModel
+from app.metrics import CONFIDENCE, MODEL_INFO, BatchObserver, StageTimer
 from app.settings import Settings
 from model import (
-    ENGINE_FORMATS,
     Artifact,
     ArtifactMissing,
     Engine,
@@ -22,12 +27,16 @@ from model import (
     classify,
     create_engine,
     list_artifacts,
-    load_artifact,
+    load_for_engine,
     preprocess,
 )
 
 INLINE_BYTES = 64 * 1024
 """Encoded pictures up to this size are decoded on the event loop: that takes less than handing them to a thread."""
+LOOP_SECONDS = 0.004
+"""How long an engine may hold the event loop; health and new requests wait meanwhile."""
+BACKGROUND_NICENESS = 10
+NO_TIMER = StageTimer(on=False)
 
 
 class Executors(NamedTuple):
@@ -35,13 +44,19 @@ class Executors(NamedTuple):
 
     inference: Executor
     """One thread: engines have threads of their own, and two batches at once would only share the caches."""
+    background: Executor
+    """One thread of low priority, for inference that predictions must not wait for."""
     decoding: Executor
     """Large pictures; few threads, because each may hold a decoded picture of ``max_pixels``."""
 
     @classmethod
     def create(cls) -> "Executors":
         """Fresh threads, started when first needed."""
-        return cls(ThreadPoolExecutor(1, "inference"), ThreadPoolExecutor(2, "decoding"))
+        return cls(
+            ThreadPoolExecutor(1, "inference"),
+            ThreadPoolExecutor(1, "background", yield_to_others),
+            ThreadPoolExecutor(2, "decoding"),
+        )
 
     def shut_down(self) -> None:
         """Let what runs finish, and drop what waits."""
@@ -59,27 +74,47 @@ class Predictor:
         self.max_pixels = settings.max_pixels
         self.batch_size = settings.batch_size
         self.batcher = MicroBatcher(
-            engine.run, executors.inference, max_batch=settings.batch_size, max_queue=settings.queue_size
+            engine.run,
+            executors.inference,
+            max_batch=settings.batch_size,
+            max_queue=settings.queue_size,
+            observe=BatchObserver(card.name),
         )
+        self._confidence = {label: CONFIDENCE.labels(card.name, label) for label in card.classes}
+        MODEL_INFO.labels(card.name, card.version, card.architecture, engine.name).set(1)
 
-    async def predict(self, content: bytes) -> Prediction:
+    def require_room(self) -> None:
+        """Raise Overloaded where a prediction would be refused: before its body is read, that is cheapest."""
+        if self.batcher.full:
+            raise _overloaded()
+
+    async def predict(self, content: bytes, timer: StageTimer = NO_TIMER) -> Prediction:
         """Classify one encoded picture.
 
         Raises:
             ImageError: the picture cannot be used.
             Overloaded: too many pictures wait for the engine.
         """
-        return classify(await self.infer(await self.preprocess(content)), self.card)
+        image = await self.preprocess(content)
+        timer.end("decode")
+        logits = await self.infer(image)
+        timer.end("wait")
+        return self.answer(logits)
+
+    def answer(self, logits: NDArray[np.float32]) -> Prediction:
+        """Logits float32 ``[10]`` -> the prediction, counted."""
+        prediction = classify(logits, self.card)
+        self._confidence[prediction.label].observe(prediction.confidence)
+        return prediction
 
     async def predict_many(self, contents: Sequence[bytes | Exception]) -> list[Prediction | BaseException]:
         """Classify many encoded pictures; each gets its own answer, in their order: a prediction or what went wrong.
 
-        What is an exception already is passed through.
+        What is an exception already is passed through. The pictures go to the engine in whole batches.
         """
         answers: list[Prediction | BaseException] = []
         for start in range(0, len(contents), self.batch_size):
-            chunk = contents[start : start + self.batch_size]
-            answers += await asyncio.gather(*map(self._predict_or_raise, chunk), return_exceptions=True)
+            answers += await self._predict_batch(contents[start : start + self.batch_size])
         return answers
 
     async def infer(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -87,30 +122,32 @@ class Predictor:
         try:
             logits, _ = await self.batcher.submit(image)
         except QueueFull:
-            raise Overloaded("As many pictures wait here as may: try again in a second.") from None
+            raise _overloaded() from None
         return logits
 
     async def infer_many(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Images uint8 ``[N, 28, 28]`` -> logits float32 ``[N, 10]``; many go in whole batches, past the queue."""
         if len(images) == 1:
             return (await self.infer(images[0]))[None]
-        batches = [await self.infer_chunk(chunk) for chunk in chunks(images, self.batch_size)]
+        batches = [await self._run(self.executors.inference, chunk) for chunk in chunks(images, self.batch_size)]
         return np.concatenate(batches) if batches else np.zeros((0, len(self.card.classes)), np.float32)
 
-    async def infer_chunk(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Images uint8 ``[N, 28, 28]`` -> logits ``[N, 10]``, as one call of the engine; for work that can wait.
-
-        The caller keeps N small: predictions that arrive meanwhile wait for one chunk.
-        """
-        loop = asyncio.get_running_loop()
-        outputs = await loop.run_in_executor(self.executors.inference, self.engine.run, images)
-        return outputs.logits
+    async def infer_in_background(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Images uint8 ``[N, 28, 28]`` -> logits ``[N, 10]``, as one call of the engine; for work that can wait."""
+        return await self._run(self.executors.background, images)
 
     async def self_test(self) -> None:
-        """One inference through everything that a prediction goes through; raises what goes wrong."""
+        """One inference through everything that a prediction goes through; raises what goes wrong.
+
+        An engine that turns out to be quick is from then on called on the event loop itself.
+        """
         logits = await self.infer(np.zeros((28, 28), np.uint8))
         if logits.shape != (len(self.card.classes),) or not np.isfinite(logits).all():
             raise ValueError(f"{self.card.name} answered {logits}")
+        affordable = int(LOOP_SECONDS / _seconds_per_image(self.engine))
+        if affordable > 1:
+            self.batcher.executor = None
+            self.batcher.max_batch = min(affordable, self.batch_size)
 
     async def preprocess(self, content: bytes) -> NDArray[np.uint8]:
         """An encoded picture -> uint8 ``[28, 28]``; raises ImageError where it cannot be used."""
@@ -119,10 +156,40 @@ class Predictor:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.executors.decoding, preprocess, content, self.max_pixels)
 
-    async def _predict_or_raise(self, content: bytes | Exception) -> Prediction:
+    async def _predict_batch(self, contents: Sequence[bytes | Exception]) -> list[Prediction | BaseException]:
+        images = await asyncio.gather(*map(self._preprocess_or_raise, contents), return_exceptions=True)
+        usable = [image for image in images if not isinstance(image, BaseException)]
+        logits = iter(await self.infer_many(np.stack(usable)) if usable else ())
+        return [image if isinstance(image, BaseException) else self.answer(next(logits)) for image in images]
+
+    async def _preprocess_or_raise(self, content: bytes | Exception) -> NDArray[np.uint8]:
         if isinstance(content, Exception):
             raise content
-        return await self.predict(content)
+        return await self.preprocess(content)
+
+    async def _run(self, executor: Executor, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        outputs = await asyncio.get_running_loop().run_in_executor(executor, self.engine.run, images)
+        return outputs.logits
+
+
+def yield_to_others() -> None:
+    """Give the calling thread a low priority, where the system has priorities for threads (Linux)."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BACKGROUND_NICENESS)
+
+
+def _overloaded() -> Overloaded:
+    return Overloaded("As many pictures wait here as may: try again in a second.")
+
+
+def _seconds_per_image(engine: Engine) -> float:
+    """What one image takes: the median of some, each alone."""
+    image, times = np.zeros((1, 28, 28), np.uint8), []
+    for _ in range(9):
+        start = time.perf_counter()
+        engine.run(image)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
 
 
 class Predictors(Mapping[str, Predictor]):
@@ -168,4 +235,4 @@ def load_artifacts(settings: Settings) -> list[Artifact]:
             f"The model folder {settings.model_dir} holds no {settings.default_model}.json (there is {there}): "
             "set FASHIONNET_MODEL_DIR or FASHIONNET_DEFAULT_MODEL, or train one with scripts/train.py."
         )
-    return [load_artifact(settings.model_dir, name, (ENGINE_FORMATS[settings.engine],)) for name in names]
+    return [load_for_engine(settings.engine, settings.model_dir, name) for name in names]

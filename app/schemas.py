@@ -50,13 +50,15 @@ class ModelSummary(BaseModel):
     architecture: str
     description: str
     parameters: int
-    metrics: dict[str, Metrics] = Field(description="figures of its card, by split")
+    engine: str = Field(description="what runs it")
+    metrics: dict[str, Metrics] = Field(description="what was measured with that engine, by split")
 
     @classmethod
-    def of(cls, card: ModelCard, default: str) -> Self:
-        """The summary of ``card``, where ``default`` is the default model's name."""
-        fields = card.model_dump(include=set(cls.model_fields))
-        return cls(**fields, version=card.version, default=card.name == default)
+    def of(cls, card: ModelCard, engine: str, default: str) -> Self:
+        """The summary of ``card``, run by ``engine``, where ``default`` is the default model's name."""
+        fields = card.model_dump(include=set(cls.model_fields) - {"metrics"})
+        metrics = card.measured_with(engine)
+        return cls(**fields, version=card.version, engine=engine, metrics=metrics, default=card.name == default)
 
 
 class ModelList(BaseModel):

@@ -1,5 +1,6 @@
 """Every setting of the service and the scripts, read once from the environment (prefix ``FASHIONNET_``)."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Self
@@ -23,7 +24,9 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     workers: int = Field(default_factory=usable_cores, ge=1, description="server processes; default: the usable cores")
     threads: int = Field(1, ge=1, description="compute threads of one worker")
-    engine: EngineName = Field("onnx", description="onnx, or torch (needs the extra train)")
+    engine: EngineName = Field(
+        "auto", description="onnx, onnx-int8, torch (needs the extra train), or auto: the quicker ONNX"
+    )
     model_dir: Path = Field(
         WEIGHTS, description="folder of the artefacts; default: the weights that come with FashionNet"
     )
@@ -34,10 +37,14 @@ class Settings(BaseSettings):
     max_batch_files: int = Field(256, ge=1, description="most pictures in one /predict/batch")
     max_batch_bytes: int = Field(100_000_000, ge=1, description="largest body of one /predict/batch, in bytes")
     max_pixels: int = Field(50_000_000, ge=1, description="largest picture, in pixels")
-    queue_size: int = Field(1024, ge=1, description="pictures that may wait for the engine; past it 429")
+    body_timeout: float = Field(30, gt=0, description="seconds that a request's body may take to arrive")
+    queue_size: int = Field(64, ge=1, description="pictures that may wait for a worker's engine; past it 429")
     batch_size: int = Field(64, ge=1, description="pictures that the engine takes at once")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+    log_format: Literal["text", "json"] = Field("text", description="lines for people, or JSON for machines")
     access_log: bool = Field(False, description="log every request")
+    tracing: bool = Field(False, description="OpenTelemetry traces, by the standard variables OTEL_*; extra otel")
+    drain_seconds: float = Field(0, ge=0, description="how long to be unready before stopping, for load balancers")
 
     @model_validator(mode="after")
     def _folders_are_there(self) -> Self:
@@ -50,6 +57,17 @@ class Settings(BaseSettings):
         if self.engine == "torch" and find_spec("torch") is None:
             raise ValueError("FASHIONNET_ENGINE: torch is not installed; install it with: pip install -e '.[train]'")
         return self
+
+
+def metrics_folder() -> Path | None:
+    """Where the workers share their metrics (prometheus_client's own variable); None where there is one process."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    return Path(folder) if folder else None
+
+
+def share_metrics(folder: str) -> None:
+    """Let the processes that are started from now on share their metrics in ``folder``, unless they do already."""
+    os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)
 
 
 def read_settings() -> Settings:

@@ -1,25 +1,25 @@
 """Pictures out of a request's body, counted while they stream in and never on the disk.
 
-The body goes to python-multipart's push parser as it arrives; Starlette's ``request.form()`` would spool every
-file into a temporary one first, and has no limit for files.
+The body goes to the push parser of ``multipart`` as it arrives; Starlette's ``request.form()`` would spool every
+file into a temporary one first, has no limit for files and takes ten times as long (docs/decisions/0004-uploads.md).
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
-from typing import TYPE_CHECKING
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import ClientDisconnect, Request
+from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, parse_options_header
+from starlette.requests import Request
+from starlette.types import Message
 
-from app.errors import BodyTooLarge, MalformedBody, MissingFile, TooManyFiles, UnsupportedBody
-
-if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
+from app.errors import BodyTooLarge, MalformedBody, MissingFile, SlowBody, TooManyFiles, UnsupportedBody
+from app.settings import Settings
 
 FRAMING = 64 * 1024
 """Bytes that a multipart body may have beside its files."""
+FIELDS = 32
+"""Parts that a form for one picture may have; browsers and tools add a few beside the file."""
 RAW_TYPES = ("image/", "application/octet-stream")
 
 
@@ -29,15 +29,15 @@ class Upload:
 
     field: str
     filename: str | None
-    content: bytearray = dataclass_field(default_factory=bytearray)
+    pieces: list[bytes | bytearray] = dataclass_field(default_factory=list)
     size: int = 0
-    """Bytes sent; ``content`` stops growing at the limit."""
+    """Bytes sent; ``pieces`` stop growing at the limit."""
 
     def read(self, max_bytes: int) -> bytes:
         """The file's bytes; raises BodyTooLarge where there are more than ``max_bytes``."""
         if self.size > max_bytes:
             raise _too_large(max_bytes)
-        return bytes(self.content)
+        return b"".join(self.pieces)
 
     def read_or_error(self, max_bytes: int) -> bytes | BodyTooLarge:
         """As ``read``, for where one file's error must not harm the others."""
@@ -49,50 +49,63 @@ class Upload:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may hold."""
+    """What one request may hold, and how long it may take to arrive."""
 
     file_bytes: int
     body_bytes: int
     files: int
+    seconds: float
+
+    @classmethod
+    def of_one(cls, settings: Settings) -> "Limits":
+        """Those of a request with one picture."""
+        most = settings.max_upload_bytes
+        return cls(most, most + FRAMING, files=8, seconds=settings.body_timeout)
+
+    @classmethod
+    def of_batch(cls, settings: Settings) -> "Limits":
+        """Those of a request with many."""
+        return cls(settings.max_upload_bytes, settings.max_batch_bytes, settings.max_batch_files, settings.body_timeout)
 
 
-async def read_picture(request: Request, max_bytes: int) -> bytes:
+async def read_picture(request: Request, limits: Limits) -> bytes:
     """The one picture of a request: the multipart field ``file``, or a raw body of an image content type.
 
     Raises:
-        MissingFile, MalformedBody, UnsupportedBody, BodyTooLarge, TooManyFiles: what is wrong with the body.
+        MissingFile, MalformedBody, UnsupportedBody, BodyTooLarge, TooManyFiles, SlowBody: what is wrong with the body.
     """
     content_type = request.headers.get("content-type", "")
     if content_type.startswith(RAW_TYPES):
-        return await read_body(request, max_bytes)
-    uploads = await read_uploads(request, Limits(max_bytes, max_bytes + FRAMING, files=8))
+        return await read_body(request, limits.file_bytes, limits.seconds)
+    uploads = await read_uploads(request, limits)
     for upload in uploads:
         if upload.field == "file":
-            return upload.read(max_bytes)
+            return upload.read(limits.file_bytes)
     raise MissingFile(f"The form has no file under the name 'file'{_names(uploads)}: send it as  -F file=@shirt.png")
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The body as it is; raises BodyTooLarge past ``max_bytes``."""
-    return b"".join([chunk async for chunk in _bounded(request, max_bytes)])
+async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
+    """The body as it is; raises BodyTooLarge past ``max_bytes``, SlowBody past ``seconds``."""
+    return b"".join([chunk async for chunk in _bounded(request, max_bytes, seconds)])
 
 
 async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
-    """All files of a multipart body, at least one, in their order.
+    """All files of a multipart body, in their order.
 
     Raises:
-        MalformedBody, UnsupportedBody, BodyTooLarge, TooManyFiles: what is wrong with the body.
+        MalformedBody, UnsupportedBody, BodyTooLarge, TooManyFiles, SlowBody: what is wrong with the body.
     """
     collector = _Collector(limits)
     try:
-        parser = MultipartParser(_boundary(request), collector.callbacks())
-        async for chunk in _bounded(request, limits.body_bytes):
-            parser.write(chunk)
-        parser.finalize()
-    except FormParserError as error:
+        parser = PushMultipartParser(_boundary(request), max_segment_count=limits.files + FIELDS)
+        async for chunk in _bounded(request, limits.body_bytes, limits.seconds):
+            for event in parser.parse(chunk):
+                collector.take(event)
+        parser.close()
+    except ParserLimitReached as error:
+        raise MalformedBody(f"The multipart body goes past a limit: {error}.") from error
+    except (MultipartError, UnicodeDecodeError) as error:
         raise MalformedBody(f"The multipart body is malformed: {error}.") from error
-    if not collector.ended:
-        raise MalformedBody("The multipart body ends before its closing boundary.")
     return collector.uploads
 
 
@@ -100,33 +113,43 @@ def _too_large(max_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(f"{max_bytes:,} bytes are the most that are accepted here: send a smaller file.")
 
 
-async def _bounded(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
+async def _bounded(request: Request, max_bytes: int, seconds: float) -> AsyncIterator[bytes]:
     """The body's chunks; stops reading at the limit, and before the first byte where Content-Length tells."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         raise _too_large(max_bytes)
-    size = 0
-    try:
-        async for chunk in request.stream():
+    size, more = 0, True
+    deadline = asyncio.get_running_loop().time() + seconds
+    while more:
+        message = await _receive(request, deadline)
+        if message["type"] == "http.disconnect":  # nobody reads the answer, and nothing here went wrong
+            raise MalformedBody("The connection was closed before the body was complete.")
+        more = message.get("more_body", False)
+        if chunk := message.get("body", b""):
             size += len(chunk)
             if size > max_bytes:
                 raise _too_large(max_bytes)
             yield chunk
-    except ClientDisconnect:  # nobody reads the answer, and nothing here went wrong
-        raise MalformedBody("The connection was closed before the body was complete.") from None
 
 
-def _boundary(request: Request) -> bytes:
-    kind, options = parse_options_header(request.headers.get("content-type"))
-    if kind != b"multipart/form-data":
-        sent = kind.decode("latin-1") or "no content type"
+async def _receive(request: Request, deadline: float) -> Message:
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await request.receive()
+    except TimeoutError:
+        raise SlowBody("The body took too long to arrive: send a smaller file, or try again.") from None
+
+
+def _boundary(request: Request) -> str:
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    if kind != "multipart/form-data":
         raise UnsupportedBody(
-            f"The body came as {sent!r}: send a form with  curl -F file=@shirt.png , "
+            f"The body came as {kind or 'no content type'!r}: send a form with  curl -F file=@shirt.png , "
             "or the picture itself with  curl --data-binary @shirt.png -H 'Content-Type: image/png'"
         )
-    if not options.get(b"boundary"):
+    if not options.get("boundary"):
         raise MalformedBody("The content type multipart/form-data names no boundary.")
-    return options[b"boundary"]
+    return str(options["boundary"])
 
 
 def _names(uploads: Sequence[Upload]) -> str:
@@ -139,54 +162,24 @@ class _Collector:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.uploads: list[Upload] = []
-        self.ended = False
-        self._name = bytearray()
-        self._value = bytearray()
-        self._disposition = b""
         self._current: Upload | None = None
 
-    def callbacks(self) -> "MultipartCallbacks":
-        return {
-            "on_part_begin": self._begin_part,
-            "on_header_begin": self._begin_header,
-            "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),
-            "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
-            "on_header_end": self._end_header,
-            "on_headers_finished": self._begin_content,
-            "on_part_data": self._add,
-            "on_end": self._end,
-        }
+    def take(self, event: MultipartSegment | bytes | bytearray | None) -> None:
+        """A part's head, then its content piece by piece, then None."""
+        if isinstance(event, MultipartSegment):
+            self._current = self._begin(event)
+        elif event and (upload := self._current):
+            upload.size += len(event)
+            if upload.size <= self.limits.file_bytes:
+                upload.pieces.append(event)
 
-    def _begin_part(self) -> None:
-        self._disposition = b""
-        self._current = None
-
-    def _begin_header(self) -> None:
-        self._name.clear()
-        self._value.clear()
-
-    def _end_header(self) -> None:
-        if self._name.lower() == b"content-disposition":
-            self._disposition = bytes(self._value)
-
-    def _begin_content(self) -> None:
-        _, options = parse_options_header(self._disposition)
-        name = options.get(b"name", b"").decode("utf-8", "replace")
-        filename = options.get(b"filename")
-        if filename is None and name != "file":
-            return  # a plain form field
+    def _begin(self, segment: MultipartSegment) -> Upload | None:
+        name = segment.name or ""
+        if segment.filename is None and name != "file":
+            return None  # a plain form field
         if len(self.uploads) == self.limits.files:
             raise TooManyFiles(
                 f"{self.limits.files} files are the most that one request may hold: send several requests."
             )
-        self._current = Upload(name, filename.decode("utf-8", "replace") if filename else None)
-        self.uploads.append(self._current)
-
-    def _add(self, data: bytes, start: int, end: int) -> None:
-        if upload := self._current:
-            upload.size += end - start
-            if upload.size <= self.limits.file_bytes:
-                upload.content += data[start:end]
-
-    def _end(self) -> None:
-        self.ended = True
+        self.uploads.append(Upload(name, segment.filename))
+        return self.uploads[-1]

@@ -20,10 +20,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from app.settings import read_settings
+from benchmarks.contenders.tutorial import TutorialNet
 from model import FashionMnist, cpu
 from model.training.loop import RunConfig, Trainer, choose_precision
 from model.training.recipes import RECIPES
@@ -33,22 +34,6 @@ CONTENDERS = ("tutorial", "fashionnet")
 WARM_UP = 20
 BATCH = RECIPES["seed"].batch_size
 Step = Callable[[Tensor, Tensor], object]
-
-
-class TutorialNet(nn.Module):
-    """The network of PyTorch's MNIST example as written there: NCHW, ReLU before pooling, nn.Dropout."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(1, 32, 3), nn.Conv2d(32, 64, 3)
-        self.dropout1, self.dropout2 = nn.Dropout(0.25), nn.Dropout(0.5)
-        self.fc1, self.fc2 = nn.Linear(9216, 128), nn.Linear(128, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images float32 ``[N, 1, 28, 28]`` -> log-probabilities ``[N, 10]``."""
-        x = F.max_pool2d(F.relu(self.conv2(F.relu(self.conv1(x)))), 2)
-        x = F.relu(self.fc1(torch.flatten(self.dropout1(x), 1)))
-        return F.log_softmax(self.fc2(self.dropout2(x)), dim=1)
 
 
 def tutorial() -> float:
@@ -79,7 +64,7 @@ def fashionnet() -> float:
         recipe=RECIPES["seed"], seed=1, precision=choose_precision("auto", "cpu"), threads=cpu.usable_cores(),
         device="cpu", data=dict(data_set.checksums()), name="fashionnet",
     )  # fmt: skip
-    trainer = Trainer(config, *training_splits(data_set, config))
+    trainer = Trainer(config, *training_splits(data_set, config.recipe, config.seed))
     trainer.network.train()
     images, labels = trainer.train_images, trainer.train_labels
 

@@ -10,7 +10,7 @@ from model.confusion import draw_confusion
 from model.cpu import usable_cores
 from model.data import CLASSES, FashionMnist, Split
 from model.data import DEFAULT_URL as DEFAULT_DATA_URL
-from model.engines import ENGINE_FORMATS, Engine, EngineName, create_engine, log_softmax, softmax
+from model.engines import Engine, EngineName, create_engine, load_for_engine, log_softmax, softmax
 from model.errors import (
     ArtifactError,
     ArtifactMissing,
@@ -32,10 +32,10 @@ WEIGHTS = Path(__file__).parent / "weights"
 """The folder of the artefacts that come with FashionNet."""
 
 __all__ = [
-    "CLASSES", "DEFAULT_DATA_URL", "ENGINE_FORMATS", "WEIGHTS",
+    "CLASSES", "DEFAULT_DATA_URL", "WEIGHTS",
     "Artifact", "ArtifactError", "ArtifactMissing", "DamagedImage", "DataError", "EmptyImage", "Engine",
     "EngineName", "FashionMnist", "FashionNetError", "ImageError", "Metrics", "ModelCard", "NotAnImage",
     "Prediction", "Report", "Split", "TooManyPixels", "UnknownFormat",
     "chunks", "classify", "create_engine", "draw_confusion", "draw_gallery", "evaluate", "list_artifacts",
-    "load_artifact", "log_softmax", "preprocess", "report", "show", "softmax", "usable_cores",
+    "load_artifact", "load_for_engine", "log_softmax", "preprocess", "report", "show", "softmax", "usable_cores",
 ]  # fmt: skip

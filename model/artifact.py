@@ -1,9 +1,11 @@
 """A trained network on disk: ``NAME.safetensors`` (the truth), ``NAME.onnx`` (made from it), ``NAME.json`` (the card).
 
+``NAME.int8.onnx`` may lie beside them: the graph with 8-bit weights and activations where that is quicker.
 Loading checks the sums in the card and never unpickles anything.
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from model.errors import ArtifactCorrupt, ArtifactMissing
 from model.files import write_atomically
 
-Format = Literal["safetensors", "onnx"]
-FORMATS: tuple[Format, ...] = ("safetensors", "onnx")
+Format = Literal["safetensors", "onnx", "int8.onnx"]
+REQUIRED: frozenset[Format] = frozenset({"safetensors", "onnx"})
 
 
 class FileRecord(BaseModel):
@@ -52,11 +54,17 @@ class ModelCard(BaseModel):
     data: dict[str, str]
     """SHA-256 of the data set's files, by name."""
     metrics: dict[str, Metrics]
-    """By split: ``validation`` and ``test``."""
+    """By split: ``validation`` and ``test``; of the graph in full precision."""
+    int8_metrics: dict[str, Metrics] = {}
+    """The same of the graph in 8 bits, where there is one."""
     temperature: float = Field(default=1.0, gt=0)
     """Calibration: probabilities are softmax(logits / temperature); 1 changes nothing."""
     license: str = "MIT"
     files: dict[Format, FileRecord] = {}
+
+    def measured_with(self, engine: str) -> dict[str, Metrics]:
+        """The figures, by split, of the graph that the engine of that name runs."""
+        return self.int8_metrics if engine == "onnx-int8" else self.metrics
 
     @property
     def version(self) -> str:
@@ -72,15 +80,16 @@ class Artifact:
     content: dict[Format, bytes]
 
 
-def load_artifact(folder: Path, name: str, formats: tuple[Format, ...] = FORMATS) -> Artifact:
-    """Read the card ``NAME.json`` in ``folder`` and the files of ``formats``, and compare their checksums.
+def load_artifact(folder: Path, name: str, formats: Iterable[Format] | None = None) -> Artifact:
+    """Read the card ``NAME.json`` in ``folder`` and the files of ``formats`` (default: all), and compare their sums.
 
     Raises:
         ArtifactMissing: a file is not there.
         ArtifactCorrupt: the card cannot be read, or a file is not the one that it names.
     """
     card = read_card(folder, name)
-    return Artifact(card, {format_: _read_checked(folder / f"{name}.{format_}", card, format_) for format_ in formats})
+    wanted = formats or card.files
+    return Artifact(card, {format_: _read_checked(folder / f"{name}.{format_}", card, format_) for format_ in wanted})
 
 
 def read_card(folder: Path, name: str) -> ModelCard:
@@ -97,13 +106,13 @@ def read_card(folder: Path, name: str) -> ModelCard:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
         raise ArtifactCorrupt(f"{path} is not a model card ({where}: {problem['msg']}). {_REMEDY}") from None
-    if card.name != name or set(card.files) != set(FORMATS):
+    if card.name != name or not set(card.files) >= REQUIRED:
         raise ArtifactCorrupt(f"{path} is not the complete card of {name}. {_REMEDY}")
     return card
 
 
 def save_artifact(folder: Path, card: ModelCard, content: dict[Format, bytes]) -> ModelCard:
-    """Write the three files, each whole or not at all, the card last; returns the card with the files' sums."""
+    """Write the files, each whole or not at all, the card last; returns the card with the files' sums."""
     sums = {format_: FileRecord(sha256=_sha256(data), bytes=len(data)) for format_, data in content.items()}
     card = card.model_copy(update={"files": sums})
     for format_, data in content.items():

@@ -69,7 +69,9 @@ def to_convention(image: Image.Image) -> NDArray[np.uint8]:
     border, the article what stands out from it, lighter or darker; its contrast becomes its brightness.
     """
     if image.size == (SIZE, SIZE) and _is_grey(image):
-        return np.asarray(image.convert("L"))
+        return np.frombuffer(image.convert("L").tobytes() if image.mode != "L" else image.tobytes(), np.uint8).reshape(
+            SIZE, SIZE
+        )
     if max(image.size) > WORKING_SIZE:
         image.thumbnail((WORKING_SIZE, WORKING_SIZE), Image.Resampling.BOX)
     return _centre(_trim(_contrast(np.asarray(image.convert("L"), np.float32))))

@@ -7,6 +7,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from tqdm import tqdm
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from app.settings import Settings, SettingsError, read_settings
 from model import (
     Engine,
+    EngineName,
     FashionMnist,
     FashionNetError,
     Report,
@@ -21,7 +23,7 @@ from model import (
     chunks,
     create_engine,
     draw_confusion,
-    load_artifact,
+    load_for_engine,
     report,
     usable_cores,
 )
@@ -32,7 +34,7 @@ def main() -> int:
     try:
         settings = read_settings()
         arguments = parse_arguments(settings)
-        artifact = load_artifact(arguments.model_dir, arguments.model)
+        artifact = load_for_engine(arguments.engine, arguments.model_dir, arguments.model)
         engine = create_engine(arguments.engine, artifact, usable_cores())
         split = FashionMnist(arguments.data_dir).load("test")
         start = time.perf_counter()
@@ -42,7 +44,7 @@ def main() -> int:
         return 2
     if arguments.confusion:
         arguments.confusion.write_bytes(draw_confusion(figures.confusion_matrix, artifact.card.classes))
-    title = f"{artifact.card.name} {artifact.card.version}, {arguments.engine}, {time.perf_counter() - start:.1f} s"
+    title = f"{artifact.card.name} {artifact.card.version}, {engine.name}, {time.perf_counter() - start:.1f} s"
     print(figures.model_dump_json(indent=2) if arguments.json else table(title, figures))
     return 0
 
@@ -74,7 +76,7 @@ def parse_arguments(settings: Settings) -> argparse.Namespace:
     add("--model", default=settings.default_model, help="name of the artefact (default: %(default)s)")
     add("--model-dir", type=Path, default=settings.model_dir, help="its folder (default: the committed weights)")
     add("--data-dir", type=Path, default=settings.data_dir, help="holds FashionMNIST/raw (default: %(default)s)")
-    add("--engine", choices=["onnx", "torch"], default=settings.engine, help="default: %(default)s")
+    add("--engine", choices=get_args(EngineName), default=settings.engine, help="default: %(default)s")
     add("--json", action="store_true", help="the whole report, with the confusion matrix")
     add("--confusion", type=Path, metavar="PNG", help="draw the confusion matrix into this file")
     return parser.parse_args()

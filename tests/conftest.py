@@ -24,7 +24,7 @@ def artifact() -> Artifact:
 
 @pytest.fixture(scope="session")
 def engine(artifact: Artifact) -> Engine:
-    return create_engine("onnx", artifact)
+    return create_engine("auto", artifact)
 
 
 @pytest.fixture(scope="session")

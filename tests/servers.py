@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -52,6 +53,33 @@ def process(*command: str, **environment: str) -> Iterator[subprocess.Popen[str]
         finally:
             if child.poll() is None:
                 child.send_signal(signal.SIGKILL)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def service(**settings: object) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    """``python -m app`` with ``settings`` on a free port, ready; and a client for it."""
+    port = free_port()
+    environment = {f"FASHIONNET_{name.upper()}": str(value) for name, value in settings.items()}
+    with (
+        process("-m", "app", **environment, FASHIONNET_PORT=str(port)) as server,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
+    ):
+        wait_until(lambda: is_ready(client))
+        yield server, client
+
+
+def is_ready(client: httpx.Client) -> bool:
+    """Whether the service behind ``client`` says that it is."""
+    with contextlib.suppress(httpx.HTTPError):
+        return client.get("/health/ready").status_code == 200
+    return False
 
 
 def run(*command: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -10,6 +10,7 @@ from app.predictor import Predictor, Predictors
 from app.readiness import Readiness
 from app.settings import Settings
 from model import ModelCard
+from model.engines import choose_engine
 from tests.pictures import grey_png
 from tests.problems import assert_problem
 from tests.servers import serve, wait_until
@@ -54,16 +55,17 @@ def test_a_stopping_process_is_not_ready():
         readiness.require()
 
 
-def test_the_models_are_listed_with_their_figures(client, artifact):
+def test_the_models_are_listed_with_their_figures(client, artifact, engine):
     (model,) = client.get("/models").json()["models"]
     assert (model["name"], model["version"], model["default"]) == ("fashionnet", artifact.card.version, True)
-    assert model["metrics"]["test"]["accuracy"] == artifact.card.metrics["test"].accuracy
+    assert model["engine"] == engine.name
+    assert model["metrics"]["test"]["accuracy"] == artifact.card.measured_with(engine.name)["test"].accuracy
 
 
 def test_a_models_card_is_the_artefacts(client, artifact):
     answer = client.get("/models/fashionnet").json()
     assert ModelCard(**answer["card"]) == artifact.card
-    assert answer["engine"] == "onnx"
+    assert answer["engine"] == choose_engine("auto", artifact.card)
 
 
 def test_an_unknown_model_is_404(client):

@@ -314,9 +314,34 @@ def test_the_connection_outlives_what_nobody_foresaw(small_data, monkeypatch):
         connection.close()
 
 
-def test_both_engines_answer_alike(client, small_data):
-    with serve(Settings(data_dir=small_data.root, engine="torch", model_dir=WEIGHTS)) as torch_client:
-        ours, theirs = (post(each, trousers_png()).json() for each in (client, torch_client))
+def test_the_framework_way_and_the_fast_lane_answer_alike(client, small_data):
+    """With traces on every request takes the framework's way; the answers are the same, problems too."""
+    with serve(Settings(data_dir=small_data.root, tracing=True)) as slow:
+        for path, content in [("/predict", trousers_png()), ("/predict", b""), ("/predict?model=x", trousers_png())]:
+            answers = [each.post(path, files={"file": content}) for each in (client, slow)]
+            assert answers[0].status_code == answers[1].status_code
+            assert answers[0].json() == answers[1].json()
+
+
+def test_a_body_that_trickles_in_is_given_up_on(small_data):
+    with serve(Settings(data_dir=small_data.root, body_timeout=0.3)) as client:
+        with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
+            connection.sendall(
+                b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 5000\r\n\r\nabc"
+            )
+            answer = receive(connection, b"}")
+            assert connection.recv(1) == b"", "the connection is closed: what is left of the body would come late"
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert_problem_body(json.loads(answer.partition(b"\r\n\r\n")[2]), 408, "slow-body")
+        assert_still_good(client)
+
+
+def test_both_engines_of_full_precision_answer_alike(small_data):
+    with (
+        serve(Settings(data_dir=small_data.root, engine="torch", model_dir=WEIGHTS)) as torch_client,
+        serve(Settings(data_dir=small_data.root, engine="onnx")) as onnx_client,
+    ):
+        ours, theirs = (post(each, trousers_png()).json() for each in (onnx_client, torch_client))
     assert ours["probabilities"] == pytest.approx(theirs["probabilities"], abs=1e-5)
 
 

@@ -4,8 +4,10 @@ import shutil
 import pytest
 
 from model import WEIGHTS, load_artifact
-from model.artifact import FORMATS, list_artifacts, read_card, save_artifact
+from model.artifact import list_artifacts, read_card, save_artifact
 from model.errors import ArtifactCorrupt, ArtifactMissing
+
+FORMATS = ("safetensors", "onnx", "int8.onnx")
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def test_an_artefact_is_read_back_as_it_was_written(artifact, tmp_path):
     assert card == artifact.card
     assert load_artifact(tmp_path, "fashionnet") == artifact
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "fashionnet.json", "fashionnet.onnx", "fashionnet.safetensors",
+        "fashionnet.int8.onnx", "fashionnet.json", "fashionnet.onnx", "fashionnet.safetensors",
     ]  # fmt: skip
 
 

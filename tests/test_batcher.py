@@ -30,11 +30,12 @@ class Gate:
         return function(values)
 
 
-def with_batcher(use, function_=function, **limits):
+def with_batcher(use, function_=function, *, inline=False, **limits):
     """Run the coroutine function ``use`` with a batcher."""
 
     async def main():
-        with ThreadPoolExecutor(1) as executor:
+        with ThreadPoolExecutor(1) as thread:
+            executor = None if inline else thread
             return await use(MicroBatcher(function_, executor, **{"max_batch": 4, "max_queue": 100} | limits))
 
     return asyncio.run(main())
@@ -44,13 +45,14 @@ def submit(batcher, value):
     return asyncio.create_task(batcher.submit(np.array(value)))
 
 
+@pytest.mark.parametrize("inline", [False, True], ids=["in a thread", "on the loop"])
 @settings(deadline=None, max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(-3, 1000), st.sampled_from(["wait", "cancel"])), min_size=1, max_size=30),
     st.integers(1, 7),
     st.randoms(),
 )
-def test_every_caller_gets_its_own_answer_and_no_other(callers, max_batch, random):
+def test_every_caller_gets_its_own_answer_and_no_other(inline, callers, max_batch, random):
     """Half-full and over-full batches, failing and cancelled ones, in any mixture and rhythm."""
 
     async def use(batcher):
@@ -64,7 +66,7 @@ def test_every_caller_gets_its_own_answer_and_no_other(callers, max_batch, rando
                 task.cancel()
         return await asyncio.gather(*tasks, return_exceptions=True)
 
-    for answer, (value, fate) in zip(with_batcher(use, max_batch=max_batch), callers, strict=True):
+    for answer, (value, fate) in zip(with_batcher(use, inline=inline, max_batch=max_batch), callers, strict=True):
         if isinstance(answer, asyncio.CancelledError):
             assert fate == "cancel"
         elif value < 0:
@@ -130,3 +132,32 @@ def test_a_function_that_loses_an_item_is_found_out():
 
     answers = with_batcher(use, lambda values: (values[1:],))
     assert [str(answer) for answer in answers] == ["1 items went in, [0] came out"] * 3
+
+
+def test_the_loop_goes_on_between_two_batches_that_run_on_it():
+    beats, sizes = [], []
+
+    async def heart():
+        while True:
+            beats.append(len(sizes))
+            await asyncio.sleep(0)
+
+    async def use(batcher):
+        beating = asyncio.create_task(heart())
+        await asyncio.gather(*(submit(batcher, value) for value in range(12)))
+        beating.cancel()
+
+    with_batcher(use, inline=True, observe=lambda batch: sizes.append(batch.size))
+    assert sizes == [4, 4, 4], "what arrived in one turn of the loop is gathered"
+    assert {1, 2} <= set(beats), "something else ran after the first and after the second"
+
+
+def test_every_batch_is_told_of():
+    batches = []
+
+    async def use(batcher):
+        await asyncio.gather(*(submit(batcher, value) for value in range(3)))
+
+    with_batcher(use, observe=batches.append)
+    assert sum(batch.size for batch in batches) == 3
+    assert all(batch.waited >= 0 and batch.took > 0 for batch in batches)

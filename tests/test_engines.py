@@ -6,30 +6,58 @@ from hypothesis.extra.numpy import arrays
 
 from model import Artifact, create_engine, softmax
 from model.engines import log_softmax
-from model.errors import ArtifactCorrupt
-from model.evaluate import compute_logits
+from model.errors import ArtifactCorrupt, ArtifactMissing
+from model.evaluate import compute_logits, evaluate
+from model.training.recipes import Recipe
+from model.training.run import training_splits
 from tests.data_sets import real_data_set
 from tests.pictures import random_image
 
 logits = arrays(np.float32, (4, 10), elements=st.floats(-1e4, 1e4, width=32))
 
 
-def test_both_engines_agree_on_the_whole_test_set(artifact, engine):
+def test_both_engines_of_full_precision_agree_on_the_whole_test_set(artifact):
     images = real_data_set().load("test").images
-    difference = np.abs(compute_logits(engine, images) - compute_logits(create_engine("torch", artifact, 2), images))
-    assert difference.max() <= 1e-4
+    onnx, torch = (compute_logits(create_engine(name, artifact, 2), images) for name in ("onnx", "torch"))
+    assert np.abs(onnx - torch).max() <= 1e-4
 
 
-@pytest.mark.parametrize("name", ["onnx", "torch"])
+def test_8_bits_keep_the_accuracy_to_a_tenth_of_a_point(artifact):
+    """On the validation images, by which that is decided at the export; the card says what the test set gave."""
+    _, validation = training_splits(real_data_set(), Recipe(**artifact.card.recipe), artifact.card.training["seed"])
+    measured = evaluate(create_engine("onnx-int8", artifact, 2), validation).accuracy
+    assert measured >= artifact.card.metrics["validation"].accuracy - 0.001
+    # Another CPU may round one image in a thousand the other way.
+    assert measured == pytest.approx(artifact.card.int8_metrics["validation"].accuracy, abs=0.001)
+
+
+def test_auto_is_8_bits_where_the_cpu_is_known_to_be_quicker_so(artifact, monkeypatch):
+    monkeypatch.setattr("model.engines.cpu_flags", lambda: {"avx2"})
+    assert create_engine("auto", artifact).name == "onnx-int8"
+    monkeypatch.setattr("model.engines.cpu_flags", set)
+    assert create_engine("auto", artifact).name == "onnx"
+
+
+def test_without_a_graph_in_8_bits_auto_is_full_precision_and_asking_for_it_says_so(artifact):
+    files = {name: record for name, record in artifact.card.files.items() if name != "int8.onnx"}
+    plain = Artifact(artifact.card.model_copy(update={"files": files}), artifact.content)
+    assert create_engine("auto", plain).name == "onnx"
+    with pytest.raises(ArtifactMissing, match="set the engine to auto or onnx"):
+        create_engine("onnx-int8", plain)
+
+
+@pytest.mark.parametrize("name", ["onnx", "onnx-int8", "torch"])
 def test_engines_give_logits_and_features(artifact, name):
     outputs = create_engine(name, artifact).run(np.stack([random_image(i) for i in range(3)]))
     assert (outputs.logits.shape, outputs.features.shape) == ((3, 10), (3, 128))
     assert outputs.logits.dtype == outputs.features.dtype == np.float32
 
 
-def test_the_engines_agree_on_anything(artifact, engine):
+def test_the_engines_agree_on_anything(artifact):
     images = np.stack([random_image(i) for i in range(16)])
-    for ours, theirs in zip(engine.run(images), create_engine("torch", artifact).run(images), strict=True):
+    for ours, theirs in zip(
+        create_engine("onnx", artifact).run(images), create_engine("torch", artifact).run(images), strict=True
+    ):
         assert np.abs(ours - theirs).max() <= 1e-3  # noise makes logits ten times those of clothes
 
 
@@ -39,9 +67,10 @@ def test_a_batch_gives_each_image_what_it_gets_alone(engine):
     assert (engine.run(images).logits == alone).all()
 
 
-def test_what_is_no_graph_is_refused_by_the_onnx_engine(artifact):
-    with pytest.raises(ArtifactCorrupt, match=r"fashionnet\.onnx is not a graph"):
-        create_engine("onnx", Artifact(artifact.card, {"onnx": b"nonsense"}))
+@pytest.mark.parametrize(("name", "file"), [("onnx", "onnx"), ("onnx-int8", "int8.onnx")])
+def test_what_is_no_graph_is_refused_by_the_onnx_engines(artifact, name, file):
+    with pytest.raises(ArtifactCorrupt, match=rf"fashionnet\.{file} is not a graph"):
+        create_engine(name, Artifact(artifact.card, {file: b"nonsense"}))
 
 
 def test_an_unknown_architecture_is_refused_by_the_torch_engine(artifact):

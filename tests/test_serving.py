@@ -4,7 +4,6 @@ import contextlib
 import re
 import shutil
 import signal
-import socket
 import time
 from pathlib import Path
 
@@ -13,15 +12,9 @@ import pytest
 
 from model import WEIGHTS
 from tests.pictures import grey_png
-from tests.servers import process, run, wait_until
+from tests.servers import free_port, process, run, wait_until
 
 UVICORN = ["-m", "uvicorn", "--factory", "app.main:create_app"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def ready(port: int) -> bool:
@@ -116,7 +109,8 @@ def test_a_bad_artefact_stops_the_start_with_one_sentence(tmp_path, damage, comm
             folder.mkdir()
         case "no folder":
             shutil.rmtree(folder)
-    done = run(*command, FASHIONNET_MODEL_DIR=str(folder), FASHIONNET_PORT=str(free_port()))
+    variables = {"FASHIONNET_MODEL_DIR": str(folder), "FASHIONNET_ENGINE": "onnx"}
+    done = run(*command, **variables, FASHIONNET_PORT=str(free_port()))
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("fashionnet: ")

@@ -6,7 +6,7 @@ from model import usable_cores
 
 def test_the_defaults_serve_the_committed_weights_on_loopback():
     settings = read_settings()
-    assert (settings.host, settings.port, settings.engine) == ("127.0.0.1", 8000, "onnx")
+    assert (settings.host, settings.port, settings.engine) == ("127.0.0.1", 8000, "auto")
     assert settings.max_upload_bytes == 10_000_000
     assert settings.workers == usable_cores()
     assert (settings.model_dir / "fashionnet.json").is_file()

@@ -106,6 +106,14 @@ def test_a_deep_network_is_released_like_the_other(small_data, tmp_path):
     np.testing.assert_allclose(*logits, atol=1e-4)
 
 
+def test_a_graph_in_8_bits_that_loses_accuracy_is_not_released(straight, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_module, "INT8_LOSS", -1.0)
+    card = straight.release(tmp_path)
+    assert set(card.files) == {"safetensors", "onnx"}
+    assert card.int8_metrics == {}
+    assert create_engine("auto", load_artifact(tmp_path, "fashionnet")).name == "onnx"
+
+
 def test_another_seed_gives_other_weights(straight, small_data, tmp_path):
     other = finished(Run.start(tmp_path, make_config(small_data, 4, seed=4), small_data))
     assert state_of(other.trainer) != state_of(straight.trainer)

@@ -17,6 +17,7 @@ from app.errors import (
     InvalidQuery,
     NotReady,
     Overloaded,
+    SlowBody,
     UnknownModel,
     declare,
 )
@@ -29,7 +30,7 @@ router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
 OUTPUTS = {"log_probs": "FP32", "logits": "FP32", "probabilities": "FP32", "label": "BYTES"}
 EXTENSIONS = ["binary_tensor_data", "classification"]
-PLATFORMS = {"onnx": "onnx_onnxv1", "torch": "pytorch_torchscript"}
+PLATFORMS = {"onnx": "onnx_onnxv1", "onnx-int8": "onnx_onnxv1", "torch": "pytorch_torchscript"}
 LENGTH_HEADER = "inference-header-content-length"
 
 
@@ -107,13 +108,13 @@ async def server_ready(readiness: ReadinessDep) -> Ready:
 
 @router.get("/models/{name}/versions/{version}", responses=KNOWN)
 @router.get("/models/{name}", responses=KNOWN)
-async def model_metadata(predictor: ServedDep, settings: SettingsDep) -> ModelMetadata:
+async def model_metadata(predictor: ServedDep) -> ModelMetadata:
     """What the network takes and gives; `images` may also be FP32, and BYTES that hold encoded pictures."""
     classes = len(predictor.card.classes)
     return ModelMetadata(
         name=predictor.card.name,
         versions=[predictor.card.version],
-        platform=PLATFORMS[settings.engine],
+        platform=PLATFORMS[predictor.engine.name],
         inputs=[TensorMetadata(name="images", datatype="UINT8", shape=[-1, 28, 28])],
         outputs=[
             TensorMetadata(name=name, datatype=datatype, shape=[-1] if name == "label" else [-1, classes])
@@ -139,7 +140,7 @@ _EXAMPLE = {
     "model_version": "0123456789ab",
     "outputs": [{"name": "label", "shape": [1], "datatype": "BYTES", "data": ["Shirt"]}],
 }
-_INFER = declare(BodyTooLarge, InvalidInference, Overloaded, UnknownModel, InvalidQuery, *IMAGE_ERRORS) | {
+_INFER = declare(BodyTooLarge, SlowBody, InvalidInference, Overloaded, UnknownModel, InvalidQuery, *IMAGE_ERRORS) | {
     200: {"description": "the asked outputs", "content": {"application/json": {"example": _EXAMPLE}}}
 }
 
@@ -151,7 +152,8 @@ async def infer(request: Request, predictor: ServedDep, settings: SettingsDep) -
 
     Gives `log_probs`, `logits`, `probabilities` and `label`, or those of them that `outputs` names; JSON or binary.
     """
-    body = decompress(await read_body(request, settings.max_batch_bytes), request, settings.max_batch_bytes)
+    packed = await read_body(request, settings.max_batch_bytes, settings.body_timeout)
+    body = decompress(packed, request, settings.max_batch_bytes)
     asked, images = await _read(body, _json_length(request), predictor)
     logits = await predictor.infer_many(images)
     head = {"model_name": predictor.card.name, "model_version": predictor.card.version}

@@ -1,11 +1,16 @@
 """Health, and what is served."""
 
-from fastapi import APIRouter
-from fastapi.responses import RedirectResponse
+import asyncio
 
-from app.deps import PredictorsDep, ReadinessDep, SettingsDep
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse, RedirectResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from app.deps import PredictorsDep, ReadinessDep
 from app.errors import InvalidQuery, NotReady, UnknownModel, declare
+from app.metrics import exposition
 from app.schemas import Health, ModelDetails, ModelList, ModelSummary
+from app.telemetry import set_gauges
 
 router = APIRouter()
 
@@ -29,14 +34,26 @@ async def ready(readiness: ReadinessDep) -> Health:
     return Health(status="ready")
 
 
+@router.get(
+    "/metrics",
+    tags=["metrics"],
+    response_class=PlainTextResponse,
+    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus's text format"}},
+)
+async def metrics(request: Request) -> Response:
+    """What Prometheus collects: requests, durations, queue, batches, stages, problems, predictions; of all workers."""
+    set_gauges(request.app.state)
+    return Response(await asyncio.to_thread(exposition), media_type=CONTENT_TYPE_LATEST)
+
+
 @router.get("/models", tags=["models"])
 async def models(predictors: PredictorsDep) -> ModelList:
     """The served networks."""
-    return ModelList(models=[ModelSummary.of(p.card, predictors.default) for p in predictors.values()])
+    return ModelList(models=[ModelSummary.of(p.card, p.engine.name, predictors.default) for p in predictors.values()])
 
 
 @router.get("/models/{name}", tags=["models"], responses=declare(UnknownModel, InvalidQuery))
-async def model_card(name: str, predictors: PredictorsDep, settings: SettingsDep) -> ModelDetails:
+async def model_card(name: str, predictors: PredictorsDep) -> ModelDetails:
     """The card of one network: recipe, data, figures, checksums."""
-    card = predictors[name].card
-    return ModelDetails(version=card.version, default=name == predictors.default, engine=settings.engine, card=card)
+    card, engine = predictors[name].card, predictors[name].engine.name
+    return ModelDetails(version=card.version, default=name == predictors.default, engine=engine, card=card)

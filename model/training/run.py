@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from model.artifact import Artifact, ModelCard, save_artifact
+from model.artifact import ModelCard, save_artifact
 from model.data import FashionMnist, Split, split_validation
 from model.errors import TrainingError
-from model.training.export import export
+from model.training.export import describe, export
 from model.training.loop import EpochMetrics, RunConfig, Trainer
+from model.training.recipes import Recipe
 from model.training.run_folder import RunFolder
 
 
@@ -27,8 +28,8 @@ class Run:
         self.folder = folder
         self.config = config
         self.data_set = data_set
-        train, self.validation = training_splits(data_set, config)
-        self.trainer = Trainer(config, train, self.validation)
+        self.train, self.validation = training_splits(data_set, config.recipe, config.seed, config.limit)
+        self.trainer = Trainer(config, self.train, self.validation)
 
     @classmethod
     def start(cls, path: Path, config: RunConfig, data_set: FashionMnist) -> "Run":
@@ -65,18 +66,21 @@ class Run:
 
     def release(self, *folders: Path) -> ModelCard:
         """Export the network, measure it once on the test set, and write the artefact to every folder."""
-        test = limited(self.data_set.load("test"), self.config.limit)
-        artifact: Artifact = export(self.trainer, self.validation, test)
+        splits = {
+            "validation": self.validation,
+            "test": limited(self.data_set.load("test"), self.config.limit),
+        }
+        artifact = export(self.trainer.network.cpu(), describe(self.trainer), self.train, splits)
         cards = [save_artifact(folder, artifact.card, artifact.content) for folder in folders]
         return cards[0]
 
 
-def training_splits(data_set: FashionMnist, config: RunConfig) -> tuple[Split, Split]:
-    """The training and validation images that ``config`` asks for; of a small set a tenth, at most, validates."""
+def training_splits(data_set: FashionMnist, recipe: Recipe, seed: int, limit: int | None = None) -> tuple[Split, Split]:
+    """The training and validation images that ``recipe`` asks for; of a small set a tenth, at most, validates."""
     whole = data_set.load("train")
-    size = min(config.recipe.validation_size, len(whole.labels) // 10)
-    train, validation = split_validation(whole.labels, size, config.seed)
-    return limited(whole.take(train), config.limit), limited(whole.take(validation), config.limit)
+    size = min(recipe.validation_size, len(whole.labels) // 10)
+    train, validation = split_validation(whole.labels, size, seed)
+    return limited(whole.take(train), limit), limited(whole.take(validation), limit)
 
 
 def limited(split: Split, limit: int | None) -> Split:

@@ -1,0 +1,66 @@
+"""How the service logs: lines for people, or JSON for machines; both with the request's identifier."""
+
+import logging
+import logging.config
+from contextvars import ContextVar
+from typing import Any
+
+from app.settings import Settings
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The identifier of the request that is being answered; None outside of one."""
+
+
+class RequestIdFilter(logging.Filter):
+    """Puts the identifier of the request into every record."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep every record."""
+        record.request_id = request_id.get()
+        return True
+
+
+class TextFormatter(logging.Formatter):
+    """``LEVEL    message [request identifier]``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record as a line, and its traceback where it has one."""
+        identifier = getattr(record, "request_id", None)
+        record.suffix = f" [{identifier}]" if identifier else ""
+        return super().format(record)
+
+
+def log_config(settings: Settings) -> dict[str, Any]:
+    """The configuration of the service's and the server's loggers, as ``logging.config.dictConfig`` takes it."""
+    logger = {"handlers": ["stderr"], "level": settings.log_level.upper()}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "filters": {"request": {"()": RequestIdFilter}},
+        "formatters": {
+            "text": {"()": TextFormatter, "fmt": "%(levelname)-8s %(message)s%(suffix)s"},
+            "json": {
+                "()": "pythonjsonlogger.json.JsonFormatter",
+                "fmt": "%(asctime)s %(levelname)s %(name)s %(message)s %(request_id)s",
+                "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
+                "datefmt": "%Y-%m-%dT%H:%M:%S%z",
+            },
+        },
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "formatter": settings.log_format,
+                "filters": ["request"],
+            }
+        },
+        "loggers": {
+            "fashionnet": logger,
+            "uvicorn": logger | {"propagate": False},
+            "uvicorn.access": {"handlers": [], "propagate": False},  # app/telemetry.py has its own
+        },
+    }
+
+
+def configure(settings: Settings) -> None:
+    """Log as ``settings`` say."""
+    logging.config.dictConfig(log_config(settings))

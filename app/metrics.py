@@ -1,0 +1,125 @@
+"""What ``GET /metrics`` tells Prometheus.
+
+With several workers each writes its values into files of one folder, and whichever worker is asked adds them up
+(prometheus_client's multiprocess mode). Every value written costs some microseconds there, so a request writes
+two; the stages of a request are timed on every sixteenth.
+"""
+
+import itertools
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from app.batcher import Batch
+from app.settings import metrics_folder
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_STAGE_SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, *_SECONDS[:-3])
+
+REQUESTS = Histogram(
+    "fashionnet_request_duration_seconds",
+    "From a request's head to the end of its answer; the count is that of the requests.",
+    ["route", "status"],
+    buckets=_SECONDS,
+)
+IN_PROGRESS = Gauge("fashionnet_requests_in_progress", "Requests not answered yet.", multiprocess_mode="livesum")
+QUEUE_DEPTH = Gauge(
+    "fashionnet_queue_depth", "Pictures that wait for the engine.", ["model"], multiprocess_mode="livesum"
+)
+BATCH_SIZE = Histogram(
+    "fashionnet_batch_size", "Pictures in one call of the engine.", ["model"], buckets=(1, 2, 4, 8, 16, 32, 64)
+)
+STAGES = Histogram(
+    "fashionnet_stage_duration_seconds",
+    "Read, decode, wait and encode of every sixteenth prediction; queue and infer of every sixteenth batch.",
+    ["stage"],
+    buckets=_STAGE_SECONDS,
+)
+REJECTIONS = Counter("fashionnet_rejections", "Requests answered with a problem, by its type.", ["cause"])
+CONFIDENCE = Summary(
+    "fashionnet_prediction_confidence",
+    "Confidence of the predictions; the count is that of the predictions of a class.",
+    ["model", "label"],
+)
+MODEL_INFO = Gauge(
+    "fashionnet_model_info",
+    "The served networks; always 1.",
+    ["model", "version", "architecture", "engine"],
+    multiprocess_mode="max",
+)
+SAMPLE = 16
+_requests = itertools.count()
+_batches = itertools.count()
+
+
+class StageTimer:
+    """Times the stages of one request, one after the other; most timers time nothing."""
+
+    __slots__ = ("_last",)
+
+    def __init__(self, *, on: bool | None = None) -> None:
+        on = next(_requests) % SAMPLE == 0 if on is None else on
+        self._last = time.perf_counter() if on else None
+
+    def end(self, stage: str) -> None:
+        """``stage`` ends now; it began where the one before ended."""
+        if self._last is not None:
+            now = time.perf_counter()
+            STAGES.labels(stage).observe(now - self._last)
+            self._last = now
+
+
+class BatchObserver:
+    """Counts the batches of one network."""
+
+    def __init__(self, model: str) -> None:
+        self._size = BATCH_SIZE.labels(model)
+
+    def __call__(self, batch: Batch) -> None:
+        """Count one batch."""
+        self._size.observe(batch.size)
+        if next(_batches) % SAMPLE == 0:
+            STAGES.labels("queue").observe(batch.waited)
+            STAGES.labels("infer").observe(batch.took)
+
+
+@contextmanager
+def worker_metrics() -> Iterator[None]:
+    """What a worker begins and ends with: the live values of dead workers are forgotten, its own with it."""
+    folder = metrics_folder()
+    if folder:
+        for pid in _dead_workers(folder):
+            mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+    yield
+    if folder:
+        mark_process_dead(os.getpid(), str(folder))  # type: ignore[no-untyped-call]
+
+
+def exposition() -> bytes:
+    """All metrics in Prometheus's text format, of all workers where they share a folder."""
+    folder = metrics_folder()
+    if folder is None:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
+
+
+def _dead_workers(folder: Path) -> set[int]:
+    pids = {int(path.stem.rpartition("_")[2]) for path in folder.glob("gauge_live*.db")}
+    return {pid for pid in pids if not _alive(pid)}
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

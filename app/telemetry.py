@@ -1,0 +1,90 @@
+"""Around every request: its identifier, its time, its line in the access log. Pure ASGI."""
+
+import asyncio
+import itertools
+import logging
+import re
+import time
+import uuid
+
+from starlette.datastructures import State
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.logs import request_id
+from app.metrics import IN_PROGRESS, QUEUE_DEPTH, REQUESTS
+
+access = logging.getLogger("fashionnet.access")
+_ACCEPTED_ID = re.compile(rb"[\w.:-]{1,64}")
+_HEADER = b"x-request-id"
+_PROCESS = uuid.uuid4().hex[:16].encode()
+_numbers = itertools.count(1)
+
+
+class Telemetry:
+    """Gives each request an identifier, or takes the caller's, and sends it back; measures; logs where it shall."""
+
+    def __init__(self, app: ASGIApp, state: State) -> None:
+        self.app = app
+        self.state = state
+        self.state.in_progress = 0
+        self.log_requests = state.settings.access_log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application for one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start, status, identifier = time.perf_counter(), 499, _identifier(scope)
+
+        async def watch(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"].append((_HEADER, identifier))
+            await send(message)
+
+        token = request_id.set(identifier.decode())
+        self.state.in_progress += 1
+        try:
+            await self.app(scope, receive, watch)
+        finally:
+            self.state.in_progress -= 1
+            self._record(scope, status, time.perf_counter() - start)
+            request_id.reset(token)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        REQUESTS.labels(_route(scope), status).observe(seconds)
+        if self.log_requests:
+            access.info(
+                "%s %s %d in %.1f ms", scope["method"], scope["path"], status, seconds * 1000,
+                extra={"status": status, "path": scope["path"], "method": scope["method"], "seconds": seconds},
+            )  # fmt: skip
+
+
+def set_gauges(state: State) -> None:
+    """Write down how much is going on at this moment."""
+    IN_PROGRESS.set(state.in_progress)
+    for name, predictor in state.predictors.items():
+        QUEUE_DEPTH.labels(name).set(predictor.batcher.depth)
+
+
+async def keep_gauges(state: State) -> None:
+    """Set the gauges once a second: a scrape that another worker answers finds them fresh enough."""
+    while True:
+        set_gauges(state)
+        await asyncio.sleep(1)
+
+
+def _identifier(scope: Scope) -> bytes:
+    """The caller's X-Request-ID where that is fit to be logged, else a new one."""
+    for name, value in scope["headers"]:
+        if name == _HEADER and _ACCEPTED_ID.fullmatch(value):
+            sent: bytes = value
+            return sent
+    return b"%s-%x" % (_PROCESS, next(_numbers))
+
+
+def _route(scope: Scope) -> str:
+    """The route's pattern, never the path: what callers make up must not become a metric of its own."""
+    route = scope.get("route")
+    return getattr(route, "path", "other")

@@ -1,0 +1,152 @@
+"""Many pictures on disk, classified at the speed of decoding; a broken one is told of and passed over."""
+
+import csv
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.artifact import ModelCard
+from model.engines import Engine
+from model.errors import ImageError
+from model.prediction import Prediction, classify
+from model.preprocess import MAX_PIXELS, preprocess
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+BATCH = 64
+AHEAD = 4 * BATCH
+"""Pictures that are decoded before the network asks for them."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Outcome(NamedTuple):
+    """What became of one file: a prediction, or why there is none."""
+
+    path: Path
+    prediction: Prediction | None
+    error: str | None
+
+    def row(self, classes: tuple[str, ...]) -> dict[str, Any]:
+        """As a row of a table: file, label, class_id, confidence, a probability a class, error."""
+        found = self.prediction
+        answer = {name: getattr(found, name, None) for name in ("label", "class_id", "confidence")}
+        probabilities = {label: found.probabilities[label] if found else None for label in classes}
+        return {"file": str(self.path)} | answer | probabilities | {"error": self.error}
+
+
+def find_pictures(paths: Iterable[Path]) -> list[Path]:
+    """The files among ``paths``, and every picture (by its suffix) in the folders among them, sorted."""
+    found: list[Path] = []
+    for path in paths:
+        inside = (file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+        found += sorted(inside) if path.is_dir() else [path]
+    return found
+
+
+def classify_files(
+    paths: Iterable[Path], engine: Engine, card: ModelCard, *, threads: int, max_pixels: int = MAX_PIXELS
+) -> Iterator[Outcome]:
+    """Classify every file, in order; decoding goes on in ``threads`` threads while the network computes."""
+
+    def read(path: Path) -> tuple[Path, NDArray[np.uint8] | str]:
+        try:
+            return path, preprocess(path.read_bytes(), max_pixels)
+        except (ImageError, OSError) as error:
+            return path, str(error)
+
+    with ThreadPoolExecutor(threads) as pool:
+        pictures = _ahead(pool, read, paths)
+        while batch := list(islice(pictures, BATCH)):
+            images = [image for _, image in batch if not isinstance(image, str)]
+            logits = iter(engine.run(np.stack(images)).logits if images else ())
+            for path, image in batch:
+                if isinstance(image, str):
+                    yield Outcome(path, None, image)
+                else:
+                    yield Outcome(path, classify(next(logits), card), None)
+
+
+def _ahead(pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """``map`` that runs no further ahead than AHEAD items, so that a million of them fit into memory."""
+    running: deque[Future[Result]] = deque()
+    for item in items:
+        running.append(pool.submit(function, item))
+        if len(running) >= AHEAD:
+            yield running.popleft().result()
+    while running:
+        yield running.popleft().result()
+
+
+class TableWriter(Protocol):
+    """Takes rows as they come and has them on the disk when it is left."""
+
+    def write(self, rows: list[dict[str, Any]]) -> None:
+        """Append ``rows``."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class CsvWriter:
+    """Comma-separated, a header first; what is empty is empty."""
+
+    def __init__(self, path: Path, classes: tuple[str, ...]) -> None:
+        self.file = path.open("w", newline="", encoding="utf-8")
+        self.writer = csv.DictWriter(self.file, list(Outcome(path, None, None).row(classes)))
+        self.writer.writeheader()
+
+    def write(self, rows: list[dict[str, Any]]) -> None:
+        """Append ``rows``."""
+        self.writer.writerows(rows)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+class ParquetWriter:
+    """Parquet, by pyarrow (the extra ``bulk``); ImportError where that is missing."""
+
+    def __init__(self, path: Path, classes: tuple[str, ...]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        numbers = [("confidence", pa.float64()), *((label, pa.float64()) for label in classes)]
+        self.pa = pa
+        self.schema = pa.schema(
+            [("file", pa.string()), ("label", pa.string()), ("class_id", pa.int8()), *numbers, ("error", pa.string())]
+        )
+        self.writer = pq.ParquetWriter(path, self.schema)
+
+    def write(self, rows: list[dict[str, Any]]) -> None:
+        """Append ``rows`` as a row group."""
+        self.writer.write_table(self.pa.Table.from_pylist(rows, self.schema))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.writer.close()
+
+
+def open_table(path: Path, classes: tuple[str, ...]) -> TableWriter:
+    """The writer that the suffix of ``path`` asks for: ``.csv`` or ``.parquet``; ValueError for any other."""
+    if path.suffix == ".csv":
+        return CsvWriter(path, classes)
+    if path.suffix == ".parquet":
+        return ParquetWriter(path, classes)
+    raise ValueError(f"{path}: the table is a .csv or a .parquet file.")

@@ -1,0 +1,121 @@
+import os
+import signal
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.metrics import SAMPLE
+from app.predictor import BACKGROUND_NICENESS, yield_to_others
+from app.settings import Settings
+from model import CLASSES
+from tests.pictures import grey_png
+from tests.servers import serve, service, wait_until
+
+
+def samples(client: httpx.Client) -> dict[tuple[str, tuple[str, ...]], float]:
+    """The metrics by name and label values."""
+    response = client.get("/metrics")
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/plain; version=")
+    return {
+        (sample.name, tuple(value for _, value in sorted(sample.labels.items()) if _ != "pid")): sample.value
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
+    }
+
+
+@pytest.fixture(scope="module")
+def counted():
+    """Two workers that have answered 90 requests of three kinds, each on a connection of its own."""
+    with service(workers=2) as (server, client):
+        for number in range(60):
+            with httpx.Client(base_url=client.base_url) as other:
+                assert other.post("/predict", files={"file": grey_png(number)}).status_code == 200
+        for _ in range(20):
+            with httpx.Client(base_url=client.base_url) as other:
+                assert other.post("/predict", files={"file": b"no picture"}).status_code == 415
+        for number in range(10):
+            with httpx.Client(base_url=client.base_url) as other:
+                assert other.get(f"/there/is/nothing/{number}").status_code == 404
+        yield server, client
+
+
+def test_they_add_up_to_the_requests_sent_to_both_workers(counted):
+    _, client = counted
+    for _ in range(6):  # whichever worker answers
+        with httpx.Client(base_url=client.base_url) as other:
+            found = samples(other)
+        assert found["fashionnet_request_duration_seconds_count", ("/predict", "200")] == 60
+        assert found["fashionnet_request_duration_seconds_count", ("/predict", "415")] == 20
+        predictions = [
+            found.get(("fashionnet_prediction_confidence_count", (label, "fashionnet")), 0) for label in CLASSES
+        ]
+        assert sum(predictions) == 60
+        assert found["fashionnet_rejections_total", ("not-an-image",)] == 20
+        assert found["fashionnet_batch_size_sum", ("fashionnet",)] >= 60
+
+
+def test_what_callers_make_up_is_no_label(counted):
+    _, client = counted
+    found = samples(client)
+    assert found["fashionnet_request_duration_seconds_count", ("other", "404")] == 10
+    assert not [labels for _, labels in found if any("nothing" in label for label in labels)]
+
+
+def test_the_state_of_the_moment_is_told(counted):
+    _, client = counted
+    found = samples(client)
+    assert found["fashionnet_requests_in_progress", ()] in (1, 2), "the scrape itself"
+    assert found["fashionnet_queue_depth", ("fashionnet",)] == 0
+    (info,) = [labels for name, labels in found if name == "fashionnet_model_info"]
+    assert info[0] == "fashionnet"
+
+
+def test_a_worker_that_died_leaves_no_state_behind(counted):
+    """Killed, it cannot clean up; the one that takes its place does."""
+    server, client = counted
+    found = samples(client)
+    victim, *_ = workers_of(server.pid)
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: victim not in workers_of(server.pid))
+
+    def recovered() -> bool:
+        with httpx.Client(base_url=client.base_url) as other:
+            return samples(other)["fashionnet_requests_in_progress", ()] in (1, 2)
+
+    wait_until(recovered)
+    with httpx.Client(base_url=client.base_url) as other:
+        after = samples(other)
+    key = ("fashionnet_request_duration_seconds_count", ("/predict", "200"))
+    assert after[key] == found[key], "what was counted stays counted"
+
+
+def workers_of(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
+
+
+def test_the_stages_of_every_sixteenth_prediction_are_timed(small_data):
+    with serve(Settings(data_dir=small_data.root)) as client:
+        before = samples(client)
+        for number in range(2 * SAMPLE):
+            client.post("/predict", files={"file": grey_png(number)})
+        after = samples(client)
+    for stage in ("read", "decode", "wait", "encode", "queue", "infer"):
+        key = ("fashionnet_stage_duration_seconds_count", (stage,))
+        assert after[key] - before.get(key, 0) == 2, stage
+
+
+def test_the_background_thread_yields_to_the_others():
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    found = []
+    thread = threading.Thread(
+        target=lambda: (yield_to_others(), found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
+    )
+    thread.start()
+    thread.join()
+    assert found == [BACKGROUND_NICENESS]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own

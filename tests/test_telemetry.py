@@ -1,0 +1,131 @@
+"""What a request leaves behind: its identifier, its log line, its trace; and how the service ends."""
+
+import http.server
+import json
+import logging
+import signal
+import threading
+import time
+from typing import ClassVar
+
+import httpx
+import pytest
+
+from app.logs import RequestIdFilter, request_id
+from tests.pictures import grey_png
+from tests.servers import service, wait_until
+
+
+def test_every_answer_carries_an_identifier_of_its_own(client):
+    answers = [client.get("/health/live"), client.post("/predict", content=b"x"), client.get("/nothing")]
+    identifiers = [answer.headers["x-request-id"] for answer in answers]
+    assert len(set(identifiers)) == 3
+
+
+def test_the_callers_identifier_is_taken_over(client):
+    response = client.get("/health/live", headers={"X-Request-ID": "order-66.a:b"})
+    assert response.headers["x-request-id"] == "order-66.a:b"
+
+
+@pytest.mark.parametrize("sent", ["", "a b", "x" * 65, "é", '"}'])
+def test_an_identifier_that_is_not_fit_for_a_log_is_replaced(client, sent):
+    response = client.get("/health/live", headers={"X-Request-ID": sent.encode()})
+    assert response.headers["x-request-id"] not in (sent, "")
+
+
+def test_a_log_record_names_its_request():
+    record = logging.LogRecord("fashionnet", logging.INFO, "", 0, "said", (), None)
+    token = request_id.set("abc")
+    assert RequestIdFilter().filter(record)
+    request_id.reset(token)
+    assert record.request_id == "abc"
+
+
+def test_json_logs_have_a_line_a_request_with_its_identifier():
+    with service(workers=1, log_format="json", access_log=True) as (server, client):
+        client.post("/predict", files={"file": grey_png()}, headers={"X-Request-ID": "mine-1"})
+        client.post("/predict", files={"file": b"x"}, headers={"X-Request-ID": "mine-2"})
+        server.send_signal(signal.SIGTERM)
+        _, log = server.communicate(timeout=20)
+    lines = [json.loads(line) for line in log.splitlines()]
+    requests = {line["request_id"]: line for line in lines if line["logger"] == "fashionnet.access"}
+    assert {requests["mine-1"]["status"], requests["mine-2"]["status"]} == {200, 415}
+    assert requests["mine-1"]["path"] == "/predict"
+    assert 0 < requests["mine-1"]["seconds"] < 10
+    assert all({"time", "level", "logger", "message"} <= set(line) for line in lines)
+
+
+def test_text_logs_are_quiet_about_requests_by_default():
+    with service(workers=2) as (server, client):
+        for _ in range(5):
+            client.post("/predict", files={"file": grey_png()})
+        server.send_signal(signal.SIGTERM)
+        _, log = server.communicate(timeout=20)
+    assert "/predict" not in log
+    assert "Uvicorn running on" in log
+
+
+def test_it_is_unready_and_still_serves_before_it_stops():
+    with service(workers=1, drain_seconds=1.5) as (server, client):
+        server.send_signal(signal.SIGTERM)
+        start = time.monotonic()
+        wait_until(lambda: client.get("/health/ready").status_code == 503, 1)
+        assert "stopping" in client.get("/health/ready").json()["detail"]
+        assert client.get("/health/live").status_code == 200
+        assert client.post("/predict", files={"file": grey_png()}).status_code == 200
+        client.close()
+        server.communicate(timeout=20)
+        assert time.monotonic() - start > 1.4
+    assert server.returncode in (0, -signal.SIGTERM)
+
+
+def test_no_request_is_lost_where_the_callers_turn_away_when_it_is_unready():
+    """As a load balancer does: it looks at readiness, and takes the server out before the server stops."""
+    with service(workers=2, drain_seconds=1) as (server, client):
+        statuses, unready = [], threading.Event()
+
+        def load():
+            with httpx.Client(base_url=client.base_url) as mine:
+                while not unready.is_set():
+                    statuses.append(mine.post("/predict", files={"file": grey_png()}).status_code)
+
+        threads = [threading.Thread(target=load) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)
+        server.send_signal(signal.SIGTERM)
+        wait_until(lambda: client.get("/health/ready").status_code == 503, 1)
+        unready.set()
+        for thread in threads:
+            thread.join()
+        client.close()
+        server.communicate(timeout=20)
+    assert len(statuses) > 20
+    assert set(statuses) == {200}
+
+
+class Collector(http.server.BaseHTTPRequestHandler):
+    """What OpenTelemetry sends its traces to."""
+
+    received: ClassVar[list[bytes]] = []
+
+    def do_POST(self):
+        self.received.append(self.rfile.read(int(self.headers["content-length"])))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_traces_go_to_the_collector_that_the_standard_variables_name(monkeypatch):
+    with http.server.HTTPServer(("127.0.0.1", 0), Collector) as collector:
+        thread = threading.Thread(target=collector.serve_forever)
+        thread.start()
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server_port}")
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+        with service(workers=1, tracing=True) as (_, client):
+            assert client.post("/predict", files={"file": grey_png()}).status_code == 200
+            wait_until(lambda: any(b"POST /predict" in body for body in Collector.received), 15)
+        collector.shutdown()
+        thread.join()
