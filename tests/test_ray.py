@@ -1,0 +1,119 @@
+"""More than one machine: Ray Serve and Ray Data on a real local cluster of two nodes."""
+
+import os
+import signal
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from model import WEIGHTS
+from tests.pictures import encode, grey_png, trousers
+from tests.servers import ROOT, free_port, wait_until
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Ray's own, at its import
+    import ray
+    from ray import serve
+    from ray.cluster_utils import Cluster
+
+    from deploy.ray.serve_app import FashionNet
+    from model.bulk_ray import classify_on_cluster
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own, by the dozen
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two nodes; each has room for a replica and for what Ray Data does."""
+    os.environ["PYTHONPATH"] = str(ROOT)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    cluster.add_node(num_cpus=2)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+    yield cluster
+    serve.shutdown()
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def replicas() -> set[int]:
+    """The processes of the replicas."""
+    return {
+        p.pid for p in psutil.process_iter(["cmdline"]) if "ServeReplica:default:fashionnet" in str(p.info["cmdline"])
+    }
+
+
+@pytest.fixture(scope="module")
+def client(cluster):
+    port = free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    fixed = FashionNet.options(
+        autoscaling_config=None, num_replicas=2, ray_actor_options={"num_cpus": 0.5}, max_replicas_per_node=1
+    )
+    serve.run(fixed.bind())
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        wait_until(lambda: client.get("/health/ready").status_code == 200)
+        yield client
+
+
+def test_every_node_has_a_replica_and_the_answers_are_those_of_the_service(client):
+    assert len(replicas()) == 2
+    assert len({node["NodeID"] for node in ray.nodes() if node["Alive"]}) == 2
+    answer = client.post("/predict", files={"file": encode(trousers())})
+    assert (answer.status_code, answer.json()["label"]) == (200, "Trouser")
+    problem = client.post("/predict", files={"file": b"no picture"})
+    assert (problem.status_code, problem.json()["type"]) == (415, "urn:fashionnet:problem:not-an-image")
+    assert client.get("/v2/models/fashionnet/ready").json()["ready"] is True
+
+
+def test_a_killed_replica_costs_at_most_what_it_had_in_hand_and_comes_back(client):
+    victims, statuses, done = replicas(), [], threading.Event()
+
+    def load():
+        with httpx.Client(base_url=client.base_url, timeout=30) as mine:
+            while not done.is_set():
+                statuses.append(mine.post("/predict", files={"file": grey_png()}).status_code)
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(2)
+    before = len(statuses)
+    os.kill(victims.pop(), signal.SIGKILL)
+    wait_until(lambda: len(replicas() - victims) == 1 and len(statuses) > before + 100, 60)
+    time.sleep(2)
+    done.set()
+    for thread in threads:
+        thread.join()
+    failed = [status for status in statuses if status != 200]
+    assert len(failed) <= len(threads), "one a connection at most: what was in flight there"
+    assert set(failed) <= {500, 502, 503, 504}, "errors that a caller may retry after"
+    assert set(statuses[-20:]) == {200}
+    assert len(replicas()) == 2
+
+
+def test_a_folder_is_classified_across_the_cluster(cluster, tmp_path: Path):
+    import pyarrow.parquet as pq
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(120):
+        content = encode(trousers()) if number % 3 == 0 else grey_png(number) if number % 3 == 1 else b"broken"
+        (folder / f"{number:03}.png").write_bytes(content)
+    count, failed = classify_on_cluster([folder], tmp_path / "found", "auto", WEIGHTS, "fashionnet")
+    assert (count, failed) == (120, 40)
+    rows = sorted(pq.read_table(tmp_path / "found").to_pylist(), key=lambda row: row["file"])
+    assert [row["label"] for row in rows[::3]] == ["Trouser"] * 40
+    assert all(row["error"] and row["label"] is None for row in rows[2::3])
+
+
+def test_a_parquet_set_with_a_column_of_images_is_classified(cluster, tmp_path: Path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"image": [encode(trousers())] * 5}), tmp_path / "set.parquet")
+    assert classify_on_cluster([tmp_path / "set.parquet"], tmp_path / "found", "auto", WEIGHTS, "fashionnet") == (5, 0)
