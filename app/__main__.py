@@ -3,36 +3,47 @@
 import sys
 import tempfile
 
-import uvicorn
-
-from app.logs import log_config
-from app.predictor import load_artifacts
-from app.settings import SettingsError, read_settings, share_metrics
-from model import ArtifactError
+from app.settings import Settings, SettingsError, read_settings, share_metrics
 
 
 def main() -> None:
     """Check what would stop every worker, once and in one sentence; then serve."""
     try:
         settings = read_settings()
-        load_artifacts(settings)
-    except (SettingsError, ArtifactError) as error:
+    except SettingsError as error:
         sys.exit(f"fashionnet: {error}")
+    if settings.workers == 1:
+        serve(settings)
+        return
     with tempfile.TemporaryDirectory(prefix="fashionnet-metrics-") as folder:
-        if settings.workers > 1:
-            share_metrics(folder)
-        uvicorn.run(
-            "app.main:create_app",
-            factory=True,
-            host=settings.host,
-            port=settings.port,
-            workers=settings.workers,
-            log_config=log_config(settings),
-            access_log=False,  # the service has its own
-            server_header=False,
-            proxy_headers=False,  # nothing here depends on the client's address
-            timeout_graceful_shutdown=30,
-        )
+        share_metrics(folder)  # before anything imports prometheus_client
+        serve(settings)
+
+
+def serve(settings: Settings) -> None:
+    """Run the server until it is told to stop."""
+    import uvicorn
+
+    from app.logs import log_config
+    from app.main import require_artifacts
+    from app.shedding import SheddingProtocol
+    from app.workers import fork_workers
+
+    require_artifacts(settings)
+    fork_workers()
+    uvicorn.run(
+        "app.main:create_app",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        http=SheddingProtocol,
+        log_config=log_config(settings),
+        access_log=False,  # the service has its own
+        server_header=False,
+        proxy_headers=False,  # nothing here depends on the client's address
+        timeout_graceful_shutdown=30,
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A micro-batcher that adds no latency: asyncio only, over any function of an array.
+"""A micro-batcher that adds no latency: asyncio only, over any function of a list.
 
 An idle function is called at once; what arrived while it was busy is its next batch. No timer waits for company.
 """
@@ -6,25 +6,33 @@ An idle function is called at once; what arrived while it was busy is its next b
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-Rows = tuple[NDArray[Any], ...]
-"""One array or more, each with a row an item."""
+Value = TypeVar("Value")
+Result = TypeVar("Result")
 
 
 class QueueFull(Exception):
     """As many items wait as may."""
 
 
-class _Item(NamedTuple):
-    value: NDArray[Any]
-    future: "asyncio.Future[Rows]"
+@dataclass(slots=True)
+class _Item(Generic[Value, Result]):
+    value: Value
+    future: "asyncio.Future[Result]"
     since: float
+
+    def settle(self, result: Result | Exception) -> None:
+        """Give the caller its result, or its exception; nothing where it left."""
+        if self.future.done():
+            return
+        if isinstance(result, Exception):
+            self.future.set_exception(result)
+        else:
+            self.future.set_result(result)
 
 
 class Batch(NamedTuple):
@@ -36,11 +44,11 @@ class Batch(NamedTuple):
     took: float
 
 
-class MicroBatcher:
+class MicroBatcher(Generic[Value, Result]):
     """Gathers single items into batches for ``function``.
 
     Args:
-        function: takes an array ``[N, ...]``, returns a tuple of arrays with N rows each.
+        function: takes a list of items, returns as many results; one that is an exception is its item's own.
         executor: where it runs: one thread, shared by everything that computes; None runs it on the event loop,
             which is quicker where a batch takes less than handing it to a thread and back.
         max_batch: most items in one call.
@@ -50,7 +58,7 @@ class MicroBatcher:
 
     def __init__(
         self,
-        function: Callable[[NDArray[Any]], Rows],
+        function: Callable[[list[Value]], Sequence[Result | Exception]],
         executor: Executor | None,
         *,
         max_batch: int,
@@ -62,7 +70,7 @@ class MicroBatcher:
         self.max_batch = max_batch
         self.max_queue = max_queue
         self.observe = observe
-        self._waiting: deque[_Item] = deque()
+        self._waiting: deque[_Item[Value, Result]] = deque()
         self._worker: asyncio.Task[None] | None = None
 
     @property
@@ -75,8 +83,8 @@ class MicroBatcher:
         """Whether ``submit`` would refuse an item now."""
         return len(self._waiting) >= self.max_queue
 
-    async def submit(self, value: NDArray[Any]) -> Rows:
-        """One item ``[...]`` -> its row of every result.
+    async def submit(self, value: Value) -> Result:
+        """One item -> its result.
 
         An item whose caller was cancelled while it waited is never computed. A batch that fails is tried again
         one by one, so an exception reaches only the caller whose item caused it.
@@ -86,7 +94,7 @@ class MicroBatcher:
         """
         if self.full:
             raise QueueFull
-        item = _Item(value, asyncio.get_running_loop().create_future(), time.perf_counter())
+        item = _Item[Value, Result](value, asyncio.get_running_loop().create_future(), time.perf_counter())
         self._waiting.append(item)
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
@@ -98,35 +106,34 @@ class MicroBatcher:
             await asyncio.sleep(0)  # the event loop has other things to do between two batches
         self._worker = None
 
-    def _next_batch(self) -> list[_Item]:
-        batch: list[_Item] = []
+    def _next_batch(self) -> list[_Item[Value, Result]]:
+        batch: list[_Item[Value, Result]] = []
         while self._waiting and len(batch) < self.max_batch:
             item = self._waiting.popleft()
             if not item.future.done():
                 batch.append(item)
         return batch
 
-    async def _compute(self, batch: list[_Item]) -> None:
+    async def _compute(self, batch: list[_Item[Value, Result]]) -> None:
         start = time.perf_counter()
         try:
-            rows = await self._call(np.stack([item.value for item in batch]))
+            results = await self._call([item.value for item in batch])
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
-            if len(batch) > 1:
+            if len(batch) == 1:
+                batch[0].settle(error)
+            else:
                 for item in batch:
                     await self._compute([item])
-            elif not batch[0].future.done():
-                batch[0].future.set_exception(error)
             return
-        for index, item in enumerate(batch):
-            if not item.future.done():
-                item.future.set_result(tuple(result[index] for result in rows))
+        for item, result in zip(batch, results, strict=True):
+            item.settle(result)
         self.observe(Batch(len(batch), start - batch[0].since, time.perf_counter() - start))
 
-    async def _call(self, values: NDArray[Any]) -> Rows:
+    async def _call(self, values: list[Value]) -> Sequence[Result | Exception]:
         if self.executor is None:
-            rows = self.function(values)
+            results = self.function(values)
         else:
-            rows = await asyncio.get_running_loop().run_in_executor(self.executor, self.function, values)
-        if any(len(result) != len(values) for result in rows):
-            raise ValueError(f"{len(values)} items went in, {[len(result) for result in rows]} came out")
-        return rows
+            results = await asyncio.get_running_loop().run_in_executor(self.executor, self.function, values)
+        if len(results) != len(values):
+            raise ValueError(f"{len(values)} items went in, {len(results)} came out")
+        return results

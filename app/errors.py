@@ -17,14 +17,17 @@ ServiceError                            are given a status and a slug by the tab
 
 import logging
 from collections.abc import Mapping
+from functools import cache
 from http import HTTPStatus
 from typing import Any, ClassVar, NamedTuple
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from prometheus_client import Counter
 from pydantic import BaseModel, Field
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.metrics import REJECTIONS
@@ -142,6 +145,9 @@ class Overloaded(ServiceError):
     kind = Kind(429, "overloaded", "Too many requests")
     headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
 
+    def __init__(self) -> None:
+        super().__init__("As many pictures wait here as may: try again in a second.")
+
 
 MODEL_ERRORS: dict[type[FashionNetError], Kind] = {
     EmptyImage: Kind(422, "empty-image", "Empty image"),
@@ -183,9 +189,33 @@ def render(error: Exception, path: str = "") -> Response:
     """
     problem = problem_of(error)
     headers = getattr(error, "headers", None)
-    REJECTIONS.labels(problem.type.removeprefix(TYPE_PREFIX)).inc()
-    extension = {"error": problem.detail} if path.startswith("/v2") else {}
-    return JSONResponse(problem.model_dump() | extension, problem.status, headers, media_type=MEDIA_TYPE)
+    _rejections(problem.type.removeprefix(TYPE_PREFIX)).inc()
+    return Response(_body(problem, open_inference=path.startswith("/v2")), problem.status, headers, MEDIA_TYPE)
+
+
+def refuse() -> Response:
+    """The answer of ``render`` to Overloaded, made once: refusing must cost little, or it cannot help."""
+    return Response(refusal(), Overloaded.kind.status, Overloaded.headers, MEDIA_TYPE)
+
+
+def refusal() -> bytes:
+    """The body of ``refuse``, counted."""
+    _rejections(Overloaded.kind.slug).inc()
+    return _refusal()
+
+
+@cache
+def _refusal() -> bytes:
+    return _body(problem_of(Overloaded()), open_inference=False)
+
+
+@cache
+def _rejections(cause: str) -> Counter:
+    return REJECTIONS.labels(cause)
+
+
+def _body(problem: Problem, *, open_inference: bool) -> bytes:
+    return to_json(problem.model_dump() | ({"error": problem.detail} if open_inference else {}))
 
 
 def declare(*errors: type[Exception]) -> Responses:

@@ -33,11 +33,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     try:
         settings = settings or read_settings()
-        configure(settings)
-        artifacts = load_artifacts(settings)
-    except (SettingsError, ArtifactError) as error:
+    except SettingsError as error:
         sys.exit(f"fashionnet: {error}")
-    return assemble(settings, artifacts)
+    configure(settings)
+    return assemble(settings, require_artifacts(settings))
+
+
+def require_artifacts(settings: Settings) -> list[Artifact]:
+    """The artefacts to serve; ends the process with one sentence where one is missing or damaged."""
+    try:
+        return load_artifacts(settings)
+    except ArtifactError as error:
+        sys.exit(f"fashionnet: {error}")
 
 
 def assemble(settings: Settings, artifacts: list[Artifact]) -> FastAPI:

@@ -36,7 +36,7 @@ BATCH_SIZE = Histogram(
 )
 STAGES = Histogram(
     "fashionnet_stage_duration_seconds",
-    "Read, decode, wait and encode of every sixteenth prediction; queue and infer of every sixteenth batch.",
+    "Read, wait and encode of every sixteenth prediction; queue and compute of every sixteenth batch.",
     ["stage"],
     buckets=_STAGE_SECONDS,
 )
@@ -85,7 +85,7 @@ class BatchObserver:
         self._size.observe(batch.size)
         if next(_batches) % SAMPLE == 0:
             STAGES.labels("queue").observe(batch.waited)
-            STAGES.labels("infer").observe(batch.took)
+            STAGES.labels("compute").observe(batch.took)
 
 
 @contextmanager

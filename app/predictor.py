@@ -21,6 +21,7 @@ from model import (
     Artifact,
     ArtifactMissing,
     Engine,
+    ImageError,
     ModelCard,
     Prediction,
     chunks,
@@ -31,8 +32,10 @@ from model import (
     preprocess,
 )
 
-INLINE_BYTES = 64 * 1024
-"""Encoded pictures up to this size are decoded on the event loop: that takes less than handing them to a thread."""
+SMALL_BYTES = 4096
+"""Encoded pictures up to this size are decoded with their batch: that takes less than handing them to a thread."""
+SMALL_SECONDS = 0.0001
+"""About what the decoding of one takes."""
 LOOP_SECONDS = 0.004
 """How long an engine may hold the event loop; health and new requests wait meanwhile."""
 BACKGROUND_NICENESS = 10
@@ -74,7 +77,7 @@ class Predictor:
         self.max_pixels = settings.max_pixels
         self.batch_size = settings.batch_size
         self.batcher = MicroBatcher(
-            engine.run,
+            self._compute,
             executors.inference,
             max_batch=settings.batch_size,
             max_queue=settings.queue_size,
@@ -83,11 +86,6 @@ class Predictor:
         self._confidence = {label: CONFIDENCE.labels(card.name, label) for label in card.classes}
         MODEL_INFO.labels(card.name, card.version, card.architecture, engine.name).set(1)
 
-    def require_room(self) -> None:
-        """Raise Overloaded where a prediction would be refused: before its body is read, that is cheapest."""
-        if self.batcher.full:
-            raise _overloaded()
-
     async def predict(self, content: bytes, timer: StageTimer = NO_TIMER) -> Prediction:
         """Classify one encoded picture.
 
@@ -95,9 +93,7 @@ class Predictor:
             ImageError: the picture cannot be used.
             Overloaded: too many pictures wait for the engine.
         """
-        image = await self.preprocess(content)
-        timer.end("decode")
-        logits = await self.infer(image)
+        logits = await self._submit(content if len(content) <= SMALL_BYTES else await self.preprocess(content))
         timer.end("wait")
         return self.answer(logits)
 
@@ -110,20 +106,18 @@ class Predictor:
     async def predict_many(self, contents: Sequence[bytes | Exception]) -> list[Prediction | BaseException]:
         """Classify many encoded pictures; each gets its own answer, in their order: a prediction or what went wrong.
 
-        What is an exception already is passed through. The pictures go to the engine in whole batches.
+        What is an exception already is passed through. The pictures go to the engine in whole batches, past the queue.
         """
-        answers: list[Prediction | BaseException] = []
+        batches = []
         for start in range(0, len(contents), self.batch_size):
-            answers += await self._predict_batch(contents[start : start + self.batch_size])
-        return answers
+            images = await self._decode_all(contents[start : start + self.batch_size])
+            batches.append(asyncio.create_task(self._answer_all(images)))
+            await asyncio.sleep(0)  # the batch begins, and goes on while the next one is decoded
+        return [answer for batch in batches for answer in await batch]
 
     async def infer(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Image uint8 ``[28, 28]`` in the data set's convention -> logits float32 ``[10]``."""
-        try:
-            logits, _ = await self.batcher.submit(image)
-        except QueueFull:
-            raise _overloaded() from None
-        return logits
+        return await self._submit(image)
 
     async def infer_many(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Images uint8 ``[N, 28, 28]`` -> logits float32 ``[N, 10]``; many go in whole batches, past the queue."""
@@ -144,20 +138,22 @@ class Predictor:
         logits = await self.infer(np.zeros((28, 28), np.uint8))
         if logits.shape != (len(self.card.classes),) or not np.isfinite(logits).all():
             raise ValueError(f"{self.card.name} answered {logits}")
-        affordable = int(LOOP_SECONDS / _seconds_per_image(self.engine))
+        affordable = int(LOOP_SECONDS / (_seconds_per_image(self.engine) + SMALL_SECONDS))
         if affordable > 1:
             self.batcher.executor = None
             self.batcher.max_batch = min(affordable, self.batch_size)
 
     async def preprocess(self, content: bytes) -> NDArray[np.uint8]:
         """An encoded picture -> uint8 ``[28, 28]``; raises ImageError where it cannot be used."""
-        if len(content) <= INLINE_BYTES:
+        if len(content) <= SMALL_BYTES:
             return preprocess(content, self.max_pixels)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.executors.decoding, preprocess, content, self.max_pixels)
 
-    async def _predict_batch(self, contents: Sequence[bytes | Exception]) -> list[Prediction | BaseException]:
-        images = await asyncio.gather(*map(self._preprocess_or_raise, contents), return_exceptions=True)
+    async def _decode_all(self, contents: Sequence[bytes | Exception]) -> list[NDArray[np.uint8] | BaseException]:
+        return await asyncio.gather(*map(self._preprocess_or_raise, contents), return_exceptions=True)
+
+    async def _answer_all(self, images: list[NDArray[np.uint8] | BaseException]) -> list[Prediction | BaseException]:
         usable = [image for image in images if not isinstance(image, BaseException)]
         logits = iter(await self.infer_many(np.stack(usable)) if usable else ())
         return [image if isinstance(image, BaseException) else self.answer(next(logits)) for image in images]
@@ -166,6 +162,25 @@ class Predictor:
         if isinstance(content, Exception):
             raise content
         return await self.preprocess(content)
+
+    async def _submit(self, value: bytes | NDArray[np.uint8]) -> NDArray[np.float32]:
+        try:
+            return await self.batcher.submit(value)
+        except QueueFull:
+            raise Overloaded from None
+
+    def _compute(self, values: list[bytes | NDArray[np.uint8]]) -> list[NDArray[np.float32] | Exception]:
+        """What a batch comes to: the logits ``[10]`` of each picture, encoded or not, or why there are none."""
+        images = [self._decode(value) if isinstance(value, bytes) else value for value in values]
+        usable = [image for image in images if not isinstance(image, Exception)]
+        logits = iter(self.engine.run(np.stack(usable)).logits if usable else ())
+        return [image if isinstance(image, Exception) else next(logits) for image in images]
+
+    def _decode(self, content: bytes) -> NDArray[np.uint8] | ImageError:
+        try:
+            return preprocess(content, self.max_pixels)
+        except ImageError as error:
+            return error
 
     async def _run(self, executor: Executor, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         outputs = await asyncio.get_running_loop().run_in_executor(executor, self.engine.run, images)
@@ -176,10 +191,6 @@ def yield_to_others() -> None:
     """Give the calling thread a low priority, where the system has priorities for threads (Linux)."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BACKGROUND_NICENESS)
-
-
-def _overloaded() -> Overloaded:
-    return Overloaded("As many pictures wait here as may: try again in a second.")
 
 
 def _seconds_per_image(engine: Engine) -> float:

@@ -6,7 +6,10 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Iterable
+from functools import cache
 
+from prometheus_client import Histogram
 from starlette.datastructures import State
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -16,8 +19,6 @@ from app.metrics import IN_PROGRESS, QUEUE_DEPTH, REQUESTS
 access = logging.getLogger("fashionnet.access")
 _ACCEPTED_ID = re.compile(rb"[\w.:-]{1,64}")
 _HEADER = b"x-request-id"
-_PROCESS = uuid.uuid4().hex[:16].encode()
-_numbers = itertools.count(1)
 
 
 class Telemetry:
@@ -26,7 +27,11 @@ class Telemetry:
     def __init__(self, app: ASGIApp, state: State) -> None:
         self.app = app
         self.state = state
+        self.state.telemetry = self
         self.state.in_progress = 0
+        # Drawn here and not at the import, which forked workers share.
+        self.prefix = uuid.uuid4().hex[:16].encode()
+        self.numbers = itertools.count(1)
         self.log_requests = state.settings.access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -34,13 +39,13 @@ class Telemetry:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        start, status, identifier = time.perf_counter(), 499, _identifier(scope)
+        start, status, identifier = time.perf_counter(), 499, self.identifier(scope["headers"])
 
         async def watch(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"].append((_HEADER, identifier))
+                message["headers"] = [*message["headers"], (_HEADER, identifier)]
             await send(message)
 
         token = request_id.set(identifier.decode())
@@ -52,8 +57,15 @@ class Telemetry:
             self._record(scope, status, time.perf_counter() - start)
             request_id.reset(token)
 
+    def identifier(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """The caller's X-Request-ID where that is fit to be logged, else a new one."""
+        for name, value in headers:
+            if name == _HEADER and _ACCEPTED_ID.fullmatch(value):
+                return value
+        return b"%s-%x" % (self.prefix, next(self.numbers))
+
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        REQUESTS.labels(_route(scope), status).observe(seconds)
+        record(_route(scope), status, seconds)
         if self.log_requests:
             access.info(
                 "%s %s %d in %.1f ms", scope["method"], scope["path"], status, seconds * 1000,
@@ -75,13 +87,15 @@ async def keep_gauges(state: State) -> None:
         await asyncio.sleep(1)
 
 
-def _identifier(scope: Scope) -> bytes:
-    """The caller's X-Request-ID where that is fit to be logged, else a new one."""
-    for name, value in scope["headers"]:
-        if name == _HEADER and _ACCEPTED_ID.fullmatch(value):
-            sent: bytes = value
-            return sent
-    return b"%s-%x" % (_PROCESS, next(_numbers))
+def record(route: str, status: int, seconds: float) -> None:
+    """Count one answered request."""
+    _requests(route, status).observe(seconds)
+
+
+@cache
+def _requests(route: str, status: int) -> Histogram:
+    """The child of a route and status; there are few of both."""
+    return REQUESTS.labels(route, status)
 
 
 def _route(scope: Scope) -> str:

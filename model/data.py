@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-import pooch
-import requests
 from numpy.typing import NDArray
 
 from model.errors import DataCorrupt, DataMissing, DownloadFailed
@@ -158,6 +156,9 @@ def split_validation(labels: NDArray[np.uint8], size: int, seed: int) -> tuple[N
 
 
 def _fetch(url: str, folder: Path, name: str, digest: str, *, progress: bool) -> None:
+    import pooch  # with requests they take a tenth of the service's start, which needs neither
+    import requests
+
     try:
         pooch.retrieve(url, f"sha256:{digest}", fname=name, path=folder, progressbar=progress)
     except requests.HTTPError as error:

@@ -16,6 +16,7 @@ import uvicorn
 
 from app.main import create_app
 from app.settings import Settings
+from app.shedding import SheddingProtocol
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,7 +24,8 @@ ROOT = Path(__file__).parent.parent
 @contextlib.contextmanager
 def serve(settings: Settings, *, ready: bool = True) -> Iterator[httpx.Client]:
     """The service over ``settings`` on a free port, in a thread of this process; a client for it."""
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), port=0, log_level="warning"))
+    config = uvicorn.Config(create_app(settings), port=0, log_level="warning", http=SheddingProtocol)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

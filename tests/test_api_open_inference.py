@@ -84,7 +84,11 @@ def test_the_unmodified_client_gets_what_predict_answers(inference, expected, da
     else:
         values = IMAGES.astype({"UINT8": np.uint8, "FP32": np.float32}[datatype])
     result = inference.infer(
-        "fashionnet", [tensor(values, datatype, binary)], request_compression_algorithm=compression, request_id="mine"
+        "fashionnet",
+        [tensor(values, datatype, binary)],
+        request_compression_algorithm=compression,
+        response_compression_algorithm=compression,
+        request_id="mine",
     )
     assert_same_as_predict(result, expected)
     assert result.get_response()["id"] == "mine"

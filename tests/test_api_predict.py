@@ -1,4 +1,3 @@
-import asyncio
 import http.client
 import json
 import socket
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.batcher import MicroBatcher
 from app.main import create_app
 from app.settings import Settings
 from model import CLASSES, WEIGHTS, classify, preprocess
@@ -253,39 +251,6 @@ def test_a_large_picture_is_decoded_beside_the_event_loop(client):
     assert 64 * 1024 < len(content) < 200_000
     assert post(client, content).status_code == 200
     assert_problem(post(client, content[:-5000]), 422, "damaged-image")
-
-
-def test_a_full_queue_is_429_with_retry_after(small_data, monkeypatch):
-    """The engine is held up; what may wait waits, the next is refused at once, and all waiting ones are answered."""
-    gate = threading.Event()
-    settings = Settings(data_dir=small_data.root, queue_size=1, batch_size=1)
-    with serve(settings) as client:
-        compute = MicroBatcher._call
-
-        async def held_up(self, values):
-            await asyncio.to_thread(gate.wait, 20)
-            return await compute(self, values)
-
-        monkeypatch.setattr(MicroBatcher, "_call", held_up)
-        statuses = []
-
-        def call():
-            with httpx.Client(base_url=client.base_url, timeout=60) as mine:
-                statuses.append(post(mine, trousers_png()).status_code)
-
-        threads = [threading.Thread(target=call) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-            thread.join(0.3)
-        response = post(client, trousers_png())
-        assert response.headers["retry-after"] == "1"
-        assert_problem(response, 429, "overloaded")
-        assert client.get("/health/live").status_code == 200
-        gate.set()
-        for thread in threads:
-            thread.join()
-        assert statuses == [200, 200]
-        assert_still_good(client)
 
 
 def test_what_nobody_foresaw_is_500_without_a_word_of_the_inside(small_data, monkeypatch, caplog):

@@ -39,6 +39,16 @@ def test_python_m_app_serves_and_ends_on_sigterm(workers):
     assert "Traceback" not in log
 
 
+def test_workers_are_forked_and_share_what_the_parent_imported():
+    port = free_port()
+    with process("-m", "app", FASHIONNET_PORT=str(port), FASHIONNET_WORKERS="2") as server:
+        wait_until(lambda: ready(port))
+        children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+        commands = {Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (server.pid, *children)}
+    assert len(children) == 2
+    assert len(commands) == 1, "a fresh interpreter would have another command line"
+
+
 def test_uvicorn_serves_the_factory():
     port = free_port()
     with process(*UVICORN, "--port", str(port)):

@@ -159,9 +159,22 @@ async def infer(request: Request, predictor: ServedDep, settings: SettingsDep) -
     head = {"model_name": predictor.card.name, "model_version": predictor.card.version}
     head |= {"id": asked.id} if asked.id else {}
     content, json_length = encode_response(head, _outputs(asked, logits, predictor.card))
-    if json_length is None:
-        return Response(content, media_type="application/json")
-    return Response(content, headers={LENGTH_HEADER: str(json_length)}, media_type="application/octet-stream")
+    headers = {} if json_length is None else {LENGTH_HEADER: str(json_length)}
+    content, encoding = compress(content, request.headers.get("accept-encoding", ""))
+    media_type = "application/json" if json_length is None else "application/octet-stream"
+    return Response(content, headers=headers | encoding, media_type=media_type)
+
+
+def compress(content: bytes, accepted: str) -> tuple[bytes, dict[str, str]]:
+    """``content`` in gzip or deflate where the client asks for that alone, and the header that says so.
+
+    A client that only lists what it could read (browsers, httpx) gets the bytes as they are: on a fast network
+    compressing takes longer than sending.
+    """
+    if accepted not in ("gzip", "deflate"):
+        return content, {}
+    packer = zlib.compressobj(level=1, wbits=31 if accepted == "gzip" else 15)
+    return packer.compress(content) + packer.flush(), {"Content-Encoding": accepted}
 
 
 def decompress(body: bytes, request: Request, max_bytes: int) -> bytes:

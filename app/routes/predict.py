@@ -17,6 +17,7 @@ from app.errors import (
     UnknownModel,
     UnsupportedBody,
     declare,
+    refuse,
 )
 from app.metrics import StageTimer
 from app.schemas import BatchAnswer
@@ -56,7 +57,8 @@ async def predict(request: Request) -> Response:
     """
     state, timer = request.app.state, StageTimer()
     predictor = find_predictor(request)
-    predictor.require_room()
+    if predictor.batcher.full:  # before the body is read: that is cheapest
+        return refuse()
     content = await read_picture(request, state.upload_limits)
     timer.end("read")
     prediction = await predictor.predict(content, timer)

@@ -1,0 +1,214 @@
+"""Many pictures at once beside the bare engine, and predictions while the test set is measured.
+
+python benchmarks/bulk.py --write benchmarks/results/bulk
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from app.settings import read_settings
+from benchmarks.load import Request, closed_loop
+from model import WEIGHTS, create_engine, load_artifact
+from model.cpu import cpu_name, usable_cores
+
+ROOT = Path(__file__).parent.parent
+PORT = 8310
+SIZES = (64, 256)
+BARE = "the bare engine, batches of 64"
+BESIDE = {"alone": None, "while /evaluate runs": "/evaluate", "while /gallery draws": "/gallery"}
+
+
+@contextlib.contextmanager
+def service(workers: int) -> Iterator[httpx.Client]:
+    """Our service on a port of its own, ready."""
+    variables = {"FASHIONNET_PORT": str(PORT), "FASHIONNET_WORKERS": str(workers), "PYTHONPATH": str(ROOT)}
+    variables["FASHIONNET_DATA_DIR"] = str(read_settings().data_dir)
+    with subprocess.Popen([sys.executable, "-m", "app"], cwd=ROOT, env=os.environ | variables) as server:
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{PORT}", timeout=60) as client:
+                wait_until_ready(client)
+                yield client
+        finally:
+            server.terminate()
+
+
+def wait_until_ready(client: httpx.Client) -> None:
+    """Ask until the service is ready."""
+    for _ in range(600):
+        with contextlib.suppress(httpx.HTTPError):
+            if client.get("/health/ready").status_code == 200:
+                return
+        time.sleep(0.1)
+    raise RuntimeError("the service did not become ready")
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """Pixels uint8 ``[28, 28]`` as a PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def drawn(count: int) -> np.ndarray:
+    """The drawn example shirt, shifted a little each time, uint8 ``[count, 28, 28]``."""
+    from model import preprocess
+
+    shirt = preprocess((ROOT / "examples" / "shirt.png").read_bytes())
+    return np.stack([np.roll(shirt, number % 5 - 2, axis=1) for number in range(count)])
+
+
+def bulk(rounds: int) -> dict[str, float]:
+    """Images a second: the bare engine on one thread, then each way into one worker, in turns; medians."""
+    images = drawn(max(SIZES))
+    engine = create_engine("auto", load_artifact(WEIGHTS, "fashionnet"))
+    with service(1) as client:
+        ways: dict[str, tuple[int, Callable[[], object]]] = {
+            BARE: (256, lambda: [engine.run(images[start : start + 64]) for start in range(0, 256, 64)])
+        }
+        for size in SIZES:
+            ways[f"/v2 binary, {size} images"] = (size, tensor_request(client, images[:size]))
+            ways[f"/predict/batch, {size} PNGs"] = (size, form_request(client, images[:size]))
+        return in_turns(ways, rounds)
+
+
+def in_turns(ways: dict[str, tuple[int, Callable[[], object]]], rounds: int) -> dict[str, float]:
+    """The median rate of each way, images a second; the first turn warms up."""
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds + 1):
+        for name, (count, call) in ways.items():
+            start = time.perf_counter()
+            call()
+            if turn:
+                rates[name].append(count / (time.perf_counter() - start))
+    return {name: statistics.median(found) for name, found in rates.items()}
+
+
+def tensor_request(client: httpx.Client, images: np.ndarray) -> Callable[[], object]:
+    """One inference request with the images as a binary tensor, the labels asked for."""
+    head = json.dumps(
+        {
+            "inputs": [
+                {"name": "images", "shape": list(images.shape), "datatype": "UINT8",
+                 "parameters": {"binary_data_size": images.nbytes}}
+            ],
+            "outputs": [{"name": "logits", "parameters": {"binary_data": True}}],
+        }
+    ).encode()  # fmt: skip
+    body, headers = head + images.tobytes(), {"Inference-Header-Content-Length": str(len(head))}
+    return lambda: client.post("/v2/models/fashionnet/infer", content=body, headers=headers).raise_for_status()
+
+
+def form_request(client: httpx.Client, images: np.ndarray) -> Callable[[], object]:
+    """One form with the images as PNG files."""
+    request = client.build_request("POST", "/predict/batch", files=[("files", png(image)) for image in images])
+    content, headers = request.read(), {"Content-Type": request.headers["content-type"]}
+    return lambda: client.post("/predict/batch", content=content, headers=headers).raise_for_status()
+
+
+def beside_evaluation(rounds: int) -> dict[str, tuple[float, float]]:
+    """Predictions a second and their p99 in ms at 16 connections: alone, and beside an evaluation or galleries."""
+    picture = png(drawn(1)[0])
+    request = Request("/predict", "image/png", picture)
+    found: dict[str, list[tuple[float, float]]] = {}
+    for _ in range(rounds):
+        with service(usable_cores()) as client:
+            closed_loop(request, PORT, 16, 2)
+            for name, path in BESIDE.items():
+                with asked_again_and_again(client, path):
+                    outcome = closed_loop(request, PORT, 16, 3)
+                found.setdefault(name, []).append((outcome.rate, outcome.p99))
+    return {
+        name: (statistics.median(rate for rate, _ in rows), statistics.median(p99 for _, p99 in rows))
+        for name, rows in found.items()
+    }
+
+
+@contextlib.contextmanager
+def asked_again_and_again(client: httpx.Client, path: str | None) -> Iterator[None]:
+    """Ask for ``path`` on a thread until the block ends; a gallery with another seed each time."""
+    ended = threading.Event()
+
+    def ask() -> None:
+        number = 0
+        while path and not ended.is_set():
+            number += 1
+            client.get(path, params={"seed": number} if "gallery" in path else None)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def folder(rounds: int) -> dict[str, float]:
+    """Pictures a second of scripts/predict.py over a folder, and of decoding alone."""
+    from model import preprocess
+
+    with tempfile.TemporaryDirectory() as place:
+        for number, image in enumerate(drawn(5000)):
+            Path(place, f"{number:05}.png").write_bytes(png(image))
+        files = sorted(Path(place).iterdir())
+        script = [sys.executable, "scripts/predict.py", place, "--out", str(Path(place, "found.csv"))]
+
+        def classify() -> None:
+            subprocess.run(
+                script, cwd=ROOT, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+            )
+
+        ways = {
+            "decoding alone, one thread": (5000, lambda: [preprocess(file.read_bytes()) for file in files]),
+            "scripts/predict.py FOLDER --out found.csv, start included": (5000, classify),
+        }
+        return in_turns(ways, rounds)
+
+
+def report(rates: dict[str, float], beside: dict[str, tuple[float, float]], files: dict[str, float]) -> str:
+    """Markdown."""
+    bare, alone = rates[BARE], beside["alone"][0]
+    lines = ["| one worker | images/s | of the bare engine |", "|---|---|---|"]
+    lines += [f"| {name} | {rate:,.0f} | {rate / bare:.0%} |" for name, rate in rates.items()]
+    lines += ["", "| 16 connections, a worker a core | predictions/s | of alone | p99 ms |", "|---|---|---|---|"]
+    lines += [f"| {name} | {rate:,.0f} | {rate / alone:.0%} | {p99:.1f} |" for name, (rate, p99) in beside.items()]
+    lines += ["", "| 5,000 files of 28x28 | pictures/s |", "|---|---|"]
+    lines += [f"| {name} | {rate:,.0f} |" for name, rate in files.items()]
+    return "\n".join(lines) + (
+        f"\n\n{usable_cores()} cores of {cpu_name()}; Python {platform.python_version()}; {datetime.now(UTC).date()}. "
+        "Medians, in turns. Made by `python benchmarks/bulk.py`.\n"
+    )
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--write", type=Path, metavar="STEM", help="write STEM.md and STEM.json")
+    arguments = parser.parse_args()
+    found = bulk(5 * arguments.rounds), beside_evaluation(arguments.rounds), folder(arguments.rounds)
+    print(report(*found))
+    if arguments.write:
+        arguments.write.with_suffix(".md").write_text(report(*found))
+        arguments.write.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,477 @@
+"""The same network behind other servers, beside ours: throughput, latency, CPU time, memory, start, size.
+
+Each contender runs in an environment of its own (made with uv, kept in --environments), in the best configuration
+that its documentation offers for two cores. In turns: start, first right answer, warm-up, closed loop at 1, 16 and 64
+connections. What each answers is compared with ours. Ours is then asked in an open loop at fixed rates up to and past
+saturation, while its health is asked too.
+
+    apt install wrk && pip install uv psutil
+    python benchmarks/serving.py --write benchmarks/results/serving
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import platform
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+from PIL import Image
+
+from benchmarks.load import Outcome, Request, closed_loop, open_loop
+from model import CLASSES, WEIGHTS, classify, create_engine, load_artifact, preprocess
+from model.cpu import cpu_flags, cpu_name, usable_cores
+
+ROOT = Path(__file__).parent.parent
+PORT = 8300
+CONNECTIONS = (1, 16, 64)
+FIGURES = ("rate", "p50", "p95", "p99", "cpu_ms", "errors", "refused")
+TORCH = ("torch>=2.14,<2.15", "safetensors>=0.8", "pillow>=13", "numpy>=2.2")
+SIZE = 28
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One server: what it needs, how it starts."""
+
+    name: str
+    what: str
+    command: tuple[str, ...]
+    requirements: tuple[str, ...]
+    variables: dict[str, str] = field(default_factory=dict)
+    path: str = "/predict"
+    python: str = "3.11"
+
+
+CONTENDERS = (
+    Contender(
+        "fashionnet", "ours, the defaults: a worker a core", ("-m", "app"), ("-r", "requirements/serve.txt"),
+        {"FASHIONNET_PORT": "{port}"},
+    ),
+    Contender(
+        "fashionnet-fp32", "ours in full precision", ("-m", "app"), ("-r", "requirements/serve.txt"),
+        {"FASHIONNET_PORT": "{port}", "FASHIONNET_ENGINE": "onnx"},
+    ),
+    Contender(
+        "floor", "bare Starlette: reads the form, answers a constant; 2 workers",
+        ("-m", "uvicorn", "benchmarks.contenders.floor:app", "--workers", "2", "--no-access-log", "--port", "{port}"),
+        ("starlette>=1.10", "uvicorn[standard]>=0.54", "python-multipart>=0.0.34"),
+    ),
+    Contender(
+        "naive", "hand-written FastAPI with torch, async def, 2 workers of one thread, no access log",
+        ("-m", "uvicorn", "benchmarks.contenders.naive:app", "--workers", "2", "--no-access-log", "--port", "{port}"),
+        (*TORCH, "fastapi>=0.165", "uvicorn[standard]>=0.54", "python-multipart>=0.0.34"),
+        {"OMP_NUM_THREADS": "1"},
+    ),
+    Contender(
+        "litserve", "2 workers, batches of 16 in 2 ms, 2 API servers, fast queue",
+        ("-m", "benchmarks.contenders.lit"), (*TORCH, "litserve==0.2.19", "python-multipart", "pyzmq"),
+        {"OMP_NUM_THREADS": "1", "PORT": "{port}"},
+    ),
+    Contender(
+        "bentoml", "2 workers, no access log",
+        ("-m", "bentoml", "serve", "benchmarks.contenders.bento:FashionNet", "--port", "{port}"),
+        (*TORCH, "bentoml==1.4.39"), {"OMP_NUM_THREADS": "1", "BENTOML_DO_NOT_TRACK": "true"},
+    ),
+    Contender(
+        "rayserve", "2 replicas, batches of 16 in 2 ms, throughput mode with HAProxy",
+        ("-m", "benchmarks.contenders.rayserve",), (*TORCH, "ray[serve]==2.60.0", "python-multipart"),
+        {
+            "OMP_NUM_THREADS": "1", "PORT": "{port}", "RAY_SERVE_ENABLE_HA_PROXY": "1",
+            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_USAGE_STATS_ENABLED": "0",
+        },
+    ),
+    Contender(
+        "mlserver", "V2 JSON of pixels, our ONNX graph, adaptive batching of 16 in 2 ms",
+        ("-m", "benchmarks.contenders.ml"), ("mlserver==1.7.1", "onnxruntime>=1.23", "numpy"),
+        {"PORT": "{port}"}, path="/v2/models/fashionnet/infer",
+    ),
+)  # fmt: skip
+
+
+def picture() -> bytes:
+    """The drawn example shirt as a 28x28 grey PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(preprocess((ROOT / "examples" / "shirt.png").read_bytes())).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def request_for(contender: Contender, content: bytes) -> Request:
+    """The picture as the contender takes it: a multipart form, or V2 JSON."""
+    if contender.path.startswith("/v2"):
+        pixels = preprocess(content).ravel().tolist()
+        tensor = {"name": "images", "shape": [1, SIZE, SIZE], "datatype": "UINT8", "data": pixels}
+        return Request(contender.path, "application/json", json.dumps({"inputs": [tensor]}).encode())
+    head = (
+        b'--X\r\nContent-Disposition: form-data; name="file"; filename="shirt.png"\r\nContent-Type: image/png\r\n\r\n'
+    )
+    return Request(contender.path, "multipart/form-data; boundary=X", head + content + b"\r\n--X--\r\n")
+
+
+def environment(contender: Contender, folder: Path) -> Path:
+    """The Python of the contender's environment, made where it is not there yet."""
+    home = folder / contender.name
+    if not (home / "made").exists():
+        subprocess.run(["uv", "venv", "-q", "--clear", "--python", contender.python, str(home)], check=True)
+        install = ["uv", "pip", "install", "-q", "--python", str(home / "bin" / "python")]
+        subprocess.run([*install, *contender.requirements], cwd=ROOT, check=True)
+        (home / "made").touch()
+    return home / "bin" / "python"
+
+
+@contextlib.contextmanager
+def running(
+    contender: Contender, python: Path, content: bytes
+) -> Iterator[tuple[psutil.Process, float, dict[str, float]]]:
+    """The contender's server; its process, the seconds to its first right answer, and that answer's probabilities."""
+    require_free_port()
+    fill = {name: value.format(port=PORT) for name, value in contender.variables.items()}
+    variables = os.environ | {"PYTHONPATH": str(ROOT), "PATH": f"{python.parent}:{os.environ['PATH']}"} | fill
+    command = [str(python), *(part.format(port=PORT) for part in contender.command)]
+    start = time.perf_counter()
+    with tempfile.TemporaryFile() as log:
+        server = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log, stderr=log, start_new_session=True)
+        try:
+            answer = first_answer(contender, content, server)
+            yield psutil.Process(server.pid), time.perf_counter() - start, answer
+        except Exception:
+            log.seek(0)
+            print(log.read()[-2000:].decode(errors="replace"), file=sys.stderr)
+            raise
+        finally:
+            stop(server)
+
+
+def require_free_port() -> None:
+    """Raise RuntimeError where something listens already: it would be measured in the contender's place."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", PORT), timeout=1):
+        raise RuntimeError(f"something listens on port {PORT} already: end it first")
+
+
+def stop(server: "subprocess.Popen[bytes]") -> None:
+    """End the server and everything that it started."""
+    tree = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+    for signal_ in (signal.SIGTERM, signal.SIGKILL):
+        for process in tree:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal_)
+        _, tree = psutil.wait_procs(tree, timeout=10)
+    subprocess.run(["pkill", "-9", "-f", "ray::|raylet|gcs_server|haproxy"], check=False)
+
+
+def first_answer(contender: Contender, content: bytes, server: "subprocess.Popen[bytes]") -> dict[str, float]:
+    """Ask until there is an answer: the probabilities by class; empty for a constant."""
+    request = request_for(contender, content)
+    for _ in range(1200):
+        if server.poll() is not None:
+            raise RuntimeError(f"{contender.name} ended with {server.returncode}")
+        with contextlib.suppress(httpx.HTTPError):
+            response = httpx.post(
+                f"http://127.0.0.1:{PORT}{request.path}",
+                content=request.body, headers={"Content-Type": request.content_type}, timeout=30,
+            )  # fmt: skip
+            if response.status_code == 200:
+                return probabilities_of(response.json())
+        time.sleep(0.05)
+    raise RuntimeError(f"{contender.name} did not answer")
+
+
+def probabilities_of(answer: dict[str, Any]) -> dict[str, float]:
+    """Any contender's answer -> probabilities by class."""
+    if "outputs" in answer:
+        return dict(zip(CLASSES, np.exp(answer["outputs"][0]["data"]).tolist(), strict=True))
+    return dict(answer.get("probabilities", {}))
+
+
+def cpu_seconds(server: psutil.Process) -> float:
+    """User and system time of the server and all that it started."""
+    total = 0.0
+    for process in family(server):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
+
+
+def family(server: psutil.Process) -> list[psutil.Process]:
+    """The server and its descendants; of Ray also the daemons that it detaches."""
+    members = {server.pid: server} | {child.pid: child for child in server.children(recursive=True)}
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or ())
+        if any(mark in line for mark in ("ray::", "raylet", "gcs_server", "haproxy")) and "wrk" not in line:
+            members[process.pid] = process
+    return list(members.values())
+
+
+def memory(server: psutil.Process) -> tuple[float, float, int]:
+    """Proportional set size in MB: of all processes, of the largest; and their number."""
+    sizes = [process.memory_full_info().pss / 1e6 for process in family(server) if process.is_running()]
+    return sum(sizes), max(sizes), len(sizes)
+
+
+def probe() -> float:
+    """Milliseconds of a fixed loop: how fast the machine is at this moment."""
+    start = time.perf_counter()
+    sum(number * number for number in range(300_000))
+    return (time.perf_counter() - start) * 1000
+
+
+def measure(contender: Contender, python: Path, content: bytes, seconds: float) -> dict[str, Any]:
+    """One round of one contender."""
+    request, speed = request_for(contender, content), probe()
+    with running(contender, python, content) as (server, start, answer):
+        closed_loop(request, PORT, 16, 3)
+        rows = {}
+        for connections in CONNECTIONS:
+            before = cpu_seconds(server)
+            outcome = closed_loop(request, PORT, connections, seconds)
+            cpu = (cpu_seconds(server) - before) / max(outcome.answered, 1) * 1000
+            rows[connections] = asdict(outcome) | {"rate": outcome.rate, "cpu_ms": cpu}
+        total, largest, processes = memory(server)
+    return {
+        "name": contender.name, "probe_ms": speed, "start_s": start, "probabilities": answer, "closed": rows,
+        "pss_mb": total, "largest_pss_mb": largest, "processes": processes,
+    }  # fmt: skip
+
+
+def overload(contender: Contender, pythons: dict[str, Path], content: bytes, seconds: float) -> list[dict[str, Any]]:
+    """Ours in the open loop at parts and multiples of its saturating rate, with its health asked meanwhile."""
+    request = request_for(contender, content)
+    with running(contender, pythons[contender.name], content):
+        closed_loop(request, PORT, 16, 3)
+        saturation = closed_loop(request, PORT, 64, seconds).rate
+        rows = []
+        for factor in (0.5, 0.8, 1.5, 3, 0.5):
+            with health_asked() as waits:
+                outcome = in_processes(request, factor * saturation, seconds)
+            rows.append(asdict(outcome) | {"factor": factor, "offered": factor * saturation, "rate": outcome.rate,
+                                           "health_p99": float(np.quantile(waits, 0.99)) * 1000})  # fmt: skip
+    return rows
+
+
+def in_processes(request: Request, rate: float, seconds: float) -> Outcome:
+    """The open loop in a process of its own, so that the asking of health does not slow it."""
+    with ProcessPoolExecutor(1) as pool:
+        return pool.submit(open_loop, request, PORT, rate, seconds).result()
+
+
+@contextlib.contextmanager
+def health_asked() -> Iterator[list[float]]:
+    """Ask for /health/live twenty times a second; the seconds that each took."""
+    waits: list[float] = []
+    ended = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(base_url=f"http://127.0.0.1:{PORT}") as client:
+            while not ended.wait(0.05):
+                start = time.perf_counter()
+                client.get("/health/live").raise_for_status()
+                waits.append(time.perf_counter() - start)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield waits
+    finally:
+        ended.set()
+        thread.join()
+
+
+def installed_mb(home: Path) -> float:
+    """The disk that an environment takes, in MB."""
+    return sum(file.lstat().st_blocks * 512 for file in home.rglob("*") if file.is_file()) / 1e6
+
+
+def disagreement(answer: dict[str, float], content: bytes) -> float | None:
+    """The largest difference of a probability to our engine's in full precision; None for a constant."""
+    artifact = load_artifact(WEIGHTS, "fashionnet")
+    logits = create_engine("onnx", artifact).run(preprocess(content)[None]).logits[0]
+    expected = classify(logits, artifact.card).probabilities
+    return max(abs(answer[label] - expected[label]) for label in CLASSES) if answer else None
+
+
+def summary(rounds: list[dict[str, Any]], content: bytes) -> dict[str, Any]:
+    """The medians of one contender's rounds."""
+
+    def middle(pick: Callable[[dict[str, Any]], float]) -> float:
+        return statistics.median(pick(round_) for round_ in rounds)
+
+    closed = {
+        c: {key: middle(lambda r, c=c, key=key: r["closed"][c][key]) for key in FIGURES}
+        for c in CONNECTIONS
+    }  # fmt: skip
+    return {
+        "name": rounds[0]["name"], "closed": closed, "start_s": middle(lambda r: r["start_s"]),
+        "pss_mb": middle(lambda r: r["pss_mb"]), "largest_pss_mb": middle(lambda r: r["largest_pss_mb"]),
+        "processes": rounds[0]["processes"], "probe_ms": middle(lambda r: r["probe_ms"]),
+        "disagreement": disagreement(rounds[0]["probabilities"], content),
+    }  # fmt: skip
+
+
+COLUMNS = (
+    "server", "c=1 req/s", "p50 / p99 ms", "c=16 req/s", "p50 / p99 ms", "CPU ms", "c=64 req/s", "p50 / p99 ms",
+    "CPU ms", "errors", "start s", "PSS MB (processes)", "largest", "installed MB", "differs by",
+)  # fmt: skip
+OVERLOAD = (
+    "of saturation",
+    "offered, req/s",
+    "answered",
+    "refused",
+    "errors",
+    "p50 ms",
+    "p99 ms",
+    "sent late, p99 ms",
+    "connections",
+    "health p99 ms",
+)
+
+
+def report(result: dict[str, Any]) -> str:
+    """Markdown."""
+    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    for row in result["contenders"]:
+        one, some, many = (row["closed"][c] for c in CONNECTIONS)
+        errors = sum(row["closed"][c]["errors"] + row["closed"][c]["refused"] for c in CONNECTIONS)
+        differs = "constant" if row["disagreement"] is None else f"{row['disagreement']:.4f}"
+        lines.append(
+            f"| {row['name']} | {one['rate']:,.0f} | {one['p50']:.1f} / {one['p99']:.1f} "
+            f"| {some['rate']:,.0f} | {some['p50']:.1f} / {some['p99']:.1f} | {some['cpu_ms']:.2f} "
+            f"| {many['rate']:,.0f} | {many['p50']:.1f} / {many['p99']:.1f} | {many['cpu_ms']:.2f} | {errors:.0f} "
+            f"| {row['start_s']:.1f} | {row['pss_mb']:.0f} ({row['processes']}) | {row['largest_pss_mb']:.0f} "
+            f"| {row['installed_mb']:,.0f} | {differs} |"
+        )
+    lines += ["", *(f"- {c.name}: {c.what}" for c in CONTENDERS if c.name in {r["name"] for r in result["contenders"]})]
+    if result["failed"]:
+        lines += ["", *(f"- {name} could not be measured: {why}" for name, why in result["failed"].items())]
+    lines += ["", *ratios(result), ""]
+    if result["overload"]:
+        lines += ["Open loop, ours: latency from the time a request was due.", ""]
+        lines += [f"| {' | '.join(OVERLOAD)} |", "|---" * len(OVERLOAD) + "|"]
+        lines += [overload_line(row) for row in result["overload"]]
+    return "\n".join(lines) + "\n\n" + result["method"] + "\n"
+
+
+def overload_line(row: dict[str, Any]) -> str:
+    """One rate of the open loop."""
+    return (
+        f"| {row['factor']} | {row['offered']:,.0f} | {row['rate']:,.0f} | {row['refused']:,} | {row['errors']} "
+        f"| {row['p50']:.1f} | {row['p99']:.1f} | {row['late_p99']:.1f} "
+        f"| {row['connections']} | {row['health_p99']:.1f} |"
+    )
+
+
+def ratios(result: dict[str, Any]) -> list[str]:
+    """What the comparison comes to."""
+    rows = {row["name"]: row for row in result["contenders"]}
+    peers = [row for name, row in rows.items() if not name.startswith(("fashionnet", "floor"))]
+    if "fashionnet" not in rows or not peers:
+        return []
+    lines = [against(rows, peers, connections) for connections in (16, 64)]
+    if "naive" in rows:
+        start = rows["fashionnet"]["start_s"] / rows["naive"]["start_s"]
+        lines.append(f"Ready in {start:.2f} of the time of plain FastAPI with torch.")
+    return lines
+
+
+def against(rows: dict[str, Any], peers: list[dict[str, Any]], connections: int) -> str:
+    """Ours beside the best peer, each figure's own."""
+    mine = rows["fashionnet"]["closed"][connections]
+    best = max(peers, key=lambda row: row["closed"][connections]["rate"])
+    quick, lean = (min(peers, key=lambda row: row["closed"][connections][key]) for key in ("p99", "cpu_ms"))
+    floor = rows.get("floor")
+    bare = f"; {mine['cpu_ms'] / floor['closed'][connections]['cpu_ms']:.2f} times the bare reader's" if floor else ""
+    return (
+        f"At {connections} connections: {mine['rate'] / best['closed'][connections]['rate']:.2f} times the throughput "
+        f"of the best peer ({best['name']}), {mine['p99'] / quick['closed'][connections]['p99']:.2f} of the lowest p99 "
+        f"({quick['name']}), {mine['cpu_ms'] / lean['closed'][connections]['cpu_ms']:.2f} of the least CPU time a "
+        f"request ({lean['name']}){bare}."
+    )
+
+
+def method(arguments: argparse.Namespace) -> str:
+    """How it was measured, and where."""
+    flags = ", ".join(flag for flag in ("avx2", "avx512_vnni", "avx512_bf16") if flag in cpu_flags())
+    return (
+        f"{usable_cores()} cores of {cpu_name()} ({flags}), Linux {platform.release()}, {datetime.now(UTC).date()}. "
+        f"Medians of {arguments.rounds} rounds in turns; closed loop by wrk with one thread on the same cores, "
+        f"{arguments.seconds:g} s each after 3 s of warm-up; one 28x28 grey PNG as multipart (MLServer: its pixels as "
+        "V2 JSON). CPU: user and system time of all processes of the server over good answers. PSS: proportional set "
+        "size after the load. Start: from the command to the first right answer. By `python benchmarks/serving.py`."
+    )
+
+
+def compare(
+    contenders: list[Contender], pythons: dict[str, Path], content: bytes, arguments: argparse.Namespace
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
+    """The rounds of every contender, in turns; and why some could not be measured."""
+    rounds: dict[str, list[dict[str, Any]]] = {}
+    failed: dict[str, str] = {}
+    for _ in range(arguments.rounds):
+        for contender in contenders:
+            if contender.name in failed:
+                continue
+            try:
+                found = measure(contender, pythons[contender.name], content, arguments.seconds)
+            except Exception as error:  # noqa: BLE001 - one that does not start must not end the comparison
+                failed[contender.name] = str(error)
+                continue
+            rounds.setdefault(contender.name, []).append(found)
+            shown = {c: f"{row['rate']:,.0f}/s {row['cpu_ms']:.2f} ms" for c, row in found["closed"].items()}
+            print(f"{contender.name:16} {shown}", flush=True)
+    return rounds, failed
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--only", nargs="+", choices=[c.name for c in CONTENDERS], help="these contenders alone")
+    add("--rounds", type=int, default=3)
+    add("--seconds", type=float, default=6, help="of one load")
+    add("--environments", type=Path, default=Path.home() / ".cache" / "fashionnet-serving", help="kept between runs")
+    add("--prepare", action="store_true", help="make the environments and stop")
+    add("--no-overload", action="store_true", help="leave the open loop out")
+    add("--write", type=Path, metavar="STEM", help="write STEM.md and STEM.json")
+    arguments = parser.parse_args()
+    chosen = [c for c in CONTENDERS if c.name in (arguments.only or [c.name])]
+    content = picture()
+    wanted = {c.name: c for c in (*chosen, *CONTENDERS[:1])}
+    pythons = {name: environment(c, arguments.environments) for name, c in wanted.items()}
+    if arguments.prepare:
+        return
+    rounds, failed = compare(chosen, pythons, content, arguments)
+    result = {
+        "contenders": [
+            summary(found, content) | {"installed_mb": installed_mb(pythons[name].parents[1])}
+            for name, found in rounds.items()
+        ],
+        "overload": [] if arguments.no_overload else overload(CONTENDERS[0], pythons, content, arguments.seconds),
+        "rounds": rounds,
+        "failed": failed,
+        "method": method(arguments),
+    }
+    print(report(result))
+    if arguments.write:
+        arguments.write.with_suffix(".md").write_text(report(result))
+        arguments.write.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""A full queue: who is refused, how, and what that leaves behind."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
+
+import httpx
+import pytest
+
+from app.batcher import MicroBatcher
+from app.settings import Settings
+from tests.pictures import encode, grey_png, trousers
+from tests.problems import assert_problem, assert_problem_body
+from tests.servers import serve
+
+FORM = {"files": {"file": ("x.png", encode(trousers()))}}
+
+
+@pytest.fixture
+def full(small_data, monkeypatch):
+    """A service whose engine is held up with one picture in hand and one that waits, which is all that may."""
+    gate, statuses = threading.Event(), []
+    with serve(Settings(data_dir=small_data.root, queue_size=1, batch_size=1)) as client:
+        compute = MicroBatcher._call
+
+        async def held_up(self, values):
+            await asyncio.to_thread(gate.wait, 20)
+            return await compute(self, values)
+
+        monkeypatch.setattr(MicroBatcher, "_call", held_up)
+
+        def call():
+            with httpx.Client(base_url=client.base_url, timeout=60) as mine:
+                statuses.append(mine.post("/predict", **FORM).status_code)
+
+        threads = [threading.Thread(target=call) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+            thread.join(0.3)
+        yield client
+        gate.set()
+        for thread in threads:
+            thread.join()
+        assert statuses == [200, 200], "what was accepted is answered"
+        assert client.post("/predict", **FORM).json()["label"] == "Trouser", "and all is as before"
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict?model=fashionnet"], ids=["by the protocol", "by the route"])
+def test_the_next_one_is_refused_at_once_and_told_when_to_come_back(full, path):
+    response = full.post(path, **FORM, headers={"X-Request-ID": "mine"})
+    assert_problem(response, 429, "overloaded")
+    assert response.headers["retry-after"] == "1"
+    assert response.headers["x-request-id"] == "mine"
+    assert full.get("/health/live").status_code == 200
+
+
+def test_both_ways_of_refusing_answer_alike(full):
+    one, other = (full.post(path, **FORM) for path in ("/predict", "/predict?model=fashionnet"))
+    assert one.content == other.content
+    ignored = {"date", "x-request-id"}
+    assert {k: v for k, v in one.headers.items() if k not in ignored} == {
+        k: v for k, v in other.headers.items() if k not in ignored
+    }
+
+
+def test_what_needs_no_engine_is_answered_all_the_same(full):
+    assert full.get("/models").status_code == 200
+    assert_problem(full.get("/predict"), 405, "method-not-allowed")
+    assert full.post("/predict?model=nobody", **FORM).status_code == 404
+
+
+def test_a_refused_connection_goes_on(full):
+    """Twice on one connection, the body sent after its head; nothing of it is taken for a request."""
+    with contextlib.closing(socket.create_connection((full.base_url.host, full.base_url.port))) as connection:
+        body = grey_png()
+        for _ in range(2):
+            head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n" % len(
+                body
+            )
+            connection.sendall(head)
+            answer = answer_of(connection)
+            assert answer.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
+            connection.sendall(body)
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answer_of(connection).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_a_connection_that_is_to_end_ends(full):
+    with contextlib.closing(socket.create_connection((full.base_url.host, full.base_url.port))) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"\r\nconnection: close" in head
+    assert_problem_body(json.loads(body), 429, "overloaded")
+
+
+def test_refusals_are_counted(full):
+    def counts():
+        text = full.get("/metrics").text
+        wanted = ('rejections_total{cause="overloaded"}', 'duration_seconds_count{route="/predict",status="429"}')
+        return [sum(float(line.split()[-1]) for line in text.splitlines() if want in line) for want in wanted]
+
+    before = counts()
+    for path in ("/predict", "/predict", "/predict?model=fashionnet"):
+        full.post(path, **FORM)
+    assert [after - was for after, was in zip(counts(), before, strict=True)] == [3, 3]
+
+
+def answer_of(connection: socket.socket) -> bytes:
+    """One answer: JSON, so it ends with a brace."""
+    answer = b""
+    while not answer.endswith(b"}"):
+        received = connection.recv(65536)
+        assert received, f"closed after {answer!r}"
+        answer += received
+    return answer
