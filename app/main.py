@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
+from starlette.types import ASGIApp
 
 from app import VERSION, errors
 from app.drain import drain_on_signal
@@ -63,14 +64,19 @@ def assemble(settings: Settings, artifacts: list[Artifact]) -> FastAPI:
     app.state.readiness = Readiness()
     app.state.evaluator = Evaluator(FashionMnist(settings.data_dir))
     app.state.upload_limits = Limits.of_one(settings)
-    # The last one added is the outermost.
-    if not settings.tracing:  # the framework traces only what takes its own way
-        app.add_middleware(FastLane, lanes=predict.FAST_LANES)
     errors.install(app)
-    app.add_middleware(Telemetry, state=app.state)
     for routes in (predict, evaluate, gallery, ops, open_inference):
         app.include_router(routes.router)
+    app.middleware_stack = surround(app, settings)
     return app
+
+
+def surround(app: FastAPI, settings: Settings) -> ASGIApp:
+    """What is ours around what is the framework's; the first to see a request is the outermost, written first."""
+    inner = app.build_middleware_stack()
+    # The framework traces only what takes its own way.
+    lanes = inner if settings.tracing else errors.LastResort(FastLane(inner, predict.FAST_LANES))
+    return Telemetry(lanes, app.state)
 
 
 def telemetry(settings: Settings) -> TelemetryConfig:

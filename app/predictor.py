@@ -38,6 +38,8 @@ SMALL_SECONDS = 0.0001
 """About what the decoding of one takes."""
 LOOP_SECONDS = 0.004
 """How long an engine may hold the event loop; health and new requests wait meanwhile."""
+BULK_CHUNK = 16
+"""Pictures of one request that go to the engine together: the next ones are decoded meanwhile, on another core."""
 BACKGROUND_NICENESS = 10
 NO_TIMER = StageTimer(on=False)
 
@@ -109,8 +111,8 @@ class Predictor:
         What is an exception already is passed through. The pictures go to the engine in whole batches, past the queue.
         """
         batches = []
-        for start in range(0, len(contents), self.batch_size):
-            images = await self._decode_all(contents[start : start + self.batch_size])
+        for start in range(0, len(contents), BULK_CHUNK):
+            images = await self._decode_all(contents[start : start + BULK_CHUNK])
             batches.append(asyncio.create_task(self._answer_all(images)))
             await asyncio.sleep(0)  # the batch begins, and goes on while the next one is decoded
         return [answer for batch in batches for answer in await batch]

@@ -5,11 +5,16 @@ two cores that takes as long again as the parent took. uvicorn has no option for
 processes from is replaced (uvicorn 0.54: ``uvicorn._subprocess.spawn``); a test starts two workers and looks.
 """
 
+import ctypes
 import gc
 import multiprocessing
+import os
+import signal
 import sys
 
 from uvicorn import _subprocess
+
+_PR_SET_PDEATHSIG = 1
 
 
 def fork_workers() -> None:
@@ -17,4 +22,10 @@ def fork_workers() -> None:
     if sys.platform == "linux":
         gc.collect()
         gc.freeze()  # what is there already is never collected, so that its pages stay shared
+        os.register_at_fork(after_in_child=_end_with_parent)
         _subprocess.spawn = multiprocessing.get_context("fork")  # type: ignore[assignment]
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process where its parent is killed: an orphan would keep the port."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -49,6 +49,17 @@ def test_workers_are_forked_and_share_what_the_parent_imported():
     assert len(commands) == 1, "a fresh interpreter would have another command line"
 
 
+def test_no_worker_outlives_its_parent():
+    port = free_port()
+    with process("-m", "app", FASHIONNET_PORT=str(port), FASHIONNET_WORKERS="2") as server:
+        wait_until(lambda: ready(port))
+        children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+        server.kill()
+        server.wait()
+        wait_until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in children))
+    assert len(children) == 2
+
+
 def test_uvicorn_serves_the_factory():
     port = free_port()
     with process(*UVICORN, "--port", str(port)):
