@@ -88,6 +88,11 @@ class Predictor:
         self._confidence = {label: CONFIDENCE.labels(card.name, label) for label in card.classes}
         MODEL_INFO.labels(card.name, card.version, card.architecture, engine.name).set(1)
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether the engine takes so long that it has a thread of its own."""
+        return self.batcher.executor is not None
+
     async def predict(self, content: bytes, timer: StageTimer = NO_TIMER) -> Prediction:
         """Classify one encoded picture.
 

@@ -1,3 +1,4 @@
+import asyncio
 import http.client
 import json
 import socket
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.batcher import MicroBatcher
 from app.main import create_app
 from app.settings import Settings
 from model import CLASSES, WEIGHTS, classify, preprocess
@@ -251,6 +253,35 @@ def test_a_large_picture_is_decoded_beside_the_event_loop(client):
     assert 64 * 1024 < len(content) < 200_000
     assert post(client, content).status_code == 200
     assert_problem(post(client, content[:-5000]), 422, "damaged-image")
+
+
+def test_a_caller_that_left_costs_a_slow_network_nothing(small_data, monkeypatch):
+    """One picture is in hand and two wait; the caller of the second leaves, and it is never computed."""
+    monkeypatch.setattr("app.predictor.LOOP_SECONDS", 0)
+    gate, computed = threading.Event(), []
+    with serve(Settings(data_dir=small_data.root, batch_size=1)) as client:
+        compute = MicroBatcher._call
+
+        async def held_up(self, values):
+            await asyncio.to_thread(gate.wait, 20)
+            computed.extend(values)
+            return await compute(self, values)
+
+        monkeypatch.setattr(MicroBatcher, "_call", held_up)
+        pictures = [grey_png(number) for number in range(3)]
+        connections = []
+        for picture in pictures:
+            connection = http.client.HTTPConnection(client.base_url.host, client.base_url.port, timeout=30)
+            connection.request("POST", "/predict", picture, {"Content-Type": "image/png"})
+            connections.append(connection)
+            time.sleep(0.2)
+        connections[1].close()
+        time.sleep(0.2)
+        gate.set()
+        assert [connections[number].getresponse().read()[:9] for number in (0, 2)] == [b'{"label":'] * 2
+        for connection in connections:
+            connection.close()
+    assert computed == [pictures[0], pictures[2]]
 
 
 def test_what_nobody_foresaw_is_500_without_a_word_of_the_inside(small_data, monkeypatch, caplog):

@@ -1,5 +1,7 @@
 """``POST /predict`` and ``POST /predict/batch``."""
 
+import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -25,6 +27,9 @@ from app.uploads import Limits, read_picture, read_uploads
 from model import Prediction
 
 router = APIRouter(tags=["prediction"])
+
+LEFT = 499
+"""nginx's status for a caller that closed the connection; nobody reads it but the metrics."""
 
 BODY_ERRORS = (
     MalformedBody, UnsupportedBody, BodyTooLarge, SlowBody, TooManyFiles, MissingFile, UnknownModel, Overloaded,
@@ -61,10 +66,27 @@ async def predict(request: Request) -> Response:
         return refuse()
     content = await read_picture(request, state.upload_limits)
     timer.end("read")
-    prediction = await predictor.predict(content, timer)
+    work = predictor.predict(content, timer)
+    prediction = await (unless_left(request, work) if predictor.is_slow else work)
+    if prediction is None:
+        return Response(status_code=LEFT)
     response = Response(to_json(prediction), media_type="application/json")
     timer.end("encode")
     return response
+
+
+async def unless_left(request: Request, work: Coroutine[Any, Any, Prediction]) -> Prediction | None:
+    """What ``work`` comes to; None, and the work cancelled, where the caller leaves before.
+
+    The server cancels nothing by itself. Watching costs some twenty microseconds, so only slow networks are worth it.
+    """
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        return await working if working.done() else None
+    finally:
+        working.cancel()
+        leaving.cancel()
 
 
 @router.post("/predict/batch", responses=declare(*BODY_ERRORS), openapi_extra={"requestBody": _MANY_BODY})
