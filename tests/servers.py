@@ -84,6 +84,12 @@ def is_ready(client: httpx.Client) -> bool:
     return False
 
 
+def wait_for_queue(client: httpx.Client, depth: int) -> None:
+    """Wait until so many pictures wait for the engine."""
+    line = f'fashionnet_queue_depth{{model="fashionnet"}} {float(depth)}'
+    wait_until(lambda: line in client.get("/metrics").text)
+
+
 def run(*command: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
     """A Python command of ours to its end."""
     return subprocess.run(

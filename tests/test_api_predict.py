@@ -16,7 +16,7 @@ from app.settings import Settings
 from model import CLASSES, WEIGHTS, classify, preprocess
 from tests.pictures import encode, grey_png, trousers
 from tests.problems import assert_problem, assert_problem_body
-from tests.servers import ROOT, run, serve
+from tests.servers import ROOT, run, serve, wait_for_queue
 
 FIELDS = {"label", "class_id", "confidence", "probabilities", "model", "model_version"}
 
@@ -273,10 +273,10 @@ def test_a_caller_that_left_costs_a_slow_network_nothing(small_data, monkeypatch
         for picture in pictures:
             connection = http.client.HTTPConnection(client.base_url.host, client.base_url.port, timeout=30)
             connection.request("POST", "/predict", picture, {"Content-Type": "image/png"})
+            wait_for_queue(client, len(connections))
             connections.append(connection)
-            time.sleep(0.2)
         connections[1].close()
-        time.sleep(0.2)
+        time.sleep(0.5)  # long enough for the end of the connection to be noticed
         gate.set()
         assert [connections[number].getresponse().read()[:9] for number in (0, 2)] == [b'{"label":'] * 2
         for connection in connections:

@@ -13,7 +13,7 @@ from app.batcher import MicroBatcher
 from app.settings import Settings
 from tests.pictures import encode, grey_png, trousers
 from tests.problems import assert_problem, assert_problem_body
-from tests.servers import serve
+from tests.servers import serve, wait_for_queue
 
 FORM = {"files": {"file": ("x.png", encode(trousers()))}}
 
@@ -38,7 +38,7 @@ def full(small_data, monkeypatch):
         threads = [threading.Thread(target=call) for _ in range(2)]
         for thread in threads:
             thread.start()
-            thread.join(0.3)
+        wait_for_queue(client, 1)
         yield client
         gate.set()
         for thread in threads:
