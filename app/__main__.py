@@ -15,9 +15,19 @@ def main() -> None:
     if settings.workers == 1:
         serve(settings)
         return
-    with tempfile.TemporaryDirectory(prefix="fashionnet-metrics-") as folder:
+    with metrics_folder() as folder:
         share_metrics(folder)  # before anything imports prometheus_client
         serve(settings)
+
+
+def metrics_folder() -> "tempfile.TemporaryDirectory[str]":
+    """Where the workers share their metrics; ends the process with one sentence where nothing can be written."""
+    try:
+        return tempfile.TemporaryDirectory(prefix="fashionnet-metrics-")
+    except OSError as error:
+        sys.exit(
+            f"fashionnet: {error}: several workers share their metrics there; mount one, or set FASHIONNET_WORKERS=1"
+        )
 
 
 def serve(settings: Settings) -> None:

@@ -1,6 +1,6 @@
 """A way past the framework for the route that carries the load.
 
-Routing, dependency resolution and its exit stacks cost as much as the network's own arithmetic. A request whose
+Routing, dependency resolution and its exit stacks are a good part of what a request costs. A request whose
 path is exactly that of a lane goes straight to the function that answers it; all else takes the framework's way,
 which ends in the same function: the lane changes no answer (docs/decisions/0009-fast-lane.md).
 """

@@ -1,9 +1,8 @@
 """Load shedding where it costs least: in the server's protocol, before anything of the application runs.
 
-At three times the rate that can be served, two of three requests are refused. Through the application a refusal takes
-a quarter of the time of an answer, so that refusing alone would fill the cores; here it takes a twentieth
-(docs/decisions/0012-load-shedding.md). It builds on uvicorn 0.54's HttpToolsProtocol: a cycle whose response is
-complete has the rest of its request thrown away.
+At three times the rate that can be served, two of three requests are refused. Through the application that alone
+would fill the cores; here a refusal takes about half as long (docs/decisions/0012-load-shedding.md). It builds on
+uvicorn 0.54's HttpToolsProtocol: a cycle whose response is complete has the rest of its request thrown away.
 """
 
 import time

@@ -45,6 +45,7 @@ CONNECTIONS = (1, 16, 64)
 FIGURES = ("rate", "p50", "p95", "p99", "cpu_ms", "errors", "refused")
 TORCH = ("torch>=2.14,<2.15", "safetensors>=0.8", "pillow>=13", "numpy>=2.2")
 SIZE = 28
+MARK = "BENCHMARK_CONTENDER"
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,8 @@ def running(
     """The contender's server; its process, the seconds to its first right answer, and that answer's probabilities."""
     require_free_port()
     fill = {name: value.format(port=PORT) for name, value in contender.variables.items()}
-    variables = os.environ | {"PYTHONPATH": str(ROOT), "PATH": f"{python.parent}:{os.environ['PATH']}"} | fill
+    ours = {MARK: contender.name, "PYTHONPATH": str(ROOT), "PATH": f"{python.parent}:{os.environ['PATH']}"}
+    variables = os.environ | ours | fill
     command = [str(python), *(part.format(port=PORT) for part in contender.command)]
     start = time.perf_counter()
     with tempfile.TemporaryFile() as log:
@@ -167,13 +169,12 @@ def require_free_port() -> None:
 
 def stop(server: "subprocess.Popen[bytes]") -> None:
     """End the server and everything that it started."""
-    tree = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+    tree = family(psutil.Process(server.pid))
     for signal_ in (signal.SIGTERM, signal.SIGKILL):
         for process in tree:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal_)
         _, tree = psutil.wait_procs(tree, timeout=10)
-    subprocess.run(["pkill", "-9", "-f", "ray::|raylet|gcs_server|haproxy"], check=False)
 
 
 def first_answer(contender: Contender, content: bytes, server: "subprocess.Popen[bytes]") -> dict[str, float]:
@@ -211,12 +212,12 @@ def cpu_seconds(server: psutil.Process) -> float:
 
 
 def family(server: psutil.Process) -> list[psutil.Process]:
-    """The server and its descendants; of Ray also the daemons that it detaches."""
-    members = {server.pid: server} | {child.pid: child for child in server.children(recursive=True)}
-    for process in psutil.process_iter(["cmdline"]):
-        line = " ".join(process.info["cmdline"] or ())
-        if any(mark in line for mark in ("ray::", "raylet", "gcs_server", "haproxy")) and "wrk" not in line:
-            members[process.pid] = process
+    """The server, what it detached (Ray's daemons; known by the mark in their environment), and all their children."""
+    marked = [process for process in psutil.process_iter(["environ"]) if MARK in (process.info["environ"] or {})]
+    members: dict[int, psutil.Process] = {}
+    for process in (server, *marked):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            members |= {process.pid: process} | {child.pid: child for child in process.children(recursive=True)}
     return list(members.values())
 
 

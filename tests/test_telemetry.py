@@ -11,9 +11,10 @@ from typing import ClassVar
 import httpx
 import pytest
 
+from app.__main__ import metrics_folder
 from app.logs import RequestIdFilter, request_id
 from tests.pictures import grey_png
-from tests.servers import service, wait_until
+from tests.servers import run, service, wait_until
 
 
 def test_every_answer_carries_an_identifier_of_its_own(client):
@@ -102,6 +103,29 @@ def test_no_request_is_lost_where_the_callers_turn_away_when_it_is_unready():
         server.communicate(timeout=20)
     assert len(statuses) > 20
     assert set(statuses) == {200}
+
+
+def test_without_a_handler_to_hand_on_to_sigterm_still_ends_the_process():
+    code = """
+import asyncio, os, signal, time
+from app.drain import drain_on_signal
+from app.readiness import Readiness
+async def main():
+    with drain_on_signal(Readiness(), 0):
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(5)
+asyncio.run(main())
+"""
+    assert run("-c", code).returncode == -signal.SIGTERM
+
+
+def test_where_nothing_can_be_written_several_workers_say_so(monkeypatch):
+    def full(**_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", full)
+    with pytest.raises(SystemExit, match="No space left on device: several workers share"):
+        metrics_folder()
 
 
 class Collector(http.server.BaseHTTPRequestHandler):
