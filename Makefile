@@ -32,9 +32,9 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
 
 lock:  ## pin what pyproject.toml asks for, with hashes (needs uv)
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-annotate \
 	  --no-header pyproject.toml -o requirements/serve.txt
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-annotate \
 	  --no-header pyproject.toml --extra dev -c requirements/serve.txt -o requirements/dev.txt
 
 clean:

@@ -3,9 +3,12 @@
 import ast
 import re
 from collections.abc import Iterator
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import app
 import model
@@ -91,6 +94,25 @@ def test_the_requirements_name_no_index():
     for path in (ROOT / "requirements").glob("*.txt"):
         assert "://" not in path.read_text()
         assert "--index" not in path.read_text()
+
+
+def locked(path: Path) -> Iterator[Requirement]:
+    for line in path.read_text().splitlines():
+        if line and line[0] not in " #":
+            yield Requirement(line.rstrip("\\ "))
+
+
+@pytest.mark.parametrize("file", ["serve.txt", "dev.txt"])
+def test_the_requirements_pin_the_extras_that_are_asked_for(file):
+    """Where the lock says ``coverage`` alone, older pips take ``coverage[toml]`` for another, unpinned package."""
+    pins = {canonicalize_name(pin.name): pin for pin in locked(ROOT / "requirements" / file)}
+    for pin in pins.values():
+        if pin.marker and not pin.marker.evaluate():
+            continue
+        for line in requires(pin.name) or []:
+            requirement = Requirement(line)
+            if any(not requirement.marker or requirement.marker.evaluate({"extra": e}) for e in ("", *pin.extras)):
+                assert requirement.extras <= pins[canonicalize_name(requirement.name)].extras, f"{pin} asks for {line}"
 
 
 def test_the_version_is_said_once_more_and_alike():
