@@ -75,19 +75,14 @@ class TorchEngine:
     format: ClassVar[Format] = "safetensors"
 
     def __init__(self, artifact: Artifact, threads: int = 1) -> None:
-        import safetensors.torch
         import torch
 
-        from model.network import ARCHITECTURES, create_network
+        from model.network import load_network
 
-        if artifact.card.architecture not in ARCHITECTURES:
-            raise ArtifactCorrupt(f"This version knows no architecture {artifact.card.architecture!r}.")
         torch.set_num_threads(threads)
         self.torch = torch
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network = create_network(artifact.card.architecture)
-        self.network.load_state_dict(safetensors.torch.load(artifact.content["safetensors"]))
-        self.network.to(self.device).eval()
+        self.network = load_network(artifact).to(self.device)
 
     def run(self, images: NDArray[np.uint8]) -> EngineOutputs:
         """Images uint8 ``[N, 28, 28]`` -> logits and features."""

@@ -8,12 +8,10 @@ import argparse
 import sys
 from pathlib import Path
 
-import safetensors.torch
-
 from app.settings import Settings, SettingsError, read_settings
 from model import FashionMnist, FashionNetError, load_artifact
 from model.artifact import save_artifact
-from model.network import create_network
+from model.network import load_network
 from model.training.export import export
 from model.training.recipes import Recipe
 from model.training.run import training_splits
@@ -25,8 +23,7 @@ def main() -> int:
         arguments = parse_arguments(read_settings())
         artifact = load_artifact(arguments.model_dir, arguments.name, ("safetensors",))
         card, data_set = artifact.card, FashionMnist(arguments.data_dir)
-        network = create_network(card.architecture)
-        network.load_state_dict(safetensors.torch.load(artifact.content["safetensors"]))
+        network = load_network(artifact)
         train, validation = training_splits(data_set, Recipe(**card.recipe), card.training["seed"])
         fresh = export(network, card, train, {"validation": validation, "test": data_set.load("test")})
         written = save_artifact(arguments.out or arguments.model_dir, fresh.card, fresh.content)

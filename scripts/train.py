@@ -14,12 +14,13 @@ from pathlib import Path
 import torch
 
 from app.settings import Settings, SettingsError, read_settings
-from model.artifact import ModelCard
+from model.artifact import ModelCard, read_card
 from model.cpu import keep_freed_memory, usable_cores
 from model.data import FashionMnist
 from model.errors import FashionNetError
+from model.network import create_network
 from model.training.loop import EpochMetrics, RunConfig, choose_precision
-from model.training.recipes import RECIPES
+from model.training.recipes import RECIPES, Recipe
 from model.training.run import Run
 
 DRY_RUN_IMAGES = 1280
@@ -74,10 +75,19 @@ def open_run(arguments: argparse.Namespace, path: Path, data_set: FashionMnist) 
         threads=arguments.threads,
         device=device,
         data=dict(data_set.checksums()),
-        name=arguments.name or recipe.architecture,
+        name=arguments.name or create_network(recipe.architecture).folded().architecture,
         limit=DRY_RUN_IMAGES if arguments.dry_run else None,
+        **teacher(recipe, arguments.teacher_dir),
     )
     return Run.start(path, config, data_set)
+
+
+def teacher(recipe: Recipe, folder: Path) -> dict[str, str]:
+    """What a run's configuration says of the teacher, where the recipe asks for one."""
+    if recipe.distillation is None:
+        return {}
+    card = read_card(folder, recipe.distillation.teacher)
+    return {"teacher_folder": str(folder.resolve()), "teacher_version": card.version}
 
 
 def opening(run: Run) -> str:
@@ -131,6 +141,7 @@ def parse_arguments(settings: Settings) -> argparse.Namespace:
     add("--resume", type=Path, metavar="RUN", help="go on with the run in this folder, exactly where it stopped")
     add("--dry-run", action="store_true", help=f"one epoch of {DRY_RUN_IMAGES} images in a folder that is thrown away")
     add("--data-dir", type=Path, default=settings.data_dir, help="holds FashionMNIST/raw (default: %(default)s)")
+    add("--teacher-dir", type=Path, default=settings.model_dir, help="holds a recipe's teacher (default: the weights)")
     add("--name", help="name of the artefact (default: the architecture's)")
     add("--release", type=Path, metavar="FOLDER", help="write the artefact here too, e.g. model/weights")
     add("--target-accuracy", type=float, metavar="A", help="exit status 1 where the test accuracy (0..1) is below")

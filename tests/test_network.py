@@ -66,3 +66,29 @@ def test_dropout_passes_the_gradient_of_what_it_kept():
 def test_an_unknown_architecture_is_a_key_error():
     with pytest.raises(KeyError):
         create_network("lenet-9000")
+
+
+def test_normalisation_is_folded_into_the_layers_of_fashionnet(images):
+    torch.manual_seed(0)
+    network = create_network("fashionnet-normalised").train()
+    for _ in range(20):
+        network(images + torch.randint(0, 9, images.shape, dtype=torch.uint8))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    folded = network.eval().folded()
+    assert type(folded) is FashionNet
+    assert folded.outputs(images).logits.allclose(network.outputs(images).logits, rtol=1e-3, atol=1e-3)
+    assert folded.outputs(images).features.allclose(network.outputs(images).features, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_parameter_learns(architecture, images):
+    network = create_network(architecture).train()
+    network(images).square().sum().backward()
+    assert [name for name, parameter in network.named_parameters() if not parameter.grad.any()] == []
+
+
+def test_a_network_with_nothing_to_fold_is_released_as_it_is():
+    network = FashionNet()
+    assert network.folded() is network

@@ -111,19 +111,20 @@ def _check_parity(network: Network, engine: OnnxEngine) -> None:
         )
 
 
-def describe(trainer: Trainer) -> ModelCard:
-    """The card of what ``trainer`` has trained, without figures and files."""
+def describe(network: Network, trainer: Trainer) -> ModelCard:
+    """The card of ``network``, the folded one of what ``trainer`` has trained, without figures and files."""
     config = trainer.config
     return ModelCard(
         name=config.name,
-        architecture=config.recipe.architecture,
-        description=trainer.network.description,
-        parameters=sum(parameter.numel() for parameter in trainer.network.parameters()),
+        architecture=network.architecture,
+        description=network.description,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
         classes=CLASSES,
         recipe=config.recipe.model_dump(),
         training={
             "seed": config.seed,
             "epochs": trainer.epoch,
+            **({"teacher": config.teacher_version} if config.teacher_version else {}),
             "precision": config.precision,
             "threads": config.threads,
             "device": config.device,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -15,9 +15,11 @@ from tqdm import tqdm
 from model import cpu
 from model.data import Split
 from model.errors import TrainingError
-from model.network import create_network
+from model.network import Network, create_network
 from model.training.augment import augment
 from model.training.recipes import Recipe
+from model.training.seeds import derived_seed
+from model.training.teacher import Teacher
 
 Precision = Literal["fp32", "bf16"]
 EVALUATION_BATCH = 500
@@ -38,6 +40,10 @@ class RunConfig(BaseModel):
     """SHA-256 of the data set's files, by name."""
     name: str
     """The name of the artefact that the run ends in."""
+    teacher_folder: str = ""
+    """Where the artefact lies that the recipe learns from, if any."""
+    teacher_version: str = ""
+    """Its version, so that a resumed run has the same one."""
     limit: int | None = None
     """Use only so many images of each split: a rehearsal."""
 
@@ -57,10 +63,21 @@ class EpochMetrics(BaseModel):
     images_per_second: float
 
 
+class Batch(NamedTuple):
+    """What one step learns from."""
+
+    images: Tensor
+    """uint8 ``[N, 28, 28]``"""
+    labels: Tensor
+    """int64 ``[N]``"""
+    answers: Tensor | None = None
+    """``[N, 10]``, a teacher's logits."""
+
+
 class Trainer:
     """A network, its optimiser and schedule, and the two sets that it learns from and is measured on."""
 
-    def __init__(self, config: RunConfig, train: Split, validation: Split) -> None:
+    def __init__(self, config: RunConfig, train: Split, validation: Split, teacher: Network | None = None) -> None:
         self.config = config
         self.history: list[EpochMetrics] = []
         self.device = torch.device(config.device)
@@ -70,6 +87,7 @@ class Trainer:
         self.validation = self._resident(validation)
         network = create_network(config.recipe.architecture)
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.teacher = self._hire(teacher) if teacher else None
         self.optimizer = _create_optimizer(self.network, config.recipe)
         self.scheduler = self._create_scheduler()
 
@@ -113,13 +131,19 @@ class Trainer:
         # Momentum stays as it is: cycling it too is a second knob for nothing that was measured here.
         return OneCycleLR(self.optimizer, recipe.learning_rate, steps, cycle_momentum=False)
 
+    def _hire(self, network: Network) -> Teacher:
+        recipe = self.config.recipe
+        if recipe.distillation is None:
+            raise TrainingError(f"The recipe {recipe.name} takes no teacher.")
+        return Teacher(network, self.train_images, recipe.augmentation, recipe.distillation, self.config.seed)
+
     def _resident(self, split: Split) -> tuple[Tensor, Tensor]:
         images = torch.from_numpy(np.array(split.images)).to(self.device)
         return images, torch.from_numpy(split.labels.astype(np.int64)).to(self.device)
 
     def _run_epoch(self) -> EpochMetrics:
         # Each epoch has a seed of its own, so resuming needs no state of any random generator.
-        torch.manual_seed(_epoch_seed(self.config.seed, self.epoch))
+        torch.manual_seed(derived_seed(self.config.seed, self.epoch))
         start = time.perf_counter()
         learning_rate = self.optimizer.param_groups[0]["lr"]
         train_loss, train_accuracy = self._train_epoch()
@@ -142,23 +166,35 @@ class Trainer:
 
     def _train_epoch(self) -> tuple[float, float]:
         self.network.train()
-        order = torch.randperm(len(self.train_labels), device=self.device)
         seen, loss_sum, correct = 0, 0.0, 0
         with self._progress() as bar:
-            for batch in torch.split(order, self.config.recipe.batch_size):
-                loss, hits = self._step(self.train_images[batch], self.train_labels[batch])
-                seen, loss_sum, correct = seen + len(batch), loss_sum + loss * len(batch), correct + hits
+            for batch in self._batches():
+                loss, hits = self._step(batch)
+                size = len(batch.labels)
+                seen, loss_sum, correct = seen + size, loss_sum + loss * size, correct + hits
                 learning_rate = self.optimizer.param_groups[0]["lr"]
                 bar.set_postfix_str(
                     f"loss {loss_sum / seen:.4f}, accuracy {correct / seen:.2%}, lr {learning_rate:.2g}"
                 )
-                bar.update(len(batch))
+                bar.update(size)
         return loss_sum / seen, correct / seen
 
-    def _step(self, images: Tensor, labels: Tensor) -> tuple[float, int]:
+    def _batches(self) -> Iterator[Batch]:
+        """The training images once, in random order, each changed as the recipe says."""
+        order = torch.split(torch.randperm(len(self.train_labels), device=self.device), self.config.recipe.batch_size)
+        if self.teacher:
+            images, answers = self.teacher.lesson(self.epoch)
+            for batch in order:
+                yield Batch(images[batch], self.train_labels[batch], answers[batch])
+        else:
+            for batch in order:
+                images = augment(self.train_images[batch], self.config.recipe.augmentation)
+                yield Batch(images, self.train_labels[batch])
+
+    def _step(self, batch: Batch) -> tuple[float, int]:
         self.optimizer.zero_grad(set_to_none=True)
-        log_probs = self._forward(augment(images, self.config.recipe.augmentation))
-        loss = F.nll_loss(log_probs, labels)
+        log_probs = self._forward(batch.images)
+        loss = self._loss(log_probs, batch)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         if self.config.recipe.schedule == "one-cycle":
@@ -166,7 +202,12 @@ class Trainer:
         value = loss.item()
         if not np.isfinite(value):
             raise TrainingError(f"The loss became {value} in epoch {self.epoch + 1}: try a lower learning rate.")
-        return value, int((log_probs.argmax(1) == labels).sum())
+        return value, int((log_probs.argmax(1) == batch.labels).sum())
+
+    def _loss(self, log_probs: Tensor, batch: Batch) -> Tensor:
+        if self.config.recipe.distillation and batch.answers is not None:
+            return self.config.recipe.distillation.loss(log_probs, batch.answers, batch.labels)
+        return F.nll_loss(log_probs, batch.labels)
 
     def _forward(self, images: Tensor) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
@@ -202,7 +243,3 @@ def choose_precision(asked: Literal["auto", "fp32", "bf16"], device: str) -> Pre
     if asked != "auto":
         return asked
     return "bf16" if device != "cpu" or cpu.has_bf16() else "fp32"
-
-
-def _epoch_seed(seed: int, epoch: int) -> int:
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)

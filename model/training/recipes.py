@@ -5,10 +5,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from model.training.augment import Augmentation
+from model.training.teacher import Distillation
 
 
 class Recipe(BaseModel):
-    """One way to train one architecture on ``F.nll_loss``."""
+    """One way to train one architecture on ``F.nll_loss``, with or without a teacher."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,11 +26,30 @@ class Recipe(BaseModel):
     step_size: int = Field(default=1, ge=1, description="epochs between two steps of StepLR")
     gamma: float = Field(default=1.0, gt=0, le=1, description="factor of the learning rate at each step")
     augmentation: Augmentation = Augmentation()
+    distillation: Distillation | None = Field(default=None, description="learn from another network's answers too")
     validation_size: int = Field(default=5000, ge=1, description="training images held out, stratified by class")
+    validation_seed: int | None = Field(default=None, description="which images are held out; None: the run's seed")
+
+    def split_seed(self, run_seed: int) -> int:
+        """The seed that the held-out images of a run with ``run_seed`` are drawn by."""
+        return run_seed if self.validation_seed is None else self.validation_seed
 
 
 _RECIPES = (
     Recipe(name="seed", architecture="fashionnet", epochs=12, batch_size=128, learning_rate=1e-3, gamma=0.8),
+    Recipe(
+        name="best",
+        architecture="fashionnet-normalised",
+        epochs=40,
+        batch_size=128,
+        optimizer="sgd",
+        learning_rate=0.1,
+        weight_decay=5e-4,
+        schedule="one-cycle",
+        augmentation=Augmentation(flip=True, shift=2, cutout=8),
+        distillation=Distillation(teacher="fashionnet-deep"),
+        validation_seed=1,
+    ),
     Recipe(
         name="deep",
         architecture="fashionnet-deep",

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from model.artifact import ModelCard, save_artifact
+from model.artifact import ModelCard, load_artifact, save_artifact
 from model.data import FashionMnist, Split, split_validation
 from model.errors import TrainingError
+from model.network import Network, load_network
 from model.training.export import describe, export
 from model.training.loop import EpochMetrics, RunConfig, Trainer
 from model.training.recipes import Recipe
@@ -19,7 +20,8 @@ class Run:
 
     Raises (from the constructor, ``start`` and ``resume``):
         DataError: the data set is not there, damaged, or not the one that the run began with.
-        TrainingError: the folder holds another run, or none to resume.
+        TrainingError: the folder holds another run, or none to resume, or the teacher does not fit.
+        ArtifactError: the teacher that the recipe asks for cannot be read.
     """
 
     def __init__(self, folder: RunFolder, config: RunConfig, data_set: FashionMnist) -> None:
@@ -29,7 +31,7 @@ class Run:
         self.config = config
         self.data_set = data_set
         self.train, self.validation = training_splits(data_set, config.recipe, config.seed, config.limit)
-        self.trainer = Trainer(config, self.train, self.validation)
+        self.trainer = Trainer(config, self.train, self.validation, load_teacher(config))
 
     @classmethod
     def start(cls, path: Path, config: RunConfig, data_set: FashionMnist) -> "Run":
@@ -70,7 +72,8 @@ class Run:
             "validation": self.validation,
             "test": limited(self.data_set.load("test"), self.config.limit),
         }
-        artifact = export(self.trainer.network.cpu(), describe(self.trainer), self.train, splits)
+        network = self.trainer.network.cpu().eval().folded()
+        artifact = export(network, describe(network, self.trainer), self.train, splits)
         cards = [save_artifact(folder, artifact.card, artifact.content) for folder in folders]
         return cards[0]
 
@@ -79,8 +82,35 @@ def training_splits(data_set: FashionMnist, recipe: Recipe, seed: int, limit: in
     """The training and validation images that ``recipe`` asks for; of a small set a tenth, at most, validates."""
     whole = data_set.load("train")
     size = min(recipe.validation_size, len(whole.labels) // 10)
-    train, validation = split_validation(whole.labels, size, seed)
+    train, validation = split_validation(whole.labels, size, recipe.split_seed(seed))
     return limited(whole.take(train), limit), limited(whole.take(validation), limit)
+
+
+def load_teacher(config: RunConfig) -> Network | None:
+    """The network that the recipe learns from, where it asks for one.
+
+    Raises:
+        ArtifactMissing: it is not in the folder.
+        TrainingError: it is another than the run began with, or was trained on images that this run is validated on.
+    """
+    if config.recipe.distillation is None:
+        return None
+    name, folder = config.recipe.distillation.teacher, Path(config.teacher_folder)
+    artifact = load_artifact(folder, name, ("safetensors",))
+    card = artifact.card
+    if card.version != config.teacher_version:
+        raise TrainingError(
+            f"The teacher {name} in {folder} is version {card.version}, but this run began with "
+            f"{config.teacher_version}: start a new run, or bring the old teacher back."
+        )
+    held_out = Recipe(**card.recipe)
+    ours = (config.recipe.split_seed(config.seed), config.recipe.validation_size, config.data)
+    if (held_out.split_seed(card.training["seed"]), held_out.validation_size, card.data) != ours:
+        raise TrainingError(
+            f"The teacher {name} in {folder} was trained on images that this run is validated on: take a teacher with "
+            "the same data and validation split, or set the recipe's validation_seed to the teacher's."
+        )
+    return load_network(artifact)
 
 
 def limited(split: Split, limit: int | None) -> Split:

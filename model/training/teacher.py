@@ -1,0 +1,68 @@
+"""Distillation: a trained network's answers as the targets of another's training (Hinton et al., arXiv:1503.02531).
+
+The teacher sees the very pixels that the student sees (Beyer et al., arXiv:2106.05237). Its answers would cost more
+than the student's own training, so the epochs take turns at a few sets of changed images, each answered once.
+"""
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.network import Network
+from model.training.augment import Augmentation, augment
+from model.training.seeds import derived_seed
+
+_CHUNK = 500
+_VIEWS = 1  # tells the seeds of views from those of epochs
+
+
+class Distillation(BaseModel):
+    """Whom to learn from, and how much."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    teacher: str = Field(description="name of an artefact")
+    temperature: float = Field(default=4.0, gt=0, description="divides both networks' logits: soft targets")
+    weight: float = Field(default=0.9, ge=0, le=1, description="share of the teacher in the loss; the rest is labels'")
+    views: int = Field(default=8, ge=1, description="sets of changed images that the epochs take turns at")
+
+    def loss(self, log_probs: Tensor, answers: Tensor, labels: Tensor) -> Tensor:
+        """The mean cross-entropy with the teacher and with the labels, weighted.
+
+        Args:
+            log_probs: ``[N, 10]``, the student's.
+            answers: ``[N, 10]``, the teacher's logits for the same images.
+            labels: int64 ``[N]``.
+        """
+        # Log-probabilities are logits too; the square evens out what the temperature takes from the gradients.
+        soft = F.cross_entropy(log_probs / self.temperature, F.softmax(answers / self.temperature, dim=1))
+        return self.weight * self.temperature**2 * soft + (1 - self.weight) * F.nll_loss(log_probs, labels)
+
+
+class Teacher:
+    """A trained network and the images that it explains, on one device."""
+
+    def __init__(
+        self, network: Network, images: Tensor, augmentation: Augmentation, distillation: Distillation, seed: int
+    ) -> None:
+        self.network = network.eval().to(images.device)
+        self.images = images
+        self.augmentation = augmentation
+        self.views = distillation.views
+        self.seed = seed
+        self._answers: dict[int, Tensor] = {}
+
+    def lesson(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """What an epoch is taught: all images uint8 ``[N, 28, 28]``, changed, and the teacher's logits ``[N, 10]``."""
+        view = epoch % self.views
+        with torch.random.fork_rng():  # the view depends on nothing but its number, so a resumed run sees it again
+            torch.manual_seed(derived_seed(self.seed, _VIEWS, view))
+            images = augment(self.images, self.augmentation)
+        if view not in self._answers:
+            self._answers[view] = self._answer(images)
+        return images, self._answers[view]
+
+    @torch.no_grad()
+    def _answer(self, images: Tensor) -> Tensor:
+        return torch.cat([self.network.outputs(chunk).logits for chunk in torch.split(images, _CHUNK)])
