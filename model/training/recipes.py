@@ -40,14 +40,14 @@ _RECIPES = (
     Recipe(
         name="best",
         architecture="fashionnet-normalised",
-        epochs=40,
+        epochs=36,
         batch_size=128,
         optimizer="sgd",
         learning_rate=0.1,
         weight_decay=5e-4,
         schedule="one-cycle",
         augmentation=Augmentation(flip=True, shift=2, cutout=8),
-        distillation=Distillation(teacher="fashionnet-deep"),
+        distillation=Distillation(teacher="fashionnet-deep", views=6),
         validation_seed=1,
     ),
     Recipe(
