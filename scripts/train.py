@@ -77,17 +77,15 @@ def open_run(arguments: argparse.Namespace, path: Path, data_set: FashionMnist) 
         data=dict(data_set.checksums()),
         name=arguments.name or create_network(recipe.architecture).folded().architecture,
         limit=DRY_RUN_IMAGES if arguments.dry_run else None,
-        **teacher(recipe, arguments.teacher_dir),
+        parents_folder=str(arguments.parents_dir.resolve()) if recipe.parents else "",
+        parents=parents(recipe, arguments.parents_dir),
     )
     return Run.start(path, config, data_set)
 
 
-def teacher(recipe: Recipe, folder: Path) -> dict[str, str]:
-    """What a run's configuration says of the teacher, where the recipe asks for one."""
-    if recipe.distillation is None:
-        return {}
-    card = read_card(folder, recipe.distillation.teacher)
-    return {"teacher_folder": str(folder.resolve()), "teacher_version": card.version}
+def parents(recipe: Recipe, folder: Path) -> dict[str, str]:
+    """The versions of the networks in ``folder`` that the recipe needs, by name."""
+    return {name: read_card(folder, name).version for name in recipe.parents}
 
 
 def opening(run: Run) -> str:
@@ -141,7 +139,7 @@ def parse_arguments(settings: Settings) -> argparse.Namespace:
     add("--resume", type=Path, metavar="RUN", help="go on with the run in this folder, exactly where it stopped")
     add("--dry-run", action="store_true", help=f"one epoch of {DRY_RUN_IMAGES} images in a folder that is thrown away")
     add("--data-dir", type=Path, default=settings.data_dir, help="holds FashionMNIST/raw (default: %(default)s)")
-    add("--teacher-dir", type=Path, default=settings.model_dir, help="holds a recipe's teacher (default: the weights)")
+    add("--parents-dir", type=Path, default=settings.model_dir, help="of teachers and initial weights")
     add("--name", help="name of the artefact (default: the architecture's)")
     add("--release", type=Path, metavar="FOLDER", help="write the artefact here too, e.g. model/weights")
     add("--target-accuracy", type=float, metavar="A", help="exit status 1 where the test accuracy (0..1) is below")

@@ -1,5 +1,7 @@
 """Distillation: what a student is taught, and runs with a teacher."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -64,7 +66,7 @@ def taught_by(small_data, tmp_path_factory):
 def best(data_set, folder: str, version: str, validation_seed: int = 3) -> RunConfig:
     changes = {"epochs": 3, "validation_seed": validation_seed}
     changes["distillation"] = RECIPES["best"].distillation.model_copy(update={"views": 2})
-    config = make_config(data_set, 3, seed=8, teacher_folder=folder, teacher_version=version)
+    config = make_config(data_set, 3, seed=8, parents_folder=folder, parents={"fashionnet-deep": version})
     return config.model_copy(update={"recipe": RECIPES["best"].model_copy(update=changes)})
 
 
@@ -77,7 +79,7 @@ def test_a_student_learns_resumes_bit_for_bit_and_is_released_as_fashionnet(taug
     card = whole.release(tmp_path)
     assert card.architecture == "fashionnet"
     assert card.parameters == 1_199_882
-    assert card.training["teacher"] == taught_by().teacher_version
+    assert card.training["parents"] == taught_by().parents
     assert card.metrics["validation"].accuracy == pytest.approx(whole.trainer.history[-1].validation_accuracy)
     logits = [
         create_engine(name, load_artifact(tmp_path, "fashionnet")).run(small_data.load("test").images[:20]).logits
@@ -92,6 +94,14 @@ def test_a_teacher_that_saw_the_validation_images_is_refused(taught_by, small_da
 
 
 def test_another_teacher_than_the_run_began_with_is_refused(taught_by, small_data, tmp_path):
-    config = taught_by().model_copy(update={"teacher_version": "0123456789ab"})
+    config = taught_by().model_copy(update={"parents": {"fashionnet-deep": "0123456789ab"}})
     with pytest.raises(TrainingError, match="began with 0123456789ab"):
         Run.start(tmp_path, config, small_data)
+
+
+def test_training_goes_on_from_other_weights(taught_by, small_data, tmp_path):
+    recipe = RECIPES["seed"].model_copy(update={"epochs": 1, "initial": "fashionnet-deep", "validation_seed": 3})
+    run = Run.start(tmp_path, taught_by().model_copy(update={"recipe": recipe}), small_data)
+    parent = load_artifact(Path(run.config.parents_folder), "fashionnet-deep").card
+    assert run.trainer.validate()[1] == pytest.approx(parent.metrics["validation"].accuracy)
+    assert finished(run).release(tmp_path).training["parents"] == {"fashionnet-deep": parent.version}

@@ -124,7 +124,7 @@ def describe(network: Network, trainer: Trainer) -> ModelCard:
         training={
             "seed": config.seed,
             "epochs": trainer.epoch,
-            **({"teacher": config.teacher_version} if config.teacher_version else {}),
+            **({"parents": config.parents} if config.parents else {}),
             "precision": config.precision,
             "threads": config.threads,
             "device": config.device,

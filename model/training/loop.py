@@ -1,7 +1,7 @@
 """The training loop: one uint8 tensor, batches by index, an exact state at the end of every epoch."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -40,10 +40,10 @@ class RunConfig(BaseModel):
     """SHA-256 of the data set's files, by name."""
     name: str
     """The name of the artefact that the run ends in."""
-    teacher_folder: str = ""
-    """Where the artefact lies that the recipe learns from, if any."""
-    teacher_version: str = ""
-    """Its version, so that a resumed run has the same one."""
+    parents_folder: str = ""
+    """Where the artefacts lie that the recipe begins with or learns from, if any."""
+    parents: dict[str, str] = {}
+    """Their versions, by name, so that a resumed run has the same ones."""
     limit: int | None = None
     """Use only so many images of each split: a rehearsal."""
 
@@ -77,7 +77,9 @@ class Batch(NamedTuple):
 class Trainer:
     """A network, its optimiser and schedule, and the two sets that it learns from and is measured on."""
 
-    def __init__(self, config: RunConfig, train: Split, validation: Split, teacher: Network | None = None) -> None:
+    def __init__(
+        self, config: RunConfig, train: Split, validation: Split, parents: Mapping[str, Network] | None = None
+    ) -> None:
         self.config = config
         self.history: list[EpochMetrics] = []
         self.device = torch.device(config.device)
@@ -85,9 +87,11 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.train_images, self.train_labels = self._resident(train)
         self.validation = self._resident(validation)
-        network = create_network(config.recipe.architecture)
+        network, parents = create_network(config.recipe.architecture), parents or {}
+        if config.recipe.initial:
+            network.load_state_dict(parents[config.recipe.initial].state_dict())
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.teacher = self._hire(teacher) if teacher else None
+        self.teacher = self._hire(parents)
         self.optimizer = _create_optimizer(self.network, config.recipe)
         self.scheduler = self._create_scheduler()
 
@@ -129,12 +133,13 @@ class Trainer:
             return StepLR(self.optimizer, recipe.step_size, recipe.gamma)
         steps = recipe.epochs * -(-len(self.train_labels) // recipe.batch_size)
         # Momentum stays as it is: cycling it too is a second knob for nothing that was measured here.
-        return OneCycleLR(self.optimizer, recipe.learning_rate, steps, cycle_momentum=False)
+        return OneCycleLR(self.optimizer, recipe.learning_rate, steps, pct_start=recipe.warm_up, cycle_momentum=False)
 
-    def _hire(self, network: Network) -> Teacher:
+    def _hire(self, parents: Mapping[str, Network]) -> Teacher | None:
         recipe = self.config.recipe
         if recipe.distillation is None:
-            raise TrainingError(f"The recipe {recipe.name} takes no teacher.")
+            return None
+        network = parents[recipe.distillation.teacher]
         return Teacher(network, self.train_images, recipe.augmentation, recipe.distillation, self.config.seed)
 
     def _resident(self, split: Split) -> tuple[Tensor, Tensor]:

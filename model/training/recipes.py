@@ -9,7 +9,7 @@ from model.training.teacher import Distillation
 
 
 class Recipe(BaseModel):
-    """One way to train one architecture on ``F.nll_loss``, with or without a teacher."""
+    """One way to train one architecture on ``F.nll_loss``, alone or with what other networks have learnt."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -23,12 +23,19 @@ class Recipe(BaseModel):
     schedule: Literal["step", "one-cycle"] = Field(
         default="step", description="step: StepLR by epochs; one-cycle: up and down to 0 by batches, over all epochs"
     )
+    warm_up: float = Field(default=0.3, gt=0, lt=1, description="share of one-cycle in which the learning rate rises")
     step_size: int = Field(default=1, ge=1, description="epochs between two steps of StepLR")
     gamma: float = Field(default=1.0, gt=0, le=1, description="factor of the learning rate at each step")
     augmentation: Augmentation = Augmentation()
+    initial: str | None = Field(default=None, description="artefact whose weights the training begins with")
     distillation: Distillation | None = Field(default=None, description="learn from another network's answers too")
     validation_size: int = Field(default=5000, ge=1, description="training images held out, stratified by class")
     validation_seed: int | None = Field(default=None, description="which images are held out; None: the run's seed")
+
+    @property
+    def parents(self) -> list[str]:
+        """Names of the artefacts that the training needs."""
+        return sorted({name for name in (self.initial, self.distillation and self.distillation.teacher) if name})
 
     def split_seed(self, run_seed: int) -> int:
         """The seed that the held-out images of a run with ``run_seed`` are drawn by."""
@@ -60,6 +67,20 @@ _RECIPES = (
         weight_decay=5e-4,
         schedule="one-cycle",
         augmentation=Augmentation(flip=True, shift=2, cutout=10),
+    ),
+    Recipe(
+        name="deep-2",
+        architecture="fashionnet-deep",
+        initial="fashionnet-deep",
+        epochs=22,
+        batch_size=128,
+        optimizer="sgd",
+        learning_rate=0.08,
+        weight_decay=5e-4,
+        schedule="one-cycle",
+        warm_up=0.1,
+        augmentation=Augmentation(flip=True, shift=2, cutout=14),
+        validation_seed=1,
     ),
 )
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}

@@ -20,8 +20,8 @@ class Run:
 
     Raises (from the constructor, ``start`` and ``resume``):
         DataError: the data set is not there, damaged, or not the one that the run began with.
-        TrainingError: the folder holds another run, or none to resume, or the teacher does not fit.
-        ArtifactError: the teacher that the recipe asks for cannot be read.
+        TrainingError: the folder holds another run, or none to resume, or a parent network does not fit.
+        ArtifactError: a network that the recipe asks for cannot be read.
     """
 
     def __init__(self, folder: RunFolder, config: RunConfig, data_set: FashionMnist) -> None:
@@ -31,7 +31,7 @@ class Run:
         self.config = config
         self.data_set = data_set
         self.train, self.validation = training_splits(data_set, config.recipe, config.seed, config.limit)
-        self.trainer = Trainer(config, self.train, self.validation, load_teacher(config))
+        self.trainer = Trainer(config, self.train, self.validation, load_parents(config))
 
     @classmethod
     def start(cls, path: Path, config: RunConfig, data_set: FashionMnist) -> "Run":
@@ -86,29 +86,31 @@ def training_splits(data_set: FashionMnist, recipe: Recipe, seed: int, limit: in
     return limited(whole.take(train), limit), limited(whole.take(validation), limit)
 
 
-def load_teacher(config: RunConfig) -> Network | None:
-    """The network that the recipe learns from, where it asks for one.
+def load_parents(config: RunConfig) -> dict[str, Network]:
+    """The networks that the recipe begins with or learns from, by name.
 
     Raises:
-        ArtifactMissing: it is not in the folder.
-        TrainingError: it is another than the run began with, or was trained on images that this run is validated on.
+        ArtifactError: one is not in the folder, or damaged.
+        TrainingError: one is another than the run began with, or was trained on images that this run is validated on.
     """
-    if config.recipe.distillation is None:
-        return None
-    name, folder = config.recipe.distillation.teacher, Path(config.teacher_folder)
-    artifact = load_artifact(folder, name, ("safetensors",))
-    card = artifact.card
-    if card.version != config.teacher_version:
+    return {name: _load_parent(config, name, version) for name, version in config.parents.items()}
+
+
+def _load_parent(config: RunConfig, name: str, version: str) -> Network:
+    artifact = load_artifact(Path(config.parents_folder), name, ("safetensors",))
+    card, described = artifact.card, f"The network {name} in {config.parents_folder}"
+    if card.version != version:
         raise TrainingError(
-            f"The teacher {name} in {folder} is version {card.version}, but this run began with "
-            f"{config.teacher_version}: start a new run, or bring the old teacher back."
+            f"{described} is version {card.version}, but this run began with {version}: start a new run, or bring the "
+            "old network back."
         )
-    held_out = Recipe(**card.recipe)
-    ours = (config.recipe.split_seed(config.seed), config.recipe.validation_size, config.data)
-    if (held_out.split_seed(card.training["seed"]), held_out.validation_size, card.data) != ours:
+    theirs, ours = Recipe(**card.recipe), config.recipe
+    if (theirs.split_seed(card.training["seed"]), theirs.validation_size, card.data) != (
+        ours.split_seed(config.seed), ours.validation_size, config.data,
+    ):  # fmt: skip
         raise TrainingError(
-            f"The teacher {name} in {folder} was trained on images that this run is validated on: take a teacher with "
-            "the same data and validation split, or set the recipe's validation_seed to the teacher's."
+            f"{described} was trained on images that this run is validated on: take one with the same data and "
+            "validation split, or set the recipe's validation_seed to its own."
         )
     return load_network(artifact)
 
