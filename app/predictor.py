@@ -21,6 +21,8 @@ from model import (
     Artifact,
     ArtifactMissing,
     Engine,
+    EngineOutputs,
+    Finding,
     ImageError,
     ModelCard,
     Prediction,
@@ -100,13 +102,13 @@ class Predictor:
             ImageError: the picture cannot be used.
             Overloaded: too many pictures wait for the engine.
         """
-        logits = await self._submit(content if len(content) <= SMALL_BYTES else await self.preprocess(content))
+        finding = await self._submit(content if len(content) <= SMALL_BYTES else await self.preprocess(content))
         timer.end("wait")
-        return self.answer(logits)
+        return self.answer(finding)
 
-    def answer(self, logits: NDArray[np.float32]) -> Prediction:
-        """Logits float32 ``[10]`` -> the prediction, counted."""
-        prediction = classify(logits, self.card)
+    def answer(self, finding: Finding) -> Prediction:
+        """What the engine says of one picture -> the prediction, counted."""
+        prediction = classify(finding, self.card)
         self._confidence[prediction.label].observe(prediction.confidence)
         return prediction
 
@@ -124,18 +126,19 @@ class Predictor:
 
     async def infer(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Image uint8 ``[28, 28]`` in the data set's convention -> logits float32 ``[10]``."""
-        return await self._submit(image)
+        return (await self._submit(image)).logits
 
     async def infer_many(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Images uint8 ``[N, 28, 28]`` -> logits float32 ``[N, 10]``; many go in whole batches, past the queue."""
         if len(images) == 1:
             return (await self.infer(images[0]))[None]
         batches = [await self._run(self.executors.inference, chunk) for chunk in chunks(images, self.batch_size)]
-        return np.concatenate(batches) if batches else np.zeros((0, len(self.card.classes)), np.float32)
+        logits = [outputs.logits for outputs in batches]
+        return np.concatenate(logits) if logits else np.zeros((0, len(self.card.classes)), np.float32)
 
     async def infer_in_background(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Images uint8 ``[N, 28, 28]`` -> logits ``[N, 10]``, as one call of the engine; for work that can wait."""
-        return await self._run(self.executors.background, images)
+        return (await self._run(self.executors.background, images)).logits
 
     async def self_test(self) -> None:
         """One inference through everything that a prediction goes through; raises what goes wrong.
@@ -162,26 +165,26 @@ class Predictor:
 
     async def _answer_all(self, images: list[NDArray[np.uint8] | BaseException]) -> list[Prediction | BaseException]:
         usable = [image for image in images if not isinstance(image, BaseException)]
-        logits = iter(await self.infer_many(np.stack(usable)) if usable else ())
-        return [image if isinstance(image, BaseException) else self.answer(next(logits)) for image in images]
+        findings = (await self._run(self.executors.inference, np.stack(usable))).findings() if usable else iter(())
+        return [image if isinstance(image, BaseException) else self.answer(next(findings)) for image in images]
 
     async def _preprocess_or_raise(self, content: bytes | Exception) -> NDArray[np.uint8]:
         if isinstance(content, Exception):
             raise content
         return await self.preprocess(content)
 
-    async def _submit(self, value: bytes | NDArray[np.uint8]) -> NDArray[np.float32]:
+    async def _submit(self, value: bytes | NDArray[np.uint8]) -> Finding:
         try:
             return await self.batcher.submit(value)
         except QueueFull:
             raise Overloaded from None
 
-    def _compute(self, values: list[bytes | NDArray[np.uint8]]) -> list[NDArray[np.float32] | Exception]:
-        """What a batch comes to: the logits ``[10]`` of each picture, encoded or not, or why there are none."""
+    def _compute(self, values: list[bytes | NDArray[np.uint8]]) -> list[Finding | Exception]:
+        """What a batch comes to: what the engine says of each picture, encoded or not, or why it says nothing."""
         images = [self._decode(value) if isinstance(value, bytes) else value for value in values]
         usable = [image for image in images if not isinstance(image, Exception)]
-        logits = iter(self.engine.run(np.stack(usable)).logits if usable else ())
-        return [image if isinstance(image, Exception) else next(logits) for image in images]
+        findings = self.engine.run(np.stack(usable)).findings() if usable else iter(())
+        return [image if isinstance(image, Exception) else next(findings) for image in images]
 
     def _decode(self, content: bytes) -> NDArray[np.uint8] | ImageError:
         try:
@@ -189,9 +192,8 @@ class Predictor:
         except ImageError as error:
             return error
 
-    async def _run(self, executor: Executor, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        outputs = await asyncio.get_running_loop().run_in_executor(executor, self.engine.run, images)
-        return outputs.logits
+    async def _run(self, executor: Executor, images: NDArray[np.uint8]) -> EngineOutputs:
+        return await asyncio.get_running_loop().run_in_executor(executor, self.engine.run, images)
 
 
 def yield_to_others() -> None:

@@ -10,7 +10,16 @@ from model.confusion import draw_confusion
 from model.cpu import usable_cores
 from model.data import CLASSES, FashionMnist, Split
 from model.data import DEFAULT_URL as DEFAULT_DATA_URL
-from model.engines import Engine, EngineName, create_engine, load_for_engine, log_softmax, softmax
+from model.engines import (
+    Engine,
+    EngineName,
+    EngineOutputs,
+    Finding,
+    create_engine,
+    load_for_engine,
+    log_softmax,
+    softmax,
+)
 from model.errors import (
     ArtifactError,
     ArtifactMissing,
@@ -34,8 +43,8 @@ WEIGHTS = Path(__file__).parent / "weights"
 __all__ = [
     "CLASSES", "DEFAULT_DATA_URL", "WEIGHTS",
     "Artifact", "ArtifactError", "ArtifactMissing", "DamagedImage", "DataError", "EmptyImage", "Engine",
-    "EngineName", "FashionMnist", "FashionNetError", "ImageError", "Metrics", "ModelCard", "NotAnImage",
-    "Prediction", "Report", "Split", "TooManyPixels", "UnknownFormat",
+    "EngineName", "EngineOutputs", "FashionMnist", "FashionNetError", "Finding", "ImageError", "Metrics",
+    "ModelCard", "NotAnImage", "Prediction", "Report", "Split", "TooManyPixels", "UnknownFormat",
     "chunks", "classify", "create_engine", "draw_confusion", "draw_gallery", "evaluate", "list_artifacts",
     "load_artifact", "load_for_engine", "log_softmax", "preprocess", "report", "show", "softmax", "usable_cores",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """A trained network on disk: ``NAME.safetensors`` (the truth), ``NAME.onnx`` (made from it), ``NAME.json`` (the card).
 
-``NAME.int8.onnx`` may lie beside them: the graph with 8-bit weights and activations where that is quicker.
+``NAME.detector.safetensors`` tells images that are none of the ten classes; ``NAME.int8.onnx`` may lie beside them:
+the graph with 8-bit weights and activations, where that is quicker.
 Loading checks the sums in the card and never unpickles anything.
 """
 
@@ -15,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from model.errors import ArtifactCorrupt, ArtifactMissing
 from model.files import write_atomically
 
-Format = Literal["safetensors", "onnx", "int8.onnx"]
-REQUIRED: frozenset[Format] = frozenset({"safetensors", "onnx"})
+Format = Literal["safetensors", "onnx", "int8.onnx", "detector.safetensors"]
+REQUIRED: frozenset[Format] = frozenset({"safetensors", "onnx", "detector.safetensors"})
 
 
 class FileRecord(BaseModel):
@@ -29,13 +30,18 @@ class FileRecord(BaseModel):
 
 
 class Metrics(BaseModel):
-    """Figures measured with the served engine on one split: accuracy 0..1, loss = mean negative log-likelihood."""
+    """Figures measured with an engine on one split, as in ``model.evaluate.Report``."""
 
     model_config = ConfigDict(frozen=True)
 
     count: int
     accuracy: float
+    """0..1"""
     loss: float
+    """Mean negative log-likelihood, in nats."""
+    brier: float
+    ece: float
+    """Expected calibration error, 15 bins, 0..1."""
 
 
 class ModelCard(BaseModel):
@@ -59,6 +65,10 @@ class ModelCard(BaseModel):
     """The same of the graph in 8 bits, where there is one."""
     temperature: float = Field(default=1.0, gt=0)
     """Calibration: probabilities are softmax(logits / temperature); 1 changes nothing."""
+    ood_auroc: dict[str, float] = {}
+    """How well the detector tells made outliers from the test images, by kind: AUROC, 0..1."""
+    history: tuple[dict[str, float], ...] = ()
+    """The training's metrics, an epoch each."""
     license: str = "MIT"
     files: dict[Format, FileRecord] = {}
 
@@ -126,7 +136,7 @@ def list_artifacts(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.json"))
 
 
-_REMEDY = "Restore the artefact's three files from a release, or export them again with scripts/train.py."
+_REMEDY = "Restore the artefact's files from a release, or export them again with scripts/train.py."
 
 
 def _read(path: Path) -> bytes:

@@ -35,9 +35,12 @@ class Outcome(NamedTuple):
     error: str | None
 
     def row(self, classes: tuple[str, ...]) -> dict[str, Any]:
-        """As a row of a table: file, label, class_id, confidence, a probability a class, error."""
+        """As a row of a table: the file, the answer with a probability a class, the error."""
         found = self.prediction
-        answer = {name: getattr(found, name, None) for name in ("label", "class_id", "confidence")}
+        answer = {
+            name: getattr(found, name, None)
+            for name in ("label", "class_id", "confidence", "in_distribution", "ood_score")
+        }
         probabilities = {label: found.probabilities[label] if found else None for label in classes}
         return {"file": str(self.path)} | answer | probabilities | {"error": self.error}
 
@@ -66,12 +69,12 @@ def classify_files(
         pictures = _ahead(pool, read, paths)
         while batch := list(islice(pictures, BATCH)):
             images = [image for _, image in batch if not isinstance(image, str)]
-            logits = iter(engine.run(np.stack(images)).logits if images else ())
+            findings = engine.run(np.stack(images)).findings() if images else iter(())
             for path, image in batch:
                 if isinstance(image, str):
                     yield Outcome(path, None, image)
                 else:
-                    yield Outcome(path, classify(next(logits), card), None)
+                    yield Outcome(path, classify(next(findings), card), None)
 
 
 def _ahead(pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

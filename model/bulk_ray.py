@@ -33,10 +33,10 @@ class Classifier:
 
     def _outcome(self, file: str, content: bytes) -> Outcome:
         try:
-            logits = self.engine.run(preprocess(bytes(content))[np.newaxis]).logits[0]
+            finding = next(self.engine.run(preprocess(bytes(content))[np.newaxis]).findings())
         except ImageError as error:
             return Outcome(Path(file), None, str(error))
-        return Outcome(Path(file), classify(logits, self.card), None)
+        return Outcome(Path(file), classify(finding, self.card), None)
 
 
 def classify_on_cluster(

@@ -4,6 +4,8 @@ All take uint8 images. In full precision both give the same logits to 1e-4. Only
 """
 
 import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from model.artifact import Artifact, Format, ModelCard, load_artifact, read_card
 from model.cpu import cpu_flags
+from model.detector import Detector
 from model.errors import ArtifactCorrupt, ArtifactMissing
 
 # ONNX Runtime's own builds report to their maker unless told otherwise before they load (its Privacy.md).
@@ -21,6 +24,15 @@ import onnxruntime
 EngineName = Literal["auto", "onnx", "onnx-int8", "torch"]
 
 
+class Finding(NamedTuple):
+    """What an engine says of one image."""
+
+    logits: NDArray[np.float32]
+    """``[10]``"""
+    ood_score: np.float32
+    """See ``EngineOutputs``."""
+
+
 class EngineOutputs(NamedTuple):
     """What an engine says of N images."""
 
@@ -28,6 +40,12 @@ class EngineOutputs(NamedTuple):
     """``[N, 10]``"""
     features: NDArray[np.float32]
     """``[N, F]``, the penultimate activations."""
+    ood_scores: NDArray[np.float32]
+    """``[N]``: 0 is a typical image, above 1 an outlier; NaN where no detector is fitted yet."""
+
+    def findings(self) -> Iterator[Finding]:
+        """Image by image."""
+        return map(Finding, self.logits, self.ood_scores)
 
 
 class Engine(Protocol):
@@ -36,17 +54,39 @@ class Engine(Protocol):
     name: ClassVar[EngineName]
 
     def run(self, images: NDArray[np.uint8]) -> EngineOutputs:
-        """Images uint8 ``[N, 28, 28]`` in the data set's convention -> logits and features."""
+        """Images uint8 ``[N, 28, 28]`` in the data set's convention -> logits, features and scores."""
         ...
 
 
-class OnnxEngine:
+class _DetectingEngine(ABC):
+    """An engine whose features go through the artefact's detector."""
+
+    name: ClassVar[EngineName]
+    format: ClassVar[Format]
+
+    def __init__(self, artifact: Artifact) -> None:
+        content = artifact.content.get("detector.safetensors")
+        self.detector = None if content is None else Detector.from_bytes(content)
+
+    def run(self, images: NDArray[np.uint8]) -> EngineOutputs:
+        """Images uint8 ``[N, 28, 28]`` in the data set's convention -> logits, features and scores."""
+        logits, features = self._run_network(images)
+        scores = self.detector.score(logits, features) if self.detector else np.full(len(images), np.nan, np.float32)
+        return EngineOutputs(logits, features, scores)
+
+    @abstractmethod
+    def _run_network(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Images -> logits ``[N, 10]`` and features ``[N, F]``."""
+
+
+class OnnxEngine(_DetectingEngine):
     """ONNX Runtime on the CPU. Its threads sleep between two calls."""
 
     name: ClassVar[EngineName] = "onnx"
     format: ClassVar[Format] = "onnx"
 
     def __init__(self, artifact: Artifact, threads: int = 1) -> None:
+        super().__init__(artifact)
         options = _session_options(threads)
         try:
             self.session = onnxruntime.InferenceSession(
@@ -56,9 +96,9 @@ class OnnxEngine:
             file = f"{artifact.card.name}.{self.format}"
             raise ArtifactCorrupt(f"{file} is not a graph that ONNX Runtime can run.") from error
 
-    def run(self, images: NDArray[np.uint8]) -> EngineOutputs:
-        """Images uint8 ``[N, 28, 28]`` -> logits and features."""
-        return EngineOutputs(*self.session.run(["logits", "features"], {"images": images}))
+    def _run_network(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        logits, features = self.session.run(["logits", "features"], {"images": images})
+        return logits, features
 
 
 class Int8OnnxEngine(OnnxEngine):
@@ -68,7 +108,7 @@ class Int8OnnxEngine(OnnxEngine):
     format: ClassVar[Format] = "int8.onnx"
 
 
-class TorchEngine:
+class TorchEngine(_DetectingEngine):
     """PyTorch, on a GPU where there is one. Needs the extra ``train``."""
 
     name: ClassVar[EngineName] = "torch"
@@ -79,18 +119,18 @@ class TorchEngine:
 
         from model.network import load_network
 
+        super().__init__(artifact)
         torch.set_num_threads(threads)
         self.torch = torch
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network = load_network(artifact).to(self.device)
 
-    def run(self, images: NDArray[np.uint8]) -> EngineOutputs:
-        """Images uint8 ``[N, 28, 28]`` -> logits and features."""
+    def _run_network(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         with self.torch.inference_mode():
             # A copy: torch warns about the read-only arrays that come from bytes.
             batch = self.torch.from_numpy(np.array(images)).to(self.device)
             outputs = self.network.outputs(batch)
-        return EngineOutputs(outputs.logits.cpu().numpy(), outputs.features.cpu().numpy())
+        return outputs.logits.cpu().numpy(), outputs.features.cpu().numpy()
 
 
 _ENGINES: dict[EngineName, type[OnnxEngine] | type[TorchEngine]] = {
@@ -116,8 +156,9 @@ def choose_engine(asked: EngineName, card: ModelCard) -> EngineName:
 
 
 def load_for_engine(engine: EngineName, folder: Path, name: str) -> Artifact:
-    """The artefact ``name`` with the one file that ``engine`` needs; raises what ``load_artifact`` does."""
-    return load_artifact(folder, name, (_ENGINES[choose_engine(engine, read_card(folder, name))].format,))
+    """The artefact ``name`` with the files that ``engine`` needs; raises what ``load_artifact`` does."""
+    graph = _ENGINES[choose_engine(engine, read_card(folder, name))].format
+    return load_artifact(folder, name, (graph, "detector.safetensors"))
 
 
 def create_engine(name: EngineName, artifact: Artifact, threads: int = 1) -> Engine:

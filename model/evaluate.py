@@ -6,8 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from model.calibration import (
+    ReliabilityBin,
+    brier_score,
+    expected_calibration_error,
+    reliability,
+    wilson_interval,
+)
 from model.data import CLASSES, Split
-from model.engines import Engine, log_softmax
+from model.engines import Engine, EngineOutputs, log_softmax
 
 CHUNK = 100
 
@@ -30,8 +37,15 @@ class Report(BaseModel):
     count: int
     accuracy: float
     """0..1"""
+    accuracy_interval: tuple[float, float]
+    """95 % confidence interval of the accuracy (Wilson)."""
     loss: float
     """Mean negative log-likelihood of the true class, in nats."""
+    brier: float
+    """Brier score, summed over the classes: 0..2."""
+    ece: float
+    """Expected calibration error over the bins of ``reliability``, 0..1."""
+    reliability: list[ReliabilityBin]
     classes: list[ClassReport]
     confusion_matrix: list[list[int]]
     """Rows true, columns predicted."""
@@ -42,26 +56,34 @@ def chunks(images: NDArray[np.uint8], size: int = CHUNK) -> Iterator[NDArray[np.
     return (images[start : start + size] for start in range(0, len(images), size))
 
 
-def compute_logits(engine: Engine, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Logits float32 ``[N, 10]`` of images uint8 ``[N, 28, 28]``, computed in chunks."""
-    return np.concatenate([engine.run(chunk).logits for chunk in chunks(images)])
+def compute_outputs(engine: Engine, images: NDArray[np.uint8]) -> EngineOutputs:
+    """What the engine says of images uint8 ``[N, 28, 28]``, computed in chunks."""
+    outputs = [engine.run(np.ascontiguousarray(chunk)) for chunk in chunks(images)]
+    return EngineOutputs(*(np.concatenate(parts) for parts in zip(*outputs, strict=True)))
 
 
-def evaluate(engine: Engine, split: Split) -> Report:
+def evaluate(engine: Engine, split: Split, temperature: float = 1.0) -> Report:
     """Run the engine over a split and report."""
-    return report(compute_logits(engine, split.images), split.labels)
+    return report(compute_outputs(engine, split.images).logits, split.labels, temperature=temperature)
 
 
 def report(
     logits: NDArray[np.float32], labels: NDArray[np.uint8], classes: tuple[str, ...] = CLASSES, temperature: float = 1.0
 ) -> Report:
-    """Logits ``[N, C]`` and true labels ``[N]`` -> the report; the loss is that of softmax(logits / temperature)."""
+    """Logits ``[N, C]`` and true labels ``[N]`` -> the report, of softmax(logits / temperature)."""
     log_probs = log_softmax(logits / temperature)
+    probabilities = np.exp(log_probs.astype(np.float64))
+    bins = reliability(probabilities, labels)
     confusion = confusion_matrix(logits.argmax(1), labels, len(classes))
+    hits = int(np.trace(confusion))
     return Report(
         count=len(labels),
-        accuracy=float(np.trace(confusion) / len(labels)),
+        accuracy=hits / len(labels),
+        accuracy_interval=wilson_interval(hits, len(labels)),
         loss=float(-log_probs[np.arange(len(labels)), labels].mean()),
+        brier=brier_score(probabilities, labels),
+        ece=expected_calibration_error(bins),
+        reliability=bins,
         classes=_class_reports(confusion, classes),
         confusion_matrix=confusion.tolist(),
     )

@@ -2,19 +2,20 @@
 
 import math
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from model.artifact import ModelCard
 from model.data import CLASSES
+from model.engines import Finding
 
 _PROBABILITIES: JsonDict = {label: 0.991 if label == "Shirt" else 0.001 for label in CLASSES}
 _EXAMPLE: JsonDict = {
     "label": "Shirt",
     "class_id": 6,
     "confidence": 0.991,
+    "in_distribution": True,
+    "ood_score": 0.12,
     "probabilities": _PROBABILITIES,
     "model": "fashionnet",
     "model_version": "0123456789ab",
@@ -28,16 +29,20 @@ class Prediction(BaseModel):
 
     label: str = Field(description="name of the most probable class")
     class_id: int = Field(ge=0, le=9, description="its number in the data set")
-    confidence: float = Field(ge=0, le=1, description="its probability")
+    confidence: float = Field(
+        ge=0, le=1, description="its probability, calibrated: of many answers of .8, 80 % are right"
+    )
+    in_distribution: bool = Field(description="whether the picture looks like those that the network was trained on")
+    ood_score: float = Field(description="how strange it looks: 0 is typical, above 1 is out of the distribution")
     probabilities: dict[str, float] = Field(description="of every class, by name; they sum to 1")
     model: str = Field(description="name of the network")
     model_version: str = Field(description="the first digits of its weights' SHA-256")
 
 
-def classify(logits: NDArray[np.float32], card: ModelCard) -> Prediction:
-    """Logits float32 ``[10]`` of one picture -> the answer of the network that ``card`` describes."""
+def classify(finding: Finding, card: ModelCard) -> Prediction:
+    """What the engine of the network that ``card`` describes says of one picture -> the answer."""
     # Plain floats: for ten numbers NumPy's calls take longer than the arithmetic.
-    values = logits.tolist()
+    values, score = finding.logits.tolist(), float(finding.ood_score)
     best = max(values)
     weights = [math.exp((value - best) / card.temperature) for value in values]
     total = sum(weights)
@@ -47,6 +52,8 @@ def classify(logits: NDArray[np.float32], card: ModelCard) -> Prediction:
         label=card.classes[class_id],
         class_id=class_id,
         confidence=probabilities[class_id],
+        in_distribution=score <= 1,
+        ood_score=score,
         probabilities=dict(zip(card.classes, probabilities, strict=True)),
         model=card.name,
         model_version=card.version,

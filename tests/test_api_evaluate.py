@@ -17,7 +17,7 @@ from tests.servers import serve
 
 def test_the_evaluation_is_that_of_the_served_engine(client, engine, small_data, artifact):
     answer = client.get("/evaluate").json()
-    expected = evaluate(engine, small_data.load("test")).model_dump()
+    expected = evaluate(engine, small_data.load("test"), artifact.card.temperature).model_dump(mode="json")
     assert {key: answer[key] for key in expected} == expected
     assert (answer["model"], answer["model_version"]) == ("fashionnet", artifact.card.version)
     assert answer["seconds"] > 0

@@ -18,7 +18,7 @@ from tests.pictures import encode, grey_png, trousers
 from tests.problems import assert_problem, assert_problem_body
 from tests.servers import ROOT, run, serve, wait_for_queue
 
-FIELDS = {"label", "class_id", "confidence", "probabilities", "model", "model_version"}
+FIELDS = {"label", "class_id", "confidence", "in_distribution", "ood_score", "probabilities", "model", "model_version"}
 
 
 def post(client, content, **options):
@@ -65,7 +65,8 @@ def test_every_way_gives_the_same_picture_identical_probabilities(client, engine
     single = [post(client, content).json() for content in contents]
     batch = client.post("/predict/batch", files=[("files", content) for content in contents]).json()["predictions"]
     direct = [
-        classify(engine.run(preprocess(content)[None]).logits[0], artifact.card).model_dump() for content in contents
+        classify(next(engine.run(preprocess(content)[None]).findings()), artifact.card).model_dump()
+        for content in contents
     ]
     paths = [tmp_path / str(i) for i in range(3)]
     for path, content in zip(paths, contents, strict=True):

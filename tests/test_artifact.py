@@ -7,7 +7,7 @@ from model import WEIGHTS, load_artifact
 from model.artifact import list_artifacts, read_card, save_artifact
 from model.errors import ArtifactCorrupt, ArtifactMissing
 
-FORMATS = ("safetensors", "onnx", "int8.onnx")
+FORMATS = ("safetensors", "onnx", "int8.onnx", "detector.safetensors")
 
 
 @pytest.fixture
@@ -32,6 +32,7 @@ def test_an_artefact_is_read_back_as_it_was_written(artifact, tmp_path):
     assert card == artifact.card
     assert load_artifact(tmp_path, "fashionnet") == artifact
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "fashionnet.detector.safetensors",
         "fashionnet.int8.onnx", "fashionnet.json", "fashionnet.onnx", "fashionnet.safetensors",
     ]  # fmt: skip
 

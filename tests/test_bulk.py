@@ -79,4 +79,8 @@ def test_what_cannot_be_written_is_said_in_a_sentence(arguments, sentence):
 def test_a_table_is_closed_with_what_it_has(tmp_path, artifact):
     with open_table(tmp_path / "empty.csv", artifact.card.classes):
         pass
-    assert (tmp_path / "empty.csv").read_text().startswith("file,label,class_id,confidence,T-shirt/top,")
+    assert (
+        (tmp_path / "empty.csv")
+        .read_text()
+        .startswith("file,label,class_id,confidence,in_distribution,ood_score,T-shirt/top,")
+    )

@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from model import Artifact, create_engine, softmax
 from model.engines import log_softmax
 from model.errors import ArtifactCorrupt, ArtifactMissing
-from model.evaluate import compute_logits, evaluate
+from model.evaluate import compute_outputs, evaluate
 from model.training.recipes import Recipe
 from model.training.run import training_splits
 from tests.data_sets import real_data_set
@@ -18,7 +18,7 @@ logits = arrays(np.float32, (4, 10), elements=st.floats(-1e4, 1e4, width=32))
 
 def test_both_engines_of_full_precision_agree_on_the_whole_test_set(artifact):
     images = real_data_set().load("test").images
-    onnx, torch = (compute_logits(create_engine(name, artifact, 2), images) for name in ("onnx", "torch"))
+    onnx, torch = (compute_outputs(create_engine(name, artifact, 2), images).logits for name in ("onnx", "torch"))
     assert np.abs(onnx - torch).max() <= 1e-4
 
 

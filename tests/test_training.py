@@ -109,7 +109,7 @@ def test_a_deep_network_is_released_like_the_other(small_data, tmp_path):
 def test_a_graph_in_8_bits_that_loses_accuracy_is_not_released(straight, tmp_path, monkeypatch):
     monkeypatch.setattr(export_module, "INT8_LOSS", -1.0)
     card = straight.release(tmp_path)
-    assert set(card.files) == {"safetensors", "onnx"}
+    assert set(card.files) == {"safetensors", "onnx", "detector.safetensors"}
     assert card.int8_metrics == {}
     assert create_engine("auto", load_artifact(tmp_path, "fashionnet")).name == "onnx"
 

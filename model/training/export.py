@@ -13,12 +13,15 @@ from torch import Tensor, nn
 
 from model import cpu
 from model.artifact import Artifact, Format, Metrics, ModelCard
+from model.cpu import usable_cores
 from model.data import CLASSES, Split
 from model.engines import Int8OnnxEngine, OnnxEngine
 from model.errors import ArtifactError
-from model.evaluate import evaluate
+from model.evaluate import compute_outputs, evaluate
 from model.network import Network, NetworkOutputs
+from model.training.calibrate import fit_detector, fit_temperature
 from model.training.loop import Trainer
+from model.training.outliers import measure_detector
 from model.training.quantize import CALIBRATION_IMAGES, quantize
 
 # The exporter warns that it will not translate torchvision's operators, which nothing here uses.
@@ -50,7 +53,8 @@ def export(network: Network, card: ModelCard, train: Split, splits: dict[str, Sp
         network: on the CPU.
         card: what is known of it beside the figures.
         train: the images that it was trained on; the first of them calibrate the graph in 8 bits.
-        splits: what it is measured on, by name: ``validation``, and ``test`` once it is final.
+        splits: what it is measured on, by name: ``validation``, which temperature and detector are fitted on, and
+            ``test``.
 
     Raises:
         ArtifactError: the exported graph and the network disagree.
@@ -59,18 +63,33 @@ def export(network: Network, card: ModelCard, train: Split, splits: dict[str, Sp
     weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     graph = export_onnx(network)
     content: dict[Format, bytes] = {"safetensors": safetensors.torch.save(weights), "onnx": graph}
-    _check_parity(network, OnnxEngine(Artifact(card, content)))
     content["int8.onnx"] = quantize(graph, train.images[:CALIBRATION_IMAGES])
-    artifact = Artifact(card, content)
-    figures, int8_figures = (_measure(engine(artifact), splits) for engine in (OnnxEngine, Int8OnnxEngine))
+    bare = OnnxEngine(Artifact(card, content), usable_cores())
+    _check_parity(network, bare)
+    validation = compute_outputs(bare, splits["validation"].images)
+    detector = fit_detector(compute_outputs(bare, train.images), train.labels, validation)
+    content["detector.safetensors"] = detector.to_bytes()
+    temperature = fit_temperature(validation.logits, splits["validation"].labels)
+    return _measured(Artifact(card.model_copy(update={"temperature": temperature}), content), splits)
+
+
+def _measured(artifact: Artifact, splits: dict[str, Split]) -> Artifact:
+    """The artefact with its figures in the card, and without the graph in 8 bits where that loses too much."""
+    card, content = artifact.card, dict(artifact.content)
+    engine, int8_engine = (kind(artifact, usable_cores()) for kind in (OnnxEngine, Int8OnnxEngine))
+    figures, int8_figures = (
+        {name: _measure(e, split, card) for name, split in splits.items()} for e in (engine, int8_engine)
+    )
     if int8_figures["validation"].accuracy < figures["validation"].accuracy - INT8_LOSS:
         del content["int8.onnx"]
         int8_figures = {}
-    return Artifact(card.model_copy(update={"metrics": figures, "int8_metrics": int8_figures}), content)
+    auroc = measure_detector(engine, splits["test"].images)
+    changes = {"metrics": figures, "int8_metrics": int8_figures, "ood_auroc": auroc}
+    return Artifact(card.model_copy(update=changes), content)
 
 
-def _measure(engine: OnnxEngine, splits: dict[str, Split]) -> dict[str, Metrics]:
-    return {name: Metrics(**evaluate(engine, split).model_dump()) for name, split in splits.items()}
+def _measure(engine: OnnxEngine, split: Split, card: ModelCard) -> Metrics:
+    return Metrics(**evaluate(engine, split, card.temperature).model_dump())
 
 
 def export_onnx(network: Network) -> bytes:
@@ -135,6 +154,7 @@ def describe(network: Network, trainer: Trainer) -> ModelCard:
             "torch": torch.__version__,
             "onnxruntime": version("onnxruntime"),
         },
+        history=tuple(metrics.rounded() for metrics in trainer.history),
         data=config.data,
         metrics={},
     )

@@ -62,6 +62,10 @@ class EpochMetrics(BaseModel):
     seconds: float
     images_per_second: float
 
+    def rounded(self) -> dict[str, float]:
+        """With as many digits as mean something."""
+        return {name: float(f"{value:.5g}") for name, value in self.model_dump().items()}
+
 
 class Batch(NamedTuple):
     """What one step learns from."""
