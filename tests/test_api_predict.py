@@ -76,6 +76,11 @@ def test_every_way_gives_the_same_picture_identical_probabilities(client, engine
     assert single == batch == direct == lines
 
 
+def test_the_deep_network_answers_where_it_is_asked_for(client):
+    answer = client.post("/predict", files={"file": trousers_png()}, params={"model": "fashionnet-deep"}).json()
+    assert (answer["label"], answer["model"]) == ("Trouser", "fashionnet-deep")
+
+
 def test_many_callers_at_once_get_their_own_answers(client):
     contents = [grey_png(seed) for seed in range(24)]
     expected = [post(client, content).json() for content in contents]

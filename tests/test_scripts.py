@@ -55,7 +55,8 @@ def test_evaluate_reports_on_small_data(small_data, tmp_path, engine):
     table = run("scripts/evaluate.py", *arguments, "--confusion", str(picture))
     figures = json.loads(run("scripts/evaluate.py", *arguments, "--json").stdout)
     assert f"accuracy {figures['accuracy']:.2%}" in table.stdout
-    assert len(table.stdout.splitlines()) == 12
+    assert len(table.stdout.splitlines()) == 13
+    assert f"calibration error {figures['ece']:.2%}" in table.stdout
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 

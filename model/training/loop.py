@@ -208,7 +208,7 @@ class Trainer:
         self.optimizer.step()
         if self.config.recipe.schedule == "one-cycle":
             self.scheduler.step()
-        value = loss.item()
+        value = F.nll_loss(log_probs.detach(), batch.labels).item() if self.teacher else loss.item()
         if not np.isfinite(value):
             raise TrainingError(f"The loss became {value} in epoch {self.epoch + 1}: try a lower learning rate.")
         return value, int((log_probs.argmax(1) == batch.labels).sum())

@@ -47,7 +47,7 @@ _RECIPES = (
     Recipe(
         name="best",
         architecture="fashionnet-normalised",
-        epochs=36,
+        epochs=32,
         batch_size=128,
         optimizer="sgd",
         learning_rate=0.1,
@@ -79,7 +79,7 @@ _RECIPES = (
         weight_decay=5e-4,
         schedule="one-cycle",
         warm_up=0.1,
-        augmentation=Augmentation(flip=True, shift=2, cutout=14),
+        augmentation=Augmentation(flip=True, shift=2, cutout=14, photo=0.35),
         validation_seed=1,
     ),
 )
