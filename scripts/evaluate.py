@@ -61,10 +61,10 @@ def measure(engine: Engine, split: Split, temperature: float) -> Report:
 
 def table(title: str, figures: Report) -> str:
     """The report for people."""
-    low, high = figures.accuracy_interval
+    low, high = (f"{bound:.2%}" for bound in figures.accuracy_interval)
     lines = [
-        f"{title}: accuracy {figures.accuracy:.2%} on {figures.count:,} test images",
-        f"95 % interval {low:.2%} to {high:.2%}, loss {figures.loss:.4f}, Brier score {figures.brier:.4f}, expected calibration error {figures.ece:.2%}",
+        f"{title}: accuracy {figures.accuracy:.2%} ({low} to {high}) on {figures.count:,} test images",
+        f"loss {figures.loss:.4f}, Brier score {figures.brier:.4f}, expected calibration error {figures.ece:.2%}",
         f"{'':12} {'precision':>9} {'recall':>9} {'F1':>9} {'support':>9}",
     ]
     lines += [f"{c.label:12} {c.precision:9.2%} {c.recall:9.2%} {c.f1:9.2%} {c.support:9,}" for c in figures.classes]
