@@ -82,7 +82,8 @@ def show(outcome: Outcome, as_json: bool) -> bool:
     else:
         runners_up = sorted(found.probabilities.items(), key=lambda item: -item[1])[1:3]
         rest = ", ".join(f"{label} {probability:.1%}" for label, probability in runners_up)
-        print(f"{outcome.path!s:32} {found.label:12} {found.confidence:6.1%}   then {rest}")
+        doubt = "" if found.in_distribution else "; unlike the pictures it was trained on"
+        print(f"{outcome.path!s:32} {found.label:12} {found.confidence:6.1%}   then {rest}{doubt}")
     return found is None
 
 

@@ -138,6 +138,10 @@ def test_the_committed_networks_are_calibrated_and_know_strangers(name):
         engine = create_engine(kind, artifact, 2)
         found = compute_outputs(engine, test.images)
         figures = report(found.logits, test.labels, temperature=artifact.card.temperature)
+        card = artifact.card.measured_with(kind)["test"]
+        assert (figures.accuracy, figures.ece, figures.brier) == pytest.approx(
+            (card.accuracy, card.ece, card.brier), abs=5e-4
+        )
         assert figures.ece <= 0.01
         assert (found.ood_scores <= 1).mean() == pytest.approx(0.95, abs=0.015)
     told_apart = measure_detector(engine, test.images)
