@@ -40,6 +40,8 @@ class Detector:
         """
         self.centres, self.typical, self.spread = centres, typical, spread
         self._squares = (centres**2).sum(1)
+        self._weights = 1 / spread
+        self._zero = (typical / spread).sum()
         self._inverse_lengths = 1 / np.sqrt(np.maximum(self._squares, 1e-12))
 
     @classmethod
@@ -54,8 +56,9 @@ class Detector:
 
     def score(self, logits: Floats, features: Floats) -> Floats:
         """Logits ``[N, C]`` and features ``[N, F]`` -> ``[N]``: 0 is a typical image, above 1 an outlier."""
-        distances = np.stack(self.distances(logits, features), 1)
-        score: Floats = ((distances - self.typical) / self.spread).sum(1)
+        direction, place, energy = self.distances(logits, features)
+        one, two, three = self._weights
+        score: Floats = direction * one + place * two + energy * three - self._zero
         return score
 
     def distances(self, logits: Floats, features: Floats) -> Distances:
@@ -65,6 +68,4 @@ class Detector:
         squares = np.vecdot(features, features)
         cosines = (products * self._inverse_lengths).max(1) / np.sqrt(np.maximum(squares, 1e-12))
         nearest = squares + (self._squares - 2 * products).min(1)
-        best = logits.max(1)
-        energy = -best - np.log(np.exp(logits - best[:, None]).sum(1))
-        return Distances(1 - cosines, np.sqrt(np.maximum(nearest, 0)), energy)
+        return Distances(1 - cosines, np.sqrt(np.maximum(nearest, 0)), -np.logaddexp.reduce(logits, axis=1))
