@@ -52,7 +52,6 @@ def train(arguments: argparse.Namespace, settings: Settings, path: Path) -> int:
     try:
         for metrics in run.epochs():
             print(epoch_line(metrics, run.config.recipe.epochs), flush=True)
-        print("Exporting, calibrating and measuring on the test images: a minute or two.", flush=True)
         card = run.release(path, *([arguments.release] if arguments.release else []))
     except KeyboardInterrupt:
         print(f"\nStopped after {run.trainer.epoch} completed epochs, which are saved. Go on with:", file=sys.stderr)
