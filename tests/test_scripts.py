@@ -49,15 +49,43 @@ def test_an_unknown_artefact_is_one_sentence(script):
 
 
 @pytest.mark.parametrize("engine", ["onnx", "torch"])
-def test_evaluate_reports_on_small_data(small_data, tmp_path, engine):
-    picture = tmp_path / "confusion.png"
+def test_evaluate_reports_on_small_data(small_data, engine):
     arguments = ["--data-dir", str(small_data.root), "--engine", engine]
-    table = run("scripts/evaluate.py", *arguments, "--confusion", str(picture))
+    table = run("scripts/evaluate.py", *arguments)
     figures = json.loads(run("scripts/evaluate.py", *arguments, "--json").stdout)
     assert f"accuracy {figures['accuracy']:.2%}" in table.stdout
     assert len(table.stdout.splitlines()) == 13
     assert f"calibration error {figures['ece']:.2%}" in table.stdout
-    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_evaluate_compares_tells_strangers_and_doubts_labels(small_data, tmp_path):
+    plots = tmp_path / "plots"
+    arguments = ["--data-dir", str(small_data.root), "--against", "fashionnet-deep", "--outliers", "--suspects", "3"]
+    done = run("scripts/evaluate.py", *arguments, "--plots", str(plots))
+    assert done.returncode == 0, done.stderr
+    assert "against fashionnet-deep: " in done.stdout
+    assert "McNemar's exact p = " in done.stdout
+    assert "digits       0." in done.stdout
+    assert len(done.stdout.split("most likely mislabelled:\n")[1].splitlines()) == 4
+    pictures = sorted(path.name for path in plots.iterdir())
+    assert pictures == ["confusion.png", "reliability.png", "suspects.png"]
+    assert all(Image.open(plots / picture).size > (300, 100) for picture in pictures)
+
+
+def test_evaluate_gives_programs_everything(small_data):
+    arguments = ["--data-dir", str(small_data.root), "--against", "fashionnet", "--suspects", "2", "--json"]
+    findings = json.loads(run("scripts/evaluate.py", *arguments).stdout)
+    assert findings["against"] == {
+        "only_first": 0, "only_second": 0, "difference": 0.0, "interval": [0.0, 0.0], "p_value": 1.0
+    }  # fmt: skip
+    assert len(findings["suspects"]) == 2
+    assert len(findings["reliability"]) == 15
+
+
+def test_evaluate_refuses_a_number_of_suspects_below_0():
+    done = run("scripts/evaluate.py", "--suspects", "-1")
+    assert done.returncode == 2
+    assert "0 or more" in done.stderr
 
 
 def test_evaluate_gives_the_figure_of_the_card_on_the_real_data(engine, artifact):
