@@ -67,9 +67,9 @@ def test_evaluate_compares_tells_strangers_and_doubts_labels(small_data, tmp_pat
     assert "McNemar's exact p = " in done.stdout
     assert "digits       0." in done.stdout
     assert len(done.stdout.split("most likely mislabelled:\n")[1].splitlines()) == 4
-    pictures = sorted(path.name for path in plots.iterdir())
-    assert pictures == ["confusion.png", "reliability.png", "suspects.png"]
-    assert all(Image.open(plots / picture).size > (300, 100) for picture in pictures)
+    pictures = sorted(plots.iterdir())
+    assert [path.name for path in pictures] == ["confusion.png", "reliability.png", "suspects.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
 
 
 def test_evaluate_gives_programs_everything(small_data):
