@@ -26,7 +26,7 @@ from torch.nn import functional as F  # noqa: N812
 from app.settings import read_settings
 from benchmarks.contenders.tutorial import TutorialNet
 from model import FashionMnist, cpu
-from model.training.loop import RunConfig, Trainer, choose_precision
+from model.training.loop import Batch, RunConfig, Trainer, choose_precision
 from model.training.recipes import RECIPES
 from model.training.run import training_splits
 
@@ -72,7 +72,7 @@ def fashionnet() -> float:
         order = torch.randperm(len(labels))
         return ((images[batch], labels[batch]) for batch in torch.split(order, BATCH))
 
-    return timed(trainer._step, batches)
+    return timed(lambda *batch: trainer.step(Batch(*batch)), batches)
 
 
 def timed(step: Step, batches: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> float:

@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from model.artifact import Artifact
@@ -42,13 +42,17 @@ class Dropout(nn.Module):
         super().__init__()
         self.p = p
         self.dropped_bytes = round(256 * p)  # of 256
+        self.first, self.of = 0, 0
+        """Of how many rows in all the batch is a part, and which comes first in it; 0 of 0: it is the whole."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Any float tensor -> the same shape; the identity in evaluation mode."""
         if not self.training:
             return x
-        words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device).random_(-(2**63), None)
-        kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= self.dropped_bytes
+        row = x.numel() // len(x)
+        words = torch.empty(-(-row * (self.of or len(x)) // 8), dtype=torch.int64, device=x.device)
+        drawn = words.random_(-(2**63), None).view(torch.uint8)[self.first * row :]
+        kept = drawn[: x.numel()].view(x.shape) >= self.dropped_bytes
         return x * kept.to(x.dtype).mul_(256 / (256 - self.dropped_bytes))
 
 
@@ -153,8 +157,53 @@ _EPSILON, _MOMENTUM = 1e-5, 0.1  # PyTorch's own
 
 
 def _normalised(x: Tensor, norm: nn.BatchNorm1d | nn.BatchNorm2d, bias: Tensor | None) -> Tensor:
-    """``norm`` with the layer's own bias behind it; before it, the normalisation would subtract it at once."""
-    return F.batch_norm(x, norm.running_mean, norm.running_var, None, bias, norm.training, _MOMENTUM, _EPSILON)
+    """``norm`` with a ``bias`` of the layer's behind it; before it, the normalisation would subtract it at once."""
+    if norm.training and are_several():
+        return _normalised_together(x, norm, bias)
+    return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, bias, norm.training, _MOMENTUM, _EPSILON)
+
+
+def _normalised_together(x: Tensor, norm: nn.BatchNorm1d | nn.BatchNorm2d, bias: Tensor | None) -> Tensor:
+    """The same over the parts of a batch that several processes hold; PyTorch's own SyncBatchNorm needs GPUs."""
+    rows = x.to(torch.promote_types(x.dtype, torch.float32))
+    axes, shape = [0, *range(2, x.dim())], [1, -1, *[1] * (x.dim() - 2)]
+    sums = _Total.apply(torch.cat([rows.sum(axes), rows.new_tensor([rows.numel() / rows.shape[1]])]))
+    count, mean = sums[-1], sums[:-1] / sums[-1]
+    centred = rows - mean.view(shape)
+    variance = _Total.apply(centred.square().sum(axes)) / count
+    if norm.running_mean is not None and norm.running_var is not None:
+        norm.running_mean.lerp_(mean.detach(), _MOMENTUM)
+        norm.running_var.lerp_((variance * count / (count - 1)).detach(), _MOMENTUM)
+    scale = (variance + _EPSILON).rsqrt() if norm.weight is None else (variance + _EPSILON).rsqrt() * norm.weight
+    normalised: Tensor = centred * scale.view(shape)
+    return normalised if bias is None else normalised + bias.view(shape)
+
+
+class _Total(torch.autograd.Function):
+    """The sum over all processes; each is to blame for what it does to any of them, so gradients are summed too."""
+
+    @staticmethod
+    def forward(_context: object, values: Tensor) -> Tensor:
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_context: object, gradient: Tensor) -> Tensor:
+        return _Total.forward(_context, gradient)
+
+
+def are_several() -> bool:
+    """Whether several processes train this network together, each on its part of every batch."""
+    return distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """PyTorch's, over the whole batch even where several processes share it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` -> the same shape."""
+        return _normalised(x, self, self.bias)
 
 
 class DeepFashionNet(Network):
@@ -201,7 +250,7 @@ class ConvNorm(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(
             nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
+            BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         )
 
@@ -213,7 +262,7 @@ class Residual(nn.Module):
         super().__init__()
         self.first = ConvNorm(channels, channels)
         self.second = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(channels)
+        self.norm = BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` -> the same shape."""

@@ -3,6 +3,7 @@
 python scripts/train.py                          the seed recipe, into runs/seed-1
 python scripts/train.py --dry-run                one short epoch, to see that everything works
 python scripts/train.py --resume runs/seed-1     go on after Ctrl-C, a crash or a power cut
+torchrun --nproc-per-node=4 scripts/train.py     on four GPUs, or in four processes: the same network, sooner
 """
 
 import argparse
@@ -10,6 +11,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import TextIO
 
 import torch
 
@@ -19,9 +21,10 @@ from model.cpu import keep_freed_memory, usable_cores
 from model.data import FashionMnist
 from model.errors import FashionNetError
 from model.network import create_network
+from model.training import processes
 from model.training.loop import EpochMetrics, RunConfig, choose_precision
 from model.training.recipes import RECIPES, Recipe
-from model.training.run import Run
+from model.training.run import Run, resume_command
 
 DRY_RUN_IMAGES = 1280
 STOPPED = 130  # what a shell reports of a program ended by Ctrl-C
@@ -29,17 +32,33 @@ STOPPED = 130  # what a shell reports of a program ended by Ctrl-C
 
 def main() -> int:
     """Parse, train, release; returns the exit status."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    keep_freed_memory()
     try:
-        settings = read_settings()
-        arguments = parse_arguments(settings)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        keep_freed_memory()
-        if not arguments.dry_run:
-            return train(arguments, settings, arguments.resume or arguments.out)
-        with tempfile.TemporaryDirectory() as folder:
-            return train(arguments, settings, Path(folder))
+        with processes.joined():
+            return run_command()
     except (FashionNetError, SettingsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def run_command() -> int:
+    """What the command line asks for."""
+    settings = read_settings()
+    arguments = parse_arguments(settings)
+    path = arguments.resume or arguments.out
+    try:
+        if not arguments.dry_run:
+            return train(arguments, settings, path)
+        with tempfile.TemporaryDirectory() as folder:
+            return train(arguments, settings, Path(folder))
+    except RuntimeError as error:
+        if not processes.lost_a_peer(error):
+            raise
+        print(
+            "error: Another process of this run has ended. Every completed epoch is saved; go on with:", file=sys.stderr
+        )
+        print(f"  {resume_command(path, processes.size())}", file=sys.stderr)
         return 2
 
 
@@ -48,17 +67,25 @@ def train(arguments: argparse.Namespace, settings: Settings, path: Path) -> int:
     data_set = FashionMnist(arguments.data_dir)
     data_set.download(settings.data_url)
     run = open_run(arguments, path, data_set)
-    print(opening(run), flush=True)
+    say(opening(run))
     try:
         for metrics in run.epochs():
-            print(epoch_line(metrics, run.config.recipe.epochs), flush=True)
+            say(epoch_line(metrics, run.config.recipe.epochs))
+        if processes.rank() > 0:
+            return 0
         card = run.release(path, *([arguments.release] if arguments.release else []))
     except KeyboardInterrupt:
-        print(f"\nStopped after {run.trainer.epoch} completed epochs, which are saved. Go on with:", file=sys.stderr)
-        print(f"  python scripts/train.py --resume {path}", file=sys.stderr)
+        say(f"\nStopped after {run.trainer.epoch} completed epochs, which are saved. Go on with:", sys.stderr)
+        say(f"  {resume_command(path, processes.size())}", sys.stderr)
         return STOPPED
     print(closing(card, path, kept=not arguments.dry_run))
     return below_target(card, arguments.target_accuracy)
+
+
+def say(text: str, file: TextIO = sys.stdout) -> None:
+    """Print, if this is the first of the processes."""
+    if processes.rank() == 0:
+        print(text, file=file, flush=True)
 
 
 def open_run(arguments: argparse.Namespace, path: Path, data_set: FashionMnist) -> Run:
@@ -73,6 +100,7 @@ def open_run(arguments: argparse.Namespace, path: Path, data_set: FashionMnist) 
         seed=arguments.seed,
         precision=choose_precision(arguments.precision, device),
         threads=arguments.threads,
+        processes=processes.size(),
         device=device,
         data=dict(data_set.checksums()),
         name=arguments.name or create_network(recipe.architecture).folded().architecture,
@@ -91,10 +119,11 @@ def parents(recipe: Recipe, folder: Path) -> dict[str, str]:
 def opening(run: Run) -> str:
     """What is about to be trained, in one line."""
     config, images = run.config, len(run.trainer.train_labels)
+    together = f"{config.processes} processes with " if config.processes > 1 else ""
     begun = f", {run.trainer.epoch} of them done" if run.trainer.epoch else ""
     return (
         f"recipe {config.recipe.name}, seed {config.seed}: {config.recipe.epochs} epochs{begun} of {images:,} images "
-        f"on {config.device} ({config.threads} threads, {config.precision}), into {run.folder.path}"
+        f"on {config.device} ({together}{config.threads} threads, {config.precision}), into {run.folder.path}"
     )
 
 
@@ -145,7 +174,8 @@ def parse_arguments(settings: Settings) -> argparse.Namespace:
     add("--target-accuracy", type=float, metavar="A", help="exit status 1 where the test accuracy (0..1) is below")
     add("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto: bf16 where the device has it")
     add("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
-    add("--threads", type=int, default=usable_cores(), help="torch threads (default: the usable cores, %(default)s)")
+    threads = max(1, usable_cores() // processes.size())
+    add("--threads", type=int, default=threads, help="torch threads a process (default: its usable cores, %(default)s)")
     arguments = parser.parse_args()
     if arguments.target_accuracy is not None and not 0 <= arguments.target_accuracy <= 1:
         parser.error("--target-accuracy is a fraction between 0 and 1, such as 0.925")

@@ -16,6 +16,7 @@ from model import cpu
 from model.data import Split
 from model.errors import TrainingError
 from model.network import Network, create_network
+from model.training import processes
 from model.training.augment import augment
 from model.training.recipes import Recipe
 from model.training.seeds import derived_seed
@@ -44,6 +45,8 @@ class RunConfig(BaseModel):
     """Where the artefacts lie that the recipe begins with or learns from, if any."""
     parents: dict[str, str] = {}
     """Their versions, by name, so that a resumed run has the same ones."""
+    processes: int = 1
+    """How many train together; as the threads, they decide in which order is summed."""
     limit: int | None = None
     """Use only so many images of each split: a rehearsal."""
 
@@ -77,6 +80,11 @@ class Batch(NamedTuple):
     answers: Tensor | None = None
     """``[N, 10]``, a teacher's logits."""
 
+    def part(self) -> "Batch":
+        """This process's share of it."""
+        answers = None if self.answers is None else processes.part(self.answers)
+        return Batch(processes.part(self.images), processes.part(self.labels), answers)
+
 
 class Trainer:
     """A network, its optimiser and schedule, and the two sets that it learns from and is measured on."""
@@ -95,6 +103,7 @@ class Trainer:
         if config.recipe.initial:
             network.load_state_dict(parents[config.recipe.initial].state_dict())
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.parallel = processes.parallel(self.network)
         self.teacher = self._hire(parents)
         self.optimizer = _create_optimizer(self.network, config.recipe)
         self.scheduler = self._create_scheduler()
@@ -178,15 +187,15 @@ class Trainer:
         seen, loss_sum, correct = 0, 0.0, 0
         with self._progress() as bar:
             for batch in self._batches():
-                loss, hits = self._step(batch)
-                size = len(batch.labels)
+                loss, hits, size = self.step(batch)
                 seen, loss_sum, correct = seen + size, loss_sum + loss * size, correct + hits
                 learning_rate = self.optimizer.param_groups[0]["lr"]
                 bar.set_postfix_str(
                     f"loss {loss_sum / seen:.4f}, accuracy {correct / seen:.2%}, lr {learning_rate:.2g}"
                 )
-                bar.update(size)
-        return loss_sum / seen, correct / seen
+                bar.update(len(batch.labels))
+        everything, loss_of_all, correct_of_all = processes.totals(seen, loss_sum, correct)
+        return loss_of_all / everything, correct_of_all / everything
 
     def _batches(self) -> Iterator[Batch]:
         """The training images once, in random order, each changed as the recipe says."""
@@ -200,18 +209,22 @@ class Trainer:
                 images = augment(self.train_images[batch], self.config.recipe.augmentation)
                 yield Batch(images, self.train_labels[batch])
 
-    def _step(self, batch: Batch) -> tuple[float, int]:
+    def step(self, batch: Batch) -> tuple[float, int, int]:
+        """Learn from ``batch``; the mean loss and the hits in this process's part of it, and the part's size."""
+        processes.share_dropout(self.network, len(batch.labels))
+        part = batch.part()
         self.optimizer.zero_grad(set_to_none=True)
-        log_probs = self._forward(batch.images)
-        loss = self._loss(log_probs, batch)
+        log_probs = self._forward(part.images)
+        # Gradients are averaged over the processes as if their parts were equal; the last batch's may not be.
+        loss = self._loss(log_probs, part) * (len(part.labels) * self.config.processes / len(batch.labels))
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         if self.config.recipe.schedule == "one-cycle":
             self.scheduler.step()
-        value = F.nll_loss(log_probs.detach(), batch.labels).item() if self.teacher else loss.item()
+        value = F.nll_loss(log_probs.detach(), part.labels).item()
         if not np.isfinite(value):
             raise TrainingError(f"The loss became {value} in epoch {self.epoch + 1}: try a lower learning rate.")
-        return value, int((log_probs.argmax(1) == batch.labels).sum())
+        return value, int((log_probs.argmax(1) == part.labels).sum()), len(part.labels)
 
     def _loss(self, log_probs: Tensor, batch: Batch) -> Tensor:
         if self.config.recipe.distillation and batch.answers is not None:
@@ -220,23 +233,25 @@ class Trainer:
 
     def _forward(self, images: Tensor) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            log_probs: Tensor = self.network(images)
+            log_probs: Tensor = (self.parallel if self.network.training else self.network)(images)
         return log_probs.float()
 
     @torch.inference_mode()
     def validate(self) -> tuple[float, float]:
         """Loss and accuracy on the validation set, in evaluation mode."""
         self.network.eval()
-        images, labels = self.validation
+        images, labels = (processes.part(rows) for rows in self.validation)
         log_probs = torch.cat([self._forward(batch) for batch in torch.split(images, EVALUATION_BATCH)])
-        accuracy = (log_probs.argmax(1) == labels).float().mean()
-        return F.nll_loss(log_probs, labels).item(), accuracy.item()
+        loss, hits = F.nll_loss(log_probs, labels, reduction="sum").item(), (log_probs.argmax(1) == labels).sum().item()
+        count, loss_of_all, hits_of_all = processes.totals(len(labels), loss, hits)
+        return loss_of_all / count, hits_of_all / count
 
     def _progress(self) -> "tqdm[Any]":
         title = f"epoch {self.epoch + 1}/{self.config.recipe.epochs}"
         # disable=None: a bar on a terminal, nothing in a log file
+        disable = True if processes.rank() else None
         return tqdm(
-            total=len(self.train_labels), desc=title, unit=" images", unit_scale=True, leave=False, disable=None
+            total=len(self.train_labels), desc=title, unit=" images", unit_scale=True, leave=False, disable=disable
         )
 
 

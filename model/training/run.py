@@ -9,6 +9,7 @@ from model.artifact import ModelCard, load_artifact, save_artifact
 from model.data import FashionMnist, Split, split_validation
 from model.errors import TrainingError
 from model.network import Network, load_network
+from model.training import processes
 from model.training.export import describe, export
 from model.training.loop import EpochMetrics, RunConfig, Trainer
 from model.training.recipes import Recipe
@@ -37,9 +38,11 @@ class Run:
     def start(cls, path: Path, config: RunConfig, data_set: FashionMnist) -> "Run":
         """Begin a run in the folder ``path``, which must not hold one yet."""
         folder = RunFolder(path)
-        folder.require_empty()
+        if processes.rank() == 0:
+            folder.require_empty()
         run = cls(folder, config, data_set)
-        folder.write_config(config)
+        if processes.rank() == 0:
+            folder.write_config(config)
         return run
 
     @classmethod
@@ -47,6 +50,11 @@ class Run:
         """Go on with the run in ``path`` from its last completed epoch, to ``epochs`` where that is given."""
         folder = RunFolder(path)
         config = folder.read_config()
+        if config.processes != processes.size():
+            raise TrainingError(
+                f"{config.processes} process(es) began the run in {path}, and this is {processes.size()}: go on by "
+                f"{resume_command(path, config.processes)}"
+            )
         if epochs:
             if config.recipe.schedule == "one-cycle" and epochs != config.recipe.epochs:
                 raise TrainingError(
@@ -55,7 +63,8 @@ class Run:
                 )
             recipe = config.recipe.model_copy(update={"epochs": epochs})
             config = config.model_copy(update={"recipe": recipe})
-            folder.write_config(config)
+            if processes.rank() == 0:
+                folder.write_config(config)
         run = cls(folder, config, data_set)
         folder.restore(run.trainer)
         return run
@@ -63,7 +72,9 @@ class Run:
     def epochs(self) -> Iterator[EpochMetrics]:
         """Train the epochs that are left; each is on the disk before its metrics are handed out."""
         for metrics in self.trainer.epochs():
-            self.folder.save(self.trainer)
+            if processes.rank() == 0:
+                self.folder.save(self.trainer)
+            processes.wait_for_first()
             yield metrics
 
     def release(self, *folders: Path) -> ModelCard:
@@ -76,6 +87,12 @@ class Run:
         artifact = export(network, describe(network, self.trainer), self.train, splits)
         cards = [save_artifact(folder, artifact.card, artifact.content) for folder in folders]
         return cards[0]
+
+
+def resume_command(path: Path, count: int = 1) -> str:
+    """What to type to go on with the run in ``path``, which ``count`` processes began."""
+    launcher = "python" if count == 1 else f"torchrun --nproc-per-node={count}"
+    return f"{launcher} scripts/train.py --resume {path}"
 
 
 def training_splits(data_set: FashionMnist, recipe: Recipe, seed: int, limit: int | None = None) -> tuple[Split, Split]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.network import Network
+from model.training import processes
 from model.training.augment import Augmentation, augment
 from model.training.seeds import derived_seed
 
@@ -65,4 +66,5 @@ class Teacher:
 
     @torch.no_grad()
     def _answer(self, images: Tensor) -> Tensor:
-        return torch.cat([self.network.outputs(chunk).logits for chunk in torch.split(images, _CHUNK)])
+        chunks = torch.split(processes.part(images), _CHUNK)
+        return processes.united(torch.cat([self.network.outputs(chunk).logits for chunk in chunks]))

@@ -1,0 +1,43 @@
+"""A few steps of training in as many processes as torchrun starts; the first one saves what came of them."""
+
+import sys
+
+import numpy as np
+import torch
+
+from model import Split
+from model.network import create_network
+from model.training import processes
+from model.training.loop import Batch, RunConfig, Trainer
+from model.training.recipes import RECIPES
+
+
+def main(recipe: str, path: str) -> None:
+    """Train and save."""
+    with processes.joined():
+        state = train(recipe)
+        if processes.rank() == 0:
+            torch.save(state, path)
+
+
+def train(recipe: str) -> dict[str, object]:
+    """What came of two steps: weights, validation, a teacher's answers."""
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (64, 28, 28), dtype=torch.uint8)
+    labels = torch.randint(0, 10, (64,))
+    split = Split(images.numpy(), labels.numpy().astype(np.uint8))
+    config = RunConfig(
+        recipe=RECIPES[recipe].model_copy(update={"epochs": 100, "initial": None}), seed=1, precision="fp32",
+        threads=1, device="cpu", data={}, name="x", processes=processes.size(),
+    )  # fmt: skip
+    teacher = create_network("fashionnet-deep").eval()
+    trainer = Trainer(config, split, split, {"fashionnet-deep": teacher})
+    trainer.network.train()
+    answers = trainer.teacher.lesson(0)[1] if trainer.teacher else None
+    for rows in (64, 13):  # the second batch is shared unevenly
+        trainer.step(Batch(images[:rows], labels[:rows], None if answers is None else answers[:rows]))
+    return {"network": trainer.network.state_dict(), "validated": trainer.validate(), "answers": answers}
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
