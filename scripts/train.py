@@ -25,6 +25,7 @@ from model.training import processes
 from model.training.loop import EpochMetrics, RunConfig, choose_precision
 from model.training.recipes import RECIPES, Recipe
 from model.training.run import Run, resume_command
+from model.training.trackers import TRACKERS, figures_of_card, figures_of_epoch, followed
 
 DRY_RUN_IMAGES = 1280
 STOPPED = 130  # what a shell reports of a program ended by Ctrl-C
@@ -69,17 +70,29 @@ def train(arguments: argparse.Namespace, settings: Settings, path: Path) -> int:
     run = open_run(arguments, path, data_set)
     say(opening(run))
     try:
-        for metrics in run.epochs():
-            say(epoch_line(metrics, run.config.recipe.epochs))
-        if processes.rank() > 0:
-            return 0
-        card = run.release(path, *([arguments.release] if arguments.release else []))
+        card = follow(arguments, run, path)
     except KeyboardInterrupt:
         say(f"\nStopped after {run.trainer.epoch} completed epochs, which are saved. Go on with:", sys.stderr)
         say(f"  {resume_command(path, processes.size())}", sys.stderr)
         return STOPPED
+    if card is None:
+        return 0
     print(closing(card, path, kept=not arguments.dry_run))
     return below_target(card, arguments.target_accuracy)
+
+
+def follow(arguments: argparse.Namespace, run: Run, path: Path) -> ModelCard | None:
+    """Train and release, telling of it as asked; the card, or None in any process but the first."""
+    first = processes.rank() == 0
+    with followed(run, arguments.log if first else []) as log:
+        for metrics in run.epochs():
+            say(epoch_line(metrics, run.config.recipe.epochs))
+            log(metrics.epoch, figures_of_epoch(metrics))
+        if not first:
+            return None
+        card = run.release(path, *([arguments.release] if arguments.release else []))
+        log(run.trainer.epoch, figures_of_card(card))
+        return card
 
 
 def say(text: str, file: TextIO = sys.stdout) -> None:
@@ -172,6 +185,7 @@ def parse_arguments(settings: Settings) -> argparse.Namespace:
     add("--name", help="name of the artefact (default: the architecture's)")
     add("--release", type=Path, metavar="FOLDER", help="write the artefact here too, e.g. model/weights")
     add("--target-accuracy", type=float, metavar="A", help="exit status 1 where the test accuracy (0..1) is below")
+    add("--log", choices=sorted(TRACKERS), action="append", default=[], help="follow the run there too; repeatable")
     add("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto: bf16 where the device has it")
     add("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
     threads = max(1, usable_cores() // processes.size())

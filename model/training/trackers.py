@@ -1,0 +1,96 @@
+"""Where a run is followed beside its own folder: TensorBoard and MLflow, each behind an extra of its name."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+
+from model.artifact import ModelCard
+from model.errors import TrainingError
+from model.files import write_atomically
+from model.training.loop import EpochMetrics
+from model.training.run import Run
+
+Log = Callable[[int, dict[str, float]], object]
+"""Takes an epoch and its figures by name."""
+
+
+@contextmanager
+def followed(run: Run, names: Sequence[str]) -> Iterator[Log]:
+    """Follow ``run`` in each of ``TRACKERS`` that ``names`` lists; what is yielded logs in all of them.
+
+    Raises:
+        TrainingError: a tracker's extra is not installed.
+    """
+    with ExitStack() as stack:
+        logs = [stack.enter_context(TRACKERS[name](run)) for name in dict.fromkeys(names)]
+
+        def log(epoch: int, figures: dict[str, float]) -> None:
+            for each in logs:
+                each(epoch, figures)
+
+        yield log
+
+
+@contextmanager
+def tensorboard(run: Run) -> Iterator[Log]:
+    """Event files in the run's folder; ``tensorboard --logdir runs`` shows those of every run."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise _missing("tensorboard") from None
+
+    with SummaryWriter(str(run.folder.path / "tensorboard"), purge_step=run.trainer.epoch + 1) as writer:
+
+        def log(epoch: int, figures: dict[str, float]) -> None:
+            for name, value in figures.items():
+                writer.add_scalar(name, value, epoch)
+            writer.flush()
+
+        yield log
+
+
+@contextmanager
+def mlflow(run: Run) -> Iterator[Log]:
+    """A run of MLflow's, wherever its own settings (``MLFLOW_TRACKING_URI``) say; a resumed run goes on with it."""
+    try:
+        from mlflow import log_metrics, log_params, start_run
+    except ImportError:
+        raise _missing("mlflow") from None
+
+    note = run.folder.path / "mlflow-run-id"
+    with start_run(run_id=_read(note), run_name=run.folder.path.name) as active:
+        write_atomically(note, active.info.run_id.encode())
+        if run.trainer.epoch == 0:
+            log_params(_parameters(run))
+        yield lambda epoch, figures: log_metrics(figures, step=epoch)
+
+
+TRACKERS: dict[str, Callable[[Run], AbstractContextManager[Log]]] = {"tensorboard": tensorboard, "mlflow": mlflow}
+
+
+def figures_of_epoch(metrics: EpochMetrics) -> dict[str, float]:
+    """The figures of an epoch by the names that trackers group them by."""
+    values = metrics.model_dump(exclude={"epoch"})
+    return {
+        name.replace("train_", "train/").replace("validation_", "validation/"): value for name, value in values.items()
+    }
+
+
+def figures_of_card(card: ModelCard) -> dict[str, float]:
+    """The figures of the finished network on the test set."""
+    test = card.metrics["test"]
+    return {"test/accuracy": test.accuracy, "test/loss": test.loss}
+
+
+def _parameters(run: Run) -> dict[str, object]:
+    config = run.config
+    recipe = {name: value for name, value in config.recipe.model_dump().items() if value is not None}
+    return recipe | config.model_dump(include={"seed", "precision", "threads", "processes", "device"})
+
+
+def _read(note: Path) -> str | None:
+    return note.read_text() if note.exists() else None
+
+
+def _missing(extra: str) -> TrainingError:
+    return TrainingError(f"--log {extra} needs the extra of that name: pip install -e '.[{extra}]'")

@@ -1,0 +1,69 @@
+import json
+import sys
+
+import pytest
+from mlflow import MlflowClient
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from model import FashionMnist
+from model.errors import TrainingError
+from model.training.run import Run
+from model.training.trackers import followed
+from tests.servers import run
+from tests.test_training import make_config
+
+NAMES = {
+    "train/loss", "train/accuracy", "validation/loss", "validation/accuracy", "test/loss", "test/accuracy",
+    "learning_rate", "seconds", "images_per_second",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tracked(small_data, tmp_path_factory):
+    """Two epochs, and two more after an interruption, followed in both; the run's folder and MLflow's address."""
+    folder = tmp_path_factory.mktemp("tracked") / "run"
+    uri = f"sqlite:///{folder.parent}/mlflow.db"
+    common = ["scripts/train.py", "--data-dir", str(small_data.root), "--log", "tensorboard", "--log", "mlflow"]
+    for more in (["--out", str(folder), "--epochs", "2"], ["--resume", str(folder), "--epochs", "4"]):
+        done = run(*common, *more, MLFLOW_TRACKING_URI=uri, MLFLOW_ARTIFACT_ROOT=str(folder.parent))
+        assert done.returncode == 0, done.stderr
+    return folder, uri
+
+
+def metrics_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_tensorboard_shows_every_epoch_and_the_test_set(tracked):
+    folder, _ = tracked
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    assert set(events.Tags()["scalars"]) == NAMES
+    losses = events.Scalars("validation/loss")
+    assert [event.step for event in losses] == [1, 2, 3, 4]
+    expected = [metrics["validation_loss"] for metrics in metrics_of(folder)]
+    assert [event.value for event in losses] == pytest.approx(expected)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:sqlalchemy", "ignore:.*noload")  # of MLflow's own making
+def test_mlflow_shows_one_run_with_its_recipe_and_every_epoch(tracked):
+    folder, uri = tracked
+    client = MlflowClient(uri)
+    (found,) = client.search_runs(["0"])
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == "run"
+    assert (found.data.params["name"], found.data.params["seed"]) == ("seed", "1")
+    assert set(found.data.metrics) == NAMES
+    history = client.get_metric_history(found.info.run_id, "train/accuracy")
+    expected = [metrics["train_accuracy"] for metrics in metrics_of(folder)]
+    assert [entry.value for entry in history] == pytest.approx(expected)
+    assert [entry.step for entry in history] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("name", "module"), [("tensorboard", "torch.utils.tensorboard"), ("mlflow", "mlflow")])
+def test_a_tracker_that_is_not_installed_is_named_with_its_extra(
+    small_data: FashionMnist, tmp_path, monkeypatch, name, module
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    started = Run.start(tmp_path, make_config(small_data, 1), small_data)
+    with pytest.raises(TrainingError, match=rf"pip install -e '.\[{name}\]'"), followed(started, [name]):
+        pass
