@@ -3,10 +3,11 @@
 Not from lifespan-yielded state: Ray Serve and httpx's ASGI transport do not copy that into a request.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Depends, Query, Request
 
+from app.errors import InvalidQuery
 from app.evaluator import Evaluator
 from app.predictor import Predictor, Predictors
 from app.readiness import Readiness
@@ -55,3 +56,19 @@ async def chosen_predictor(
 
 
 PredictorDep = Annotated[Predictor, Depends(chosen_predictor)]
+
+
+def wants_image(request: Request) -> bool:
+    """Whether the query asks for what the network saw: ``image=true``; raises InvalidQuery where it says neither."""
+    value = request.query_params.get("image", "false") if request.scope["query_string"] else "false"
+    if value not in ("true", "false"):
+        raise InvalidQuery(f"image is true or false, not {value!r:.80}.")
+    return value == "true"
+
+
+async def image_wanted(
+    request: Request,
+    image: Annotated[Literal["true", "false"], Query(description="whether to add what the network saw")] = "false",  # noqa: ARG001
+) -> bool:
+    """As ``wants_image``, for the framework and its documentation."""
+    return wants_image(request)

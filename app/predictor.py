@@ -18,6 +18,7 @@ from app.errors import Overloaded, UnknownModel
 from app.metrics import CONFIDENCE, MODEL_INFO, BatchObserver, StageTimer
 from app.settings import Settings
 from model import (
+    UNTOUCHED,
     Artifact,
     ArtifactMissing,
     Engine,
@@ -25,6 +26,7 @@ from model import (
     Finding,
     ImageError,
     ModelCard,
+    Picture,
     Prediction,
     chunks,
     classify,
@@ -44,6 +46,13 @@ BULK_CHUNK = 16
 """Pictures of one request that go to the engine together: the next ones are decoded meanwhile, on another core."""
 BACKGROUND_NICENESS = 10
 NO_TIMER = StageTimer(on=False)
+
+
+class Seen(NamedTuple):
+    """A picture and what the engine says of it."""
+
+    picture: Picture
+    finding: Finding
 
 
 class Executors(NamedTuple):
@@ -95,38 +104,40 @@ class Predictor:
         """Whether the engine takes so long that it has a thread of its own."""
         return self.batcher.executor is not None
 
-    async def predict(self, content: bytes, timer: StageTimer = NO_TIMER) -> Prediction:
-        """Classify one encoded picture.
+    async def predict(self, content: bytes, timer: StageTimer = NO_TIMER, *, with_image: bool = False) -> Prediction:
+        """Classify one encoded picture; ``with_image`` adds what the network saw of it.
 
         Raises:
             ImageError: the picture cannot be used.
             Overloaded: too many pictures wait for the engine.
         """
-        finding = await self._submit(content if len(content) <= SMALL_BYTES else await self.preprocess(content))
+        seen = await self._submit(content if len(content) <= SMALL_BYTES else await self.preprocess(content))
         timer.end("wait")
-        return self.answer(finding)
+        return self.answer(seen, with_image=with_image)
 
-    def answer(self, finding: Finding) -> Prediction:
+    def answer(self, seen: Seen, *, with_image: bool = False) -> Prediction:
         """What the engine says of one picture -> the prediction, counted."""
-        prediction = classify(finding, self.card)
+        prediction = classify(seen.finding, self.card, seen.picture, with_image=with_image)
         self._confidence[prediction.label].observe(prediction.confidence)
         return prediction
 
-    async def predict_many(self, contents: Sequence[bytes | Exception]) -> list[Prediction | BaseException]:
+    async def predict_many(
+        self, contents: Sequence[bytes | Exception], *, with_image: bool = False
+    ) -> list[Prediction | BaseException]:
         """Classify many encoded pictures; each gets its own answer, in their order: a prediction or what went wrong.
 
         What is an exception already is passed through. The pictures go to the engine in whole batches, past the queue.
         """
         batches = []
         for start in range(0, len(contents), BULK_CHUNK):
-            images = await self._decode_all(contents[start : start + BULK_CHUNK])
-            batches.append(asyncio.create_task(self._answer_all(images)))
+            pictures = await self._decode_all(contents[start : start + BULK_CHUNK])
+            batches.append(asyncio.create_task(self._answer_all(pictures, with_image=with_image)))
             await asyncio.sleep(0)  # the batch begins, and goes on while the next one is decoded
         return [answer for batch in batches for answer in await batch]
 
     async def infer(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Image uint8 ``[28, 28]`` in the data set's convention -> logits float32 ``[10]``."""
-        return (await self._submit(image)).logits
+        return (await self._submit(Picture(image, UNTOUCHED))).finding.logits
 
     async def infer_many(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Images uint8 ``[N, 28, 28]`` -> logits float32 ``[N, 10]``; many go in whole batches, past the queue."""
@@ -153,40 +164,47 @@ class Predictor:
             self.batcher.executor = None
             self.batcher.max_batch = min(affordable, self.batch_size)
 
-    async def preprocess(self, content: bytes) -> NDArray[np.uint8]:
-        """An encoded picture -> uint8 ``[28, 28]``; raises ImageError where it cannot be used."""
+    async def preprocess(self, content: bytes) -> Picture:
+        """An encoded picture -> what the network sees of it; raises ImageError where it cannot be used."""
         if len(content) <= SMALL_BYTES:
             return preprocess(content, self.max_pixels)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.executors.decoding, preprocess, content, self.max_pixels)
 
-    async def _decode_all(self, contents: Sequence[bytes | Exception]) -> list[NDArray[np.uint8] | BaseException]:
+    async def _decode_all(self, contents: Sequence[bytes | Exception]) -> list[Picture | BaseException]:
         return await asyncio.gather(*map(self._preprocess_or_raise, contents), return_exceptions=True)
 
-    async def _answer_all(self, images: list[NDArray[np.uint8] | BaseException]) -> list[Prediction | BaseException]:
-        usable = [image for image in images if not isinstance(image, BaseException)]
+    async def _answer_all(
+        self, pictures: list[Picture | BaseException], *, with_image: bool
+    ) -> list[Prediction | BaseException]:
+        usable = [picture.image for picture in pictures if isinstance(picture, Picture)]
         findings = (await self._run(self.executors.inference, np.stack(usable))).findings() if usable else iter(())
-        return [image if isinstance(image, BaseException) else self.answer(next(findings)) for image in images]
+        return [
+            self.answer(Seen(picture, next(findings)), with_image=with_image)
+            if isinstance(picture, Picture)
+            else picture
+            for picture in pictures
+        ]
 
-    async def _preprocess_or_raise(self, content: bytes | Exception) -> NDArray[np.uint8]:
+    async def _preprocess_or_raise(self, content: bytes | Exception) -> Picture:
         if isinstance(content, Exception):
             raise content
         return await self.preprocess(content)
 
-    async def _submit(self, value: bytes | NDArray[np.uint8]) -> Finding:
+    async def _submit(self, value: bytes | Picture) -> Seen:
         try:
             return await self.batcher.submit(value)
         except QueueFull:
             raise Overloaded from None
 
-    def _compute(self, values: list[bytes | NDArray[np.uint8]]) -> list[Finding | Exception]:
+    def _compute(self, values: list[bytes | Picture]) -> list[Seen | Exception]:
         """What a batch comes to: what the engine says of each picture, encoded or not, or why it says nothing."""
-        images = [self._decode(value) if isinstance(value, bytes) else value for value in values]
-        usable = [image for image in images if not isinstance(image, Exception)]
+        pictures = [self._decode(value) if isinstance(value, bytes) else value for value in values]
+        usable = [picture.image for picture in pictures if isinstance(picture, Picture)]
         findings = self.engine.run(np.stack(usable)).findings() if usable else iter(())
-        return [image if isinstance(image, Exception) else next(findings) for image in images]
+        return [Seen(picture, next(findings)) if isinstance(picture, Picture) else picture for picture in pictures]
 
-    def _decode(self, content: bytes) -> NDArray[np.uint8] | ImageError:
+    def _decode(self, content: bytes) -> Picture | ImageError:
         try:
             return preprocess(content, self.max_pixels)
         except ImageError as error:

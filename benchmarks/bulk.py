@@ -70,7 +70,7 @@ def drawn(count: int) -> np.ndarray:
     """The drawn example shirt, shifted a little each time, uint8 ``[count, 28, 28]``."""
     from model import preprocess
 
-    shirt = preprocess((ROOT / "examples" / "shirt.png").read_bytes())
+    shirt = preprocess((ROOT / "examples" / "shirt.png").read_bytes()).image
     return np.stack([np.roll(shirt, number % 5 - 2, axis=1) for number in range(count)])
 
 

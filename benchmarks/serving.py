@@ -110,14 +110,14 @@ CONTENDERS = (
 def picture() -> bytes:
     """The drawn example shirt as a 28x28 grey PNG."""
     buffer = io.BytesIO()
-    Image.fromarray(preprocess((ROOT / "examples" / "shirt.png").read_bytes())).save(buffer, "PNG")
+    Image.fromarray(preprocess((ROOT / "examples" / "shirt.png").read_bytes()).image).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def request_for(contender: Contender, content: bytes) -> Request:
     """The picture as the contender takes it: a multipart form, or V2 JSON."""
     if contender.path.startswith("/v2"):
-        pixels = preprocess(content).ravel().tolist()
+        pixels = preprocess(content).image.ravel().tolist()
         tensor = {"name": "images", "shape": [1, SIZE, SIZE], "datatype": "UINT8", "data": pixels}
         return Request(contender.path, "application/json", json.dumps({"inputs": [tensor]}).encode())
     head = (
@@ -303,8 +303,9 @@ def installed_mb(home: Path) -> float:
 def disagreement(answer: dict[str, float], content: bytes) -> float | None:
     """The largest difference of a probability to our engine's in full precision; None for a constant."""
     artifact = load_artifact(WEIGHTS, "fashionnet")
-    finding = next(create_engine("onnx", artifact).run(preprocess(content)[None]).findings())
-    expected = classify(finding, artifact.card).probabilities
+    picture = preprocess(content)
+    finding = next(create_engine("onnx", artifact).run(picture.image[None]).findings())
+    expected = classify(finding, artifact.card, picture).probabilities
     return max(abs(answer[label] - expected[label]) for label in CLASSES) if answer else None
 
 

@@ -35,16 +35,16 @@ from model.errors import (
 from model.evaluate import Report, chunks, evaluate, report
 from model.gallery import draw_gallery, show
 from model.prediction import Prediction, classify
-from model.preprocess import preprocess
+from model.preprocess import UNTOUCHED, Picture, preprocess
 
 WEIGHTS = Path(__file__).parent / "weights"
 """The folder of the artefacts that come with FashionNet."""
 
 __all__ = [
-    "CLASSES", "DEFAULT_DATA_URL", "WEIGHTS",
+    "CLASSES", "DEFAULT_DATA_URL", "UNTOUCHED", "WEIGHTS",
     "Artifact", "ArtifactError", "ArtifactMissing", "DamagedImage", "DataError", "EmptyImage", "Engine",
     "EngineName", "EngineOutputs", "FashionMnist", "FashionNetError", "Finding", "ImageError", "Metrics",
-    "ModelCard", "NotAnImage", "Prediction", "Report", "Split", "TooManyPixels", "UnknownFormat",
+    "ModelCard", "NotAnImage", "Picture", "Prediction", "Report", "Split", "TooManyPixels", "UnknownFormat",
     "chunks", "classify", "create_engine", "draw_confusion", "draw_gallery", "evaluate", "list_artifacts",
     "load_artifact", "load_for_engine", "log_softmax", "preprocess", "report", "show", "softmax", "usable_cores",
 ]  # fmt: skip

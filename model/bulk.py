@@ -10,13 +10,13 @@ from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model.artifact import ModelCard
+from model.decode import MAX_PIXELS
 from model.engines import Engine
 from model.errors import ImageError
 from model.prediction import Prediction, classify
-from model.preprocess import MAX_PIXELS, preprocess
+from model.preprocess import Picture, preprocess
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 BATCH = 64
@@ -59,7 +59,7 @@ def classify_files(
 ) -> Iterator[Outcome]:
     """Classify every file, in order; decoding goes on in ``threads`` threads while the network computes."""
 
-    def read(path: Path) -> tuple[Path, NDArray[np.uint8] | str]:
+    def read(path: Path) -> tuple[Path, Picture | str]:
         try:
             return path, preprocess(path.read_bytes(), max_pixels)
         except (ImageError, OSError) as error:
@@ -68,13 +68,13 @@ def classify_files(
     with ThreadPoolExecutor(threads) as pool:
         pictures = _ahead(pool, read, paths)
         while batch := list(islice(pictures, BATCH)):
-            images = [image for _, image in batch if not isinstance(image, str)]
+            images = [picture.image for _, picture in batch if not isinstance(picture, str)]
             findings = engine.run(np.stack(images)).findings() if images else iter(())
-            for path, image in batch:
-                if isinstance(image, str):
-                    yield Outcome(path, None, image)
+            for path, picture in batch:
+                if isinstance(picture, str):
+                    yield Outcome(path, None, picture)
                 else:
-                    yield Outcome(path, classify(next(findings), card), None)
+                    yield Outcome(path, classify(next(findings), card, picture), None)
 
 
 def _ahead(pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

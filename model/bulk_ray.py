@@ -33,10 +33,11 @@ class Classifier:
 
     def _outcome(self, file: str, content: bytes) -> Outcome:
         try:
-            finding = next(self.engine.run(preprocess(bytes(content))[np.newaxis]).findings())
+            picture = preprocess(bytes(content))
+            finding = next(self.engine.run(picture.image[np.newaxis]).findings())
         except ImageError as error:
             return Outcome(Path(file), None, str(error))
-        return Outcome(Path(file), classify(finding, self.card), None)
+        return Outcome(Path(file), classify(finding, self.card, picture), None)
 
 
 def classify_on_cluster(

@@ -1,13 +1,17 @@
 """From logits to an answer."""
 
+import base64
+import io
 import math
 
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from model.artifact import ModelCard
 from model.data import CLASSES
 from model.engines import Finding
+from model.preprocess import UNTOUCHED, Picture, Preprocessing
 
 _PROBABILITIES: JsonDict = {label: 0.991 if label == "Shirt" else 0.001 for label in CLASSES}
 _EXAMPLE: JsonDict = {
@@ -17,9 +21,14 @@ _EXAMPLE: JsonDict = {
     "in_distribution": True,
     "ood_score": 0.12,
     "probabilities": _PROBABILITIES,
+    "warnings": [],
+    "preprocessing": UNTOUCHED.model_dump(mode="json", exclude_none=True),
     "model": "fashionnet",
     "model_version": "0123456789ab",
 }
+
+
+STRANGE = "It does not look like the pictures that the network was trained on: the answer may mean nothing."
 
 
 class Prediction(BaseModel):
@@ -35,11 +44,16 @@ class Prediction(BaseModel):
     in_distribution: bool = Field(description="whether the picture looks like those that the network was trained on")
     ood_score: float = Field(description="how strange it looks: 0 is typical, above 1 is out of the distribution")
     probabilities: dict[str, float] = Field(description="of every class, by name; they sum to 1")
+    warnings: list[str] = Field(description="what may be wrong with the picture or the answer, in words")
+    preprocessing: Preprocessing = Field(description="what was done to the picture before the network saw it")
+    image: str | None = Field(
+        default=None, description="what the network saw, a 28x28 PNG as a data URL; where it was asked for"
+    )
     model: str = Field(description="name of the network")
     model_version: str = Field(description="the first digits of its weights' SHA-256")
 
 
-def classify(finding: Finding, card: ModelCard) -> Prediction:
+def classify(finding: Finding, card: ModelCard, picture: Picture, *, with_image: bool = False) -> Prediction:
     """What the engine of the network that ``card`` describes says of one picture -> the answer."""
     # Plain floats: for ten numbers NumPy's calls take longer than the arithmetic.
     values, score = finding.logits.tolist(), float(finding.ood_score)
@@ -48,6 +62,9 @@ def classify(finding: Finding, card: ModelCard) -> Prediction:
     total = sum(weights)
     probabilities = [weight / total for weight in weights]
     class_id = values.index(best)
+    warnings = list(picture.warnings)
+    if score > 1:
+        warnings.append(STRANGE)
     return Prediction(
         label=card.classes[class_id],
         class_id=class_id,
@@ -55,6 +72,16 @@ def classify(finding: Finding, card: ModelCard) -> Prediction:
         in_distribution=score <= 1,
         ood_score=score,
         probabilities=dict(zip(card.classes, probabilities, strict=True)),
+        warnings=warnings,
+        preprocessing=picture.preprocessing,
+        image=data_url(picture) if with_image else None,
         model=card.name,
         model_version=card.version,
     )
+
+
+def data_url(picture: Picture) -> str:
+    """What the network sees, as a PNG in a URL that pages show."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture.image).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

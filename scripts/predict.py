@@ -75,15 +75,16 @@ def show(outcome: Outcome, as_json: bool) -> bool:
     file = {"file": str(outcome.path)}
     found = outcome.prediction
     if as_json:
-        answer: dict[str, Any] = found.model_dump() if found else {"error": outcome.error}
+        answer: dict[str, Any] = found.model_dump(exclude_none=True) if found else {"error": outcome.error}
         print(json.dumps(file | answer))
     elif found is None:
         print(f"{outcome.path!s:32} error: {outcome.error}")
     else:
         runners_up = sorted(found.probabilities.items(), key=lambda item: -item[1])[1:3]
         rest = ", ".join(f"{label} {probability:.1%}" for label, probability in runners_up)
-        doubt = "" if found.in_distribution else "; unlike the pictures it was trained on"
-        print(f"{outcome.path!s:32} {found.label:12} {found.confidence:6.1%}   then {rest}{doubt}")
+        print(f"{outcome.path!s:32} {found.label:12} {found.confidence:6.1%}   then {rest}")
+        for warning in found.warnings:
+            print(f"{'':32} {warning}")
     return found is None
 
 

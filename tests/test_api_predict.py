@@ -1,5 +1,7 @@
 import asyncio
+import base64
 import http.client
+import io
 import json
 import socket
 import threading
@@ -18,7 +20,10 @@ from tests.pictures import encode, grey_png, trousers
 from tests.problems import assert_problem, assert_problem_body
 from tests.servers import ROOT, run, serve, wait_for_queue
 
-FIELDS = {"label", "class_id", "confidence", "in_distribution", "ood_score", "probabilities", "model", "model_version"}
+FIELDS = {
+    "label", "class_id", "confidence", "in_distribution", "ood_score", "probabilities", "warnings", "preprocessing",
+    "model", "model_version",
+}  # fmt: skip
 
 
 def post(client, content, **options):
@@ -64,9 +69,12 @@ def test_every_way_gives_the_same_picture_identical_probabilities(client, engine
     contents = [grey_png(1), trousers_png(), encode(trousers(), "JPEG")]
     single = [post(client, content).json() for content in contents]
     batch = client.post("/predict/batch", files=[("files", content) for content in contents]).json()["predictions"]
+    pictures = [preprocess(content) for content in contents]
     direct = [
-        classify(next(engine.run(preprocess(content)[None]).findings()), artifact.card).model_dump()
-        for content in contents
+        classify(next(engine.run(picture.image[None]).findings()), artifact.card, picture).model_dump(
+            mode="json", exclude_none=True
+        )
+        for picture in pictures
     ]
     paths = [tmp_path / str(i) for i in range(3)]
     for path, content in zip(paths, contents, strict=True):
@@ -74,6 +82,43 @@ def test_every_way_gives_the_same_picture_identical_probabilities(client, engine
     script = run("scripts/predict.py", "--json", *map(str, paths)).stdout.splitlines()
     lines = [{key: value for key, value in json.loads(line).items() if key != "file"} for line in script]
     assert single == batch == direct == lines
+
+
+def test_what_the_network_saw_comes_along_where_it_is_asked_for(client):
+    content = encode(trousers(), "JPEG")
+    answers = [
+        client.post("/predict", params={"image": "true"}, files={"file": content}).json(),
+        client.post("/predict/batch", params={"image": "true"}, files={"files": content}).json()["predictions"][0],
+    ]
+    for answer in answers:
+        scheme, data = answer.pop("image").split(",")
+        assert scheme == "data:image/png;base64"
+        with Image.open(io.BytesIO(base64.b64decode(data))) as seen:
+            assert (np.asarray(seen) == preprocess(content).image).all()
+        assert answer == post(client, content).json()
+
+
+@pytest.mark.parametrize("value", ["1", "yes", ""])
+def test_image_is_true_or_false(client, value):
+    response = client.post("/predict", params={"image": value}, files={"file": grey_png()})
+    assert_problem(response, 422, "invalid-query")
+
+
+def test_a_picture_is_answered_with_what_was_done_to_it_and_what_may_be_wrong(client):
+    blank = post(client, encode(Image.new("RGB", (90, 60), "white"))).json()
+    assert blank["warnings"][0].startswith("Nothing stands out")
+    told = post(client, encode(trousers())).json()["preprocessing"]
+    assert told["crop_box"] == pytest.approx([88, 20, 210, 282], abs=3)
+    assert (told["background"], told["inverted"]) == ("#ffffff", True)
+    assert post(client, grey_png()).json()["preprocessing"] == {
+        "steps": ["28x28 and grey: used as it is"], "inverted": False
+    }  # fmt: skip
+
+
+def test_a_stranger_is_warned_of(client):
+    answer = post(client, grey_png()).json()
+    assert answer["in_distribution"] is False
+    assert answer["warnings"][-1].startswith("It does not look like")
 
 
 def test_the_deep_network_answers_where_it_is_asked_for(client):

@@ -212,7 +212,7 @@ async def _read(
     if json_length == 0:
         asked = InferenceRequest(inputs=[], parameters={"binary_data_output": True})
         raw = np.frombuffer(body, np.uint8).reshape(1, 28, 28) if len(body) == 28 * 28 else None
-        return asked, raw if raw is not None else (await predictor.preprocess(body))[None]
+        return asked, raw if raw is not None else (await predictor.preprocess(body)).image[None]
     asked, tensors = parse_request(body, json_length)
     if list(tensors) != ["images"]:
         raise InvalidInference(f"The one input is 'images'; the request has {list(tensors)!r:.80}.")
@@ -221,7 +221,7 @@ async def _read(
 
 async def _images(values: NDArray[Any], predictor: Predictor) -> NDArray[np.uint8]:
     if values.dtype == object:
-        pictures = [await predictor.preprocess(content) for content in values.ravel()]
+        pictures = [(await predictor.preprocess(content)).image for content in values.ravel()]
         return np.stack(pictures) if pictures else np.zeros((0, 28, 28), np.uint8)
     if values.shape[1:] not in ((28, 28), (1, 28, 28)):
         raise InvalidInference(f"images: the shape {list(values.shape)} is neither [-1, 28, 28] nor [-1, 1, 28, 28].")

@@ -7,10 +7,11 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic_core import to_json
 
-from app.deps import PredictorDep, SettingsDep, chosen_predictor, find_predictor
+from app.deps import PredictorDep, SettingsDep, chosen_predictor, find_predictor, image_wanted, wants_image
 from app.errors import (
     IMAGE_ERRORS,
     BodyTooLarge,
+    InvalidQuery,
     MalformedBody,
     MissingFile,
     Overloaded,
@@ -32,7 +33,8 @@ LEFT = 499
 """nginx's status for a caller that closed the connection; nobody reads it but the metrics."""
 
 BODY_ERRORS = (
-    MalformedBody, UnsupportedBody, BodyTooLarge, SlowBody, TooManyFiles, MissingFile, UnknownModel, Overloaded,
+    MalformedBody, UnsupportedBody, BodyTooLarge, SlowBody, TooManyFiles, MissingFile, UnknownModel, InvalidQuery,
+    Overloaded,
 )  # fmt: skip
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _PICTURE_TYPES = [f"image/{kind}" for kind in ("png", "jpeg", "webp", "gif", "bmp", "tiff")]
@@ -52,7 +54,8 @@ _MANY_BODY = {"required": True, "content": _form({"type": "array", "items": _ONE
     response_model=Prediction,
     responses=declare(*BODY_ERRORS, *IMAGE_ERRORS),
     openapi_extra={"requestBody": _ONE_BODY},
-    dependencies=[Depends(chosen_predictor)],
+    response_model_exclude_none=True,
+    dependencies=[Depends(chosen_predictor), Depends(image_wanted)],
 )
 async def predict(request: Request) -> Response:
     """Classify one picture: the form field `file`, or the picture itself as the body.
@@ -66,11 +69,11 @@ async def predict(request: Request) -> Response:
         return refuse()
     content = await read_picture(request, state.upload_limits)
     timer.end("read")
-    work = predictor.predict(content, timer)
+    work = predictor.predict(content, timer, with_image=wants_image(request))
     prediction = await (unless_left(request, work) if predictor.is_slow else work)
     if prediction is None:
         return Response(status_code=LEFT)
-    response = Response(to_json(prediction), media_type="application/json")
+    response = Response(to_json(prediction, exclude_none=True), media_type="application/json")
     timer.end("encode")
     return response
 
@@ -89,14 +92,20 @@ async def unless_left(request: Request, work: Coroutine[Any, Any, Prediction]) -
         leaving.cancel()
 
 
-@router.post("/predict/batch", responses=declare(*BODY_ERRORS), openapi_extra={"requestBody": _MANY_BODY})
+@router.post(
+    "/predict/batch",
+    responses=declare(*BODY_ERRORS),
+    response_model_exclude_none=True,
+    openapi_extra={"requestBody": _MANY_BODY},
+    dependencies=[Depends(image_wanted)],
+)
 async def predict_batch(request: Request, predictor: PredictorDep, settings: SettingsDep) -> BatchAnswer:
     """Classify many pictures; each file of the form gets its own answer, in their order: a prediction or an `error`."""
     uploads = await read_uploads(request, Limits.of_batch(settings))
     if not uploads:
         raise MissingFile("The form has no file: send them as  -F files=@shirt.png -F files=@bag.png")
     contents = [upload.read_or_error(settings.max_upload_bytes) for upload in uploads]
-    return BatchAnswer.of(await predictor.predict_many(contents))
+    return BatchAnswer.of(await predictor.predict_many(contents, with_image=wants_image(request)))
 
 
 FAST_LANES = {"/predict": predict}

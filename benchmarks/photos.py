@@ -1,0 +1,169 @@
+"""How well are photos classified, beside the tutorial's way?
+
+DIR holds a folder of photos a kind. Kinds that are among the ten classes count for the accuracy (any of the three kinds
+of shoes does for `shoes`); hat, shorts and skirt are not, and ought to be told apart by `ood_score`. The tutorial's
+way is grey, resized to 28x28, inverted, with the same weights.
+
+    python benchmarks/photos.py DIR [--write benchmarks/results/photos]
+"""
+
+import argparse
+import io
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from model import CLASSES, WEIGHTS, Engine, EngineOutputs, cpu, create_engine, list_artifacts, load_for_engine
+from model.bulk import find_pictures
+from model.decode import decode
+from model.preprocess import preprocess
+from model.training.outliers import auroc
+
+KINDS = {
+    "t-shirt": {"T-shirt/top"}, "pants": {"Trouser"}, "longsleeve": {"Pullover"}, "dress": {"Dress"},
+    "outwear": {"Coat"}, "shirt": {"Shirt"}, "shoes": {"Sandal", "Sneaker", "Ankle boot"},
+}  # fmt: skip
+STRANGERS = ("hat", "shorts", "skirt")
+Images = NDArray[np.uint8]
+
+
+class Photos(NamedTuple):
+    """The photos of a folder, in order."""
+
+    kinds: NDArray[np.str_]
+    files: list[Path]
+
+    @property
+    def mapped(self) -> NDArray[np.bool_]:
+        """Which of them are of the ten classes."""
+        return np.isin(self.kinds, list(KINDS))
+
+
+def find_photos(folder: Path) -> Photos:
+    """Every picture in the folders of known kinds."""
+    found = [(kind, file) for kind in (*KINDS, *STRANGERS) for file in find_pictures([folder / kind])]
+    found = [(kind, file) for kind, file in found if file.is_file()]
+    return Photos(np.array([kind for kind, _ in found]), [file for _, file in found])
+
+
+def ours(file: Path) -> Images:
+    """As the service does it."""
+    return preprocess(file.read_bytes()).image
+
+
+def tutorials(file: Path) -> Images:
+    """Grey, 28x28, inverted."""
+    with Image.open(file) as photo:
+        return 255 - np.asarray(ImageOps.exif_transpose(photo).convert("L").resize((28, 28)), np.uint8)
+
+
+def run(engine: Engine, images: list[Images]) -> EngineOutputs:
+    """What the engine says of all of them."""
+    return engine.run(np.stack(images))
+
+
+def hits(photos: Photos, outputs: EngineOutputs) -> NDArray[np.bool_]:
+    """Which of the mapped photos are classified as what they show."""
+    predicted = outputs.logits.argmax(1)
+    return np.array([CLASSES[predicted[i]] in KINDS[photos.kinds[i]] for i in np.flatnonzero(photos.mapped)])
+
+
+def confusion(photos: Photos, outputs: EngineOutputs) -> list[str]:
+    """What every kind was taken for, as Markdown."""
+    lines = ["| | n | " + " | ".join(CLASSES) + " | known |", "|---" * (len(CLASSES) + 3) + "|"]
+    predicted = outputs.logits.argmax(1)
+    for kind in dict.fromkeys(photos.kinds.tolist()):
+        of_kind = photos.kinds == kind
+        counts = np.bincount(predicted[of_kind], minlength=len(CLASSES))
+        cells = [
+            f"**{count}**" if CLASSES[i] in KINDS.get(kind, ()) else str(count or "") for i, count in enumerate(counts)
+        ]
+        known = (outputs.ood_scores[of_kind] <= 1).mean()
+        lines.append(f"| {kind} | {of_kind.sum()} | " + " | ".join(cells) + f" | {known:.0%} |")
+    return lines
+
+
+def report(photos: Photos) -> str:
+    """Everything, as Markdown."""
+    lines = ["| network | accuracy | tutorial's way | strangers, AUROC |", "|---|---|---|---|"]
+    tables = []
+    prepared = {way: [way(file) for file in photos.files] for way in (ours, tutorials)}
+    for name in list_artifacts(WEIGHTS):
+        engine = create_engine("auto", load_for_engine("auto", WEIGHTS, name), cpu.usable_cores())
+        outputs, plain = (run(engine, images) for images in prepared.values())
+        known, strange = outputs.ood_scores[photos.mapped], outputs.ood_scores[~photos.mapped]
+        apart = f"{auroc(known, strange):.3f}" if len(known) and len(strange) else "none there"
+        right, plainly_right = hits(photos, outputs), hits(photos, plain)
+        lines.append(
+            f"| {name} | {right.mean():.1%} ({right.sum()} of {right.size}) | {plainly_right.mean():.1%} | {apart} |"
+        )
+        tables += [
+            "",
+            f"`{name}` (rows what the photo shows, columns the answer; known: `in_distribution`):",
+            "",
+            *confusion(photos, outputs),
+        ]
+    return "\n".join([*lines, *tables])
+
+
+def megapixels() -> str:
+    """What 12 megapixels and 28x28 take beyond decoding, and with it."""
+    rng = np.random.default_rng(0)
+    fine = Image.fromarray(rng.integers(60, 200, (300, 400, 3), np.uint8)).resize(
+        (4000, 3000), Image.Resampling.BICUBIC
+    )
+    fine.paste((20, 40, 90), (1000, 500, 3000, 2600))
+    large, small = _encoded(fine, "JPEG"), _encoded(Image.fromarray(rng.integers(0, 256, (28, 28), np.uint8)), "PNG")
+    decoding = milliseconds(lambda: decode(large, needed=256, untouched=28), 20)
+    whole, tiny = milliseconds(lambda: preprocess(large), 20), milliseconds(lambda: preprocess(small), 2000)
+    return (
+        f"12 megapixels, JPEG: {whole:.1f} ms, {whole - decoding:.1f} ms beyond decoding; "
+        f"28x28, PNG: {tiny:.3f} ms (medians)."
+    )
+
+
+def milliseconds(function: Callable[[], object], count: int) -> float:
+    """The median time of ``count`` calls, after a warm-up."""
+    times = []
+    for _ in range(count + count // 5):
+        start = time.perf_counter()
+        function()
+        times.append((time.perf_counter() - start) * 1e3)
+    return statistics.median(times[count // 5 :])
+
+
+def _encoded(image: Image.Image, format_: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format_)
+    return buffer.getvalue()
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="Accuracy on photos, beside the tutorial's way.")
+    parser.add_argument(
+        "folder", type=Path, metavar="DIR", help="with a folder a kind: " + ", ".join((*KINDS, *STRANGERS))
+    )
+    parser.add_argument("--write", type=Path, help="write NAME.md")
+    arguments = parser.parse_args()
+    photos = find_photos(arguments.folder)
+    if not photos.mapped.any():
+        parser.error(f"{arguments.folder} has no photo in a folder of a kind: {', '.join(KINDS)}")
+    machine, today = f"{cpu.usable_cores()} cores of {cpu.cpu_name()}", datetime.now(UTC).date()
+    made = f"{machine}; Python {platform.python_version()}; {today}. Made by `python benchmarks/photos.py DIR`."
+    text = "\n".join([report(photos), "", megapixels(), "", made])
+    print(text)
+    if arguments.write:
+        arguments.write.with_suffix(".md").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
