@@ -31,8 +31,10 @@ from model import (
     chunks,
     classify,
     create_engine,
+    heat_map,
     list_artifacts,
     load_for_engine,
+    occlusions,
     preprocess,
 )
 
@@ -53,6 +55,14 @@ class Seen(NamedTuple):
 
     picture: Picture
     finding: Finding
+
+
+class Explanation(NamedTuple):
+    """An answer and what it rests on."""
+
+    prediction: Prediction
+    heat: NDArray[np.float32]
+    """``[28, 28]``, see ``model.heat_map``."""
 
 
 class Executors(NamedTuple):
@@ -114,6 +124,15 @@ class Predictor:
         seen = await self._submit(content if len(content) <= SMALL_BYTES else await self.preprocess(content))
         timer.end("wait")
         return self.answer(seen, with_image=with_image)
+
+    async def explain(self, content: bytes) -> Explanation:
+        """Classify one encoded picture and say which of its parts the answer rests on; raises as ``predict``."""
+        if self.batcher.full:
+            raise Overloaded
+        picture = await self.preprocess(content)
+        outputs = await self._run(self.executors.inference, occlusions(picture.image))
+        prediction = self.answer(Seen(picture, next(outputs.findings())))
+        return Explanation(prediction, heat_map(outputs.logits / self.card.temperature, prediction.class_id))
 
     def answer(self, seen: Seen, *, with_image: bool = False) -> Prediction:
         """What the engine says of one picture -> the prediction, counted."""

@@ -6,6 +6,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.errors import Problem, problem_of
+from app.predictor import Explanation
 from model import Metrics, ModelCard, Prediction, Report
 
 
@@ -29,6 +30,20 @@ class BatchAnswer(BaseModel):
                 for outcome in outcomes
             ]
         )
+
+
+class ExplanationAnswer(BaseModel):
+    """An answer and what it rests on."""
+
+    prediction: Prediction
+    heat: list[list[float]] = Field(
+        description="28 rows of 28: by how many nats the class's log-probability falls where the pixel is hidden"
+    )
+
+    @classmethod
+    def of(cls, explanation: Explanation) -> Self:
+        """The explanation as it is sent."""
+        return cls(prediction=explanation.prediction, heat=explanation.heat.round(4).tolist())
 
 
 class Evaluation(Report):

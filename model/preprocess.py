@@ -38,6 +38,7 @@ class Preprocessing(BaseModel):
     crop_box: Box | None = Field(
         default=None, description="left, top, right and bottom of the article in the upright picture, in pixels"
     )
+    frame: Box | None = Field(default=None, description="where the article lies in the 28x28 image, in the same way")
     coverage: float | None = Field(default=None, ge=0, le=1, description="share of the picture that the article covers")
 
 
@@ -90,15 +91,16 @@ def _cut_out(decoded: Decoded) -> Picture:
     inverted = not found.plain or _lightness(found.background) >= grey[found.mask].mean()
     article = _contrast(grey, found) if found.plain else _exposed(255 - grey, found.mask)
     box = _bounds(found.mask)
+    cropped = np.where(found.mask, article, np.float32(0))[box[1] : box[3], box[0] : box[2]]
+    pixels, frame = _centre(cropped, 1.0 if found.plain else SQUEEZE)
     preprocessing = Preprocessing(
         steps=[*_first_steps(decoded), *_later_steps(found, inverted=inverted)],
         inverted=inverted,
         background=background,
         crop_box=_scaled(box, image.size, decoded.size),
+        frame=frame,
         coverage=float(found.mask.mean()),
     )
-    cropped = np.where(found.mask, article, np.float32(0))[box[1] : box[3], box[0] : box[2]]
-    pixels = _centre(cropped, 1.0 if found.plain else SQUEEZE)
     return Picture(pixels, preprocessing, tuple(_warnings(found, box)))
 
 
@@ -165,8 +167,12 @@ def _scaled(box: Box, small: tuple[int, int], whole: tuple[int, int]) -> Box:
     return round(box[0] * across), round(box[1] * down), round(box[2] * across), round(box[3] * down)
 
 
-def _centre(article: NDArray[np.float32], squeeze: float) -> NDArray[np.uint8]:
-    """Scale the longest edge to 28 and centre; an odd pixel of padding goes left or on top, as in the data set."""
+def _centre(article: NDArray[np.float32], squeeze: float) -> tuple[NDArray[np.uint8], Box]:
+    """Scale the longest edge to 28 and centre; an odd pixel of padding goes left or on top, as in the data set.
+
+    Returns:
+        uint8 ``[28, 28]``, and where in it the article lies.
+    """
     height, width = article.shape[0], article.shape[1] * squeeze
     scale = SIZE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -174,4 +180,4 @@ def _centre(article: NDArray[np.float32], squeeze: float) -> NDArray[np.uint8]:
     canvas = np.zeros((SIZE, SIZE), np.uint8)
     top, left = -(-(SIZE - size[1]) // 2), -(-(SIZE - size[0]) // 2)
     canvas[top : top + size[1], left : left + size[0]] = small.round()
-    return canvas
+    return canvas, (left, top, left + size[0], top + size[1])

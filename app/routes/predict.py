@@ -45,7 +45,7 @@ def _form(schema: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 _ONE_FILE = {"type": "string", "format": "binary", "description": "PNG, JPEG, WebP, GIF, BMP or TIFF"}
-_ONE_BODY = {"required": True, "content": _form(_ONE_FILE, "file") | dict.fromkeys(_PICTURE_TYPES, _BINARY)}
+ONE_BODY = {"required": True, "content": _form(_ONE_FILE, "file") | dict.fromkeys(_PICTURE_TYPES, _BINARY)}
 _MANY_BODY = {"required": True, "content": _form({"type": "array", "items": _ONE_FILE}, "files")}
 
 
@@ -53,7 +53,7 @@ _MANY_BODY = {"required": True, "content": _form({"type": "array", "items": _ONE
     "/predict",
     response_model=Prediction,
     responses=declare(*BODY_ERRORS, *IMAGE_ERRORS),
-    openapi_extra={"requestBody": _ONE_BODY},
+    openapi_extra={"requestBody": ONE_BODY},
     response_model_exclude_none=True,
     dependencies=[Depends(chosen_predictor), Depends(image_wanted)],
 )

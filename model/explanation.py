@@ -1,0 +1,77 @@
+"""Which parts of a picture an answer rests on: what happens to it when they are hidden.
+
+Occlusion (Zeiler & Fergus, ECCV 2014): it asks nothing of the engine but answers, so it explains any network.
+"""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.engines import log_softmax
+from model.preprocess import SIZE, Preprocessing
+
+STRIDE, PATCH = 4, 8
+"""Pixels from one hidden square to the next, and its edge: each lies over half of its neighbours."""
+STEPS = SIZE // STRIDE
+MOST_PIXELS = 640
+"""Edge of the picture that a heat map is laid over."""
+FOR, AGAINST = (213, 94, 0), (0, 114, 178)
+"""Vermilion and blue: told apart with every kind of colour vision (Okabe and Ito, 2008)."""
+OPACITY = 0.75
+
+
+def occlusions(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An image uint8 ``[28, 28]`` -> itself, and 49 copies with a square hidden each: uint8 ``[50, 28, 28]``."""
+    copies = np.repeat(image[None], STEPS**2 + 1, axis=0)
+    margin = (PATCH - STRIDE) // 2
+    for place in range(STEPS**2):
+        top, left = (step * STRIDE - margin for step in divmod(place, STEPS))
+        copies[place + 1, max(0, top) : top + PATCH, max(0, left) : left + PATCH] = 0
+    return copies
+
+
+def heat_map(logits: NDArray[np.float32], class_id: int) -> NDArray[np.float32]:
+    """Logits ``[50, 10]`` of ``occlusions`` -> float32 ``[28, 28]``: how much each pixel speaks for the class.
+
+    In nats: by how much the class's log-probability falls where the pixel is hidden; below 0 where it rises.
+    """
+    log_probs = log_softmax(logits)[:, class_id]
+    falls = (log_probs[0] - log_probs[1:]).reshape(STEPS, STEPS).astype(np.float32)
+    return np.asarray(Image.fromarray(falls).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+
+
+def draw_heat_map(picture: Image.Image, size: tuple[int, int], heat: NDArray[np.float32], done: Preprocessing) -> bytes:
+    """A PNG of a picture in grey under its heat map: vermilion speaks for the answer, blue against it.
+
+    Args:
+        picture: mode ``L`` or ``RGB``, at any scale.
+        size: width and height of the whole picture, which ``done`` counts in.
+        heat: ``[28, 28]``, as from ``heat_map``.
+        done: how the picture was preprocessed, and so where in it the heat lies.
+    """
+    canvas = picture.convert("L").convert("RGB")
+    canvas.thumbnail((MOST_PIXELS, MOST_PIXELS))
+    if max(canvas.size) < MOST_PIXELS // 4:  # a 28x28 picture would be a stamp
+        canvas = canvas.resize((canvas.width * 8, canvas.height * 8), Image.Resampling.NEAREST)
+    box = done.crop_box or (0, 0, *size)
+    scale = canvas.width / size[0], canvas.height / size[1]
+    place = round(box[0] * scale[0]), round(box[1] * scale[1])
+    extent = max(1, round((box[2] - box[0]) * scale[0])), max(1, round((box[3] - box[1]) * scale[1]))
+    strength = np.abs(heat) / max(float(np.abs(heat).max()), 1e-6)
+    colours = np.where(heat[..., None] > 0, np.array(FOR), np.array(AGAINST)).astype(np.uint8)
+    layer = np.dstack([colours, (255 * OPACITY * strength).astype(np.uint8)])
+    patch = Image.fromarray(_of_article(layer, done)).resize(extent, Image.Resampling.BILINEAR)
+    canvas.paste(patch.convert("RGB"), place, patch.getchannel("A"))
+    buffer = io.BytesIO()
+    canvas.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _of_article(layer: NDArray[np.uint8], done: Preprocessing) -> NDArray[np.uint8]:
+    """The part of ``[28, 28, C]`` that the article was scaled into."""
+    if done.frame is None:
+        return layer
+    left, top, right, bottom = done.frame
+    return np.ascontiguousarray(layer[top:bottom, left:right])

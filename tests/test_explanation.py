@@ -1,0 +1,101 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model import CLASSES, preprocess
+from model.explanation import PATCH, STEPS, draw_heat_map, heat_map, occlusions
+from model.preprocess import UNTOUCHED
+from tests.pictures import encode, grey_png, random_image, trousers
+from tests.problems import assert_problem
+
+
+def test_every_pixel_is_hidden_in_some_copy_and_the_first_is_the_image():
+    image = np.full((28, 28), 200, np.uint8)
+    copies = occlusions(image)
+    assert copies.shape == (STEPS**2 + 1, 28, 28)
+    assert (copies[0] == image).all()
+    hidden = (copies[1:] == 0).sum(0)
+    assert hidden.min() >= 1
+    assert hidden[10:18, 10:18].min() == (PATCH // 4) ** 2, "the middle lies under four squares"
+
+
+def test_heat_is_where_hiding_makes_the_class_less_likely():
+    logits = np.zeros((STEPS**2 + 1, 10), np.float32)
+    logits[:, 3] = 5
+    logits[1, 3] = 0  # the upper left square hidden: class 3 is lost
+    logits[-1, 3] = 9  # the lower right one: surer
+    heat = heat_map(logits, 3)
+    assert heat.shape == (28, 28)
+    assert heat[0, 0] > 1
+    assert heat[-1, -1] < 0
+    assert np.unravel_index(heat.argmax(), heat.shape) < (4, 4)
+
+
+def opened(content: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(content)) as image:
+        image.load()
+        return image
+
+
+def test_the_heat_lies_on_the_article_in_the_picture():
+    page = Image.new("RGB", (300, 200), "white")
+    page.paste(trousers(size=100), (180, 50))
+    done = preprocess(encode(page)).preprocessing
+    drawn = np.asarray(opened(draw_heat_map(page, page.size, np.ones((28, 28), np.float32), done)), int)
+    warm = drawn[..., 0] - drawn[..., 2] > 60
+    left, top, right, bottom = done.crop_box
+    assert warm[top : bottom - 1, left : right - 1].all()
+    warm[top - 1 : bottom + 1, left - 1 : right + 1] = False
+    assert not warm.any()
+
+
+def test_for_is_vermilion_and_against_is_blue_and_a_small_picture_is_enlarged():
+    heat = np.ones((28, 28), np.float32)
+    heat[:14] = -1
+    drawn = np.asarray(opened(draw_heat_map(Image.fromarray(random_image()), (28, 28), heat, UNTOUCHED)), int)
+    assert drawn.shape == (224, 224, 3)
+    assert (drawn[:100, :, 2] > drawn[:100, :, 0]).mean() > 0.95
+    assert (drawn[120:, :, 0] > drawn[120:, :, 2]).mean() > 0.95
+
+
+def test_what_shows_the_trousers_speaks_for_trousers(client):
+    answer = client.post("/explain", params={"format": "json"}, files={"file": encode(trousers())}).json()
+    assert answer["prediction"]["label"] == "Trouser"
+    heat = np.array(answer["heat"])
+    assert heat.shape == (28, 28)
+    seen = preprocess(encode(trousers())).image > 0
+    assert np.abs(heat[seen]).mean() > np.abs(heat[~seen]).mean()
+
+
+@pytest.mark.parametrize(
+    "content", [grey_png(), encode(trousers(), "JPEG"), encode(Image.new("RGB", (50, 90), "white"))]
+)
+@pytest.mark.parametrize("model", ["fashionnet", "fashionnet-deep"])
+def test_a_picture_under_its_heat_map_is_a_png(client, content, model):
+    response = client.post("/explain", params={"model": model}, content=content, headers={"content-type": "image/png"})
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "image/png"
+    assert min(opened(response.content).size) >= 50
+
+
+def test_explaining_gives_the_answer_of_predicting(client):
+    content = encode(trousers())
+    explained = client.post("/explain", params={"format": "json"}, files={"file": content}).json()["prediction"]
+    predicted = client.post("/predict", files={"file": content}).json()
+    assert explained["probabilities"] == pytest.approx(predicted["probabilities"], abs=1e-5)
+    assert explained["label"] in CLASSES
+
+
+@pytest.mark.parametrize(
+    ("query", "content", "status", "problem"),
+    [
+        ({}, b"nonsense", 415, "not-an-image"),
+        ({}, b"", 422, "empty-image"),
+        ({"format": "svg"}, grey_png(), 422, "invalid-query"),
+        ({"model": "nonsense"}, grey_png(), 404, "unknown-model"),
+    ],
+)
+def test_what_cannot_be_explained_is_refused(client, query, content, status, problem):
+    assert_problem(client.post("/explain", params=query, files={"file": content}), status, problem)
