@@ -6,7 +6,7 @@ PIP = $(BIN)/pip --disable-pip-version-check --quiet
 # The weights' folder and the scripts are used in place, so the project is installed as editable.
 PROJECT = $(PIP) install --no-deps --editable .
 
-.PHONY: serve train test check lint types format lock clean
+.PHONY: serve train test check lint types format lock browser clean
 
 serve: $(VENV)/serve.stamp  ## start the service on 127.0.0.1:8000, with the serving dependencies only
 	$(BIN)/python -m app
@@ -36,6 +36,10 @@ lock:  ## pin what pyproject.toml asks for, with hashes (needs uv)
 	  --no-header pyproject.toml -o requirements/serve.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-annotate \
 	  --no-header pyproject.toml --extra dev -c requirements/serve.txt -o requirements/dev.txt
+
+browser:  ## Chromium and axe-core, which the tests of the page drive and ask; without them they are skipped
+	command -v chromium chromedriver >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium chromium-driver)
+	npm install --no-save --no-package-lock --no-audit --no-fund --silent axe-core@4.14.1
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

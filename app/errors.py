@@ -120,6 +120,12 @@ class UnknownModel(ServiceError):
     kind = Kind(404, "unknown-model", "Unknown model")
 
 
+class UnknownImage(ServiceError):
+    """The test set has no image of that number."""
+
+    kind = Kind(404, "unknown-image", "Unknown image")
+
+
 class InvalidQuery(ServiceError):
     """A query parameter that cannot be."""
 

@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.errors import UnknownImage
 from app.predictor import Predictor
-from app.schemas import Evaluation
+from app.schemas import Evaluation, GalleryItem, GalleryItems, Progress
 from model import CLASSES, FashionMnist, Split, chunks, draw_gallery, report
 
 CHUNK = 32
 """Images in one engine call of a measurement."""
+TEST_IMAGES = 10_000
 
 Label = StrEnum("Label", [(name, name) for name in CLASSES])  # type: ignore[misc]
 
@@ -40,12 +42,23 @@ class Selection(BaseModel):
     seed: int = Field(0, ge=0, le=2**63 - 1, description="another seed, other images")
     only: Literal["all", "wrong", "right"] = Field("all", description="which predictions")
     label: Label | None = Field(None, description="only images that truly are of this class")
+    predicted: Label | None = Field(None, description="only images that the network takes for this class")
 
-    def choose(self, labels: NDArray[np.uint8], right: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
-        """Indices of the chosen images among those with ``labels`` ``[N]``, whose predictions are ``right`` ``[N]``."""
+    @property
+    def asks_the_network(self) -> bool:
+        """Whether it depends on what the network says of every image."""
+        return self.only != "all" or self.predicted is not None
+
+    def choose(self, labels: NDArray[np.uint8], predicted: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        """Indices of the chosen images among those with ``labels`` ``[N]``, which are ``predicted`` to be ``[N]``.
+
+        The latter is needed where ``asks_the_network``.
+        """
         eligible = np.ones(len(labels), np.bool_) if self.label is None else labels == CLASSES.index(self.label)
-        if right is not None:
-            eligible &= right if self.only == "right" else ~right
+        if predicted is not None and self.only != "all":
+            eligible &= (predicted == labels) == (self.only == "right")
+        if predicted is not None and self.predicted is not None:
+            eligible &= predicted == CLASSES.index(self.predicted)
         shuffled = np.random.default_rng(self.seed).permutation(np.flatnonzero(eligible))
         return shuffled[: self.rows * self.columns]
 
@@ -57,6 +70,7 @@ class Evaluator:
         self.data_set = data_set
         self._load = lru_cache(maxsize=1)(self._load_version)
         self._measurements: dict[tuple[str, str, str], asyncio.Task[Measurement]] = {}
+        self._progress: dict[tuple[str, str, str], Progress] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -93,23 +107,50 @@ class Evaluator:
 
     async def draw_gallery(self, predictor: Predictor, selection: "Selection") -> bytes:
         """A PNG grid of the test images that ``selection`` picks, captioned predicted and true."""
-        split = await self.load()
-        if selection.only == "all":
-            chosen = selection.choose(split.labels)
-            predicted = (await _infer(predictor, split.images[chosen])).argmax(1) if chosen.size else chosen
-        else:
-            everywhere = (await self.measure(predictor)).logits.argmax(1)
-            chosen = selection.choose(split.labels, everywhere == split.labels)
-            predicted = everywhere[chosen]
+        split, (chosen, predicted) = await self.load(), await self.choose(predictor, selection)
         return await asyncio.to_thread(
             draw_gallery, split.images[chosen], split.labels[chosen], predicted, columns=selection.columns
         )
 
+    async def choose(self, predictor: Predictor, selection: "Selection") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The indices of the test images that ``selection`` picks, and what the network takes each for."""
+        split = await self.load()
+        if selection.asks_the_network:
+            everywhere = (await self.measure(predictor)).logits.argmax(1)
+            chosen = selection.choose(split.labels, everywhere)
+            return chosen, everywhere[chosen]
+        chosen = selection.choose(split.labels)
+        return chosen, (await _infer(predictor, split.images[chosen])).argmax(1) if chosen.size else chosen
+
+    async def gallery(self, predictor: Predictor, selection: "Selection") -> GalleryItems:
+        """The test images that ``selection`` picks, one by one."""
+        split, (chosen, predicted) = await self.load(), await self.choose(predictor, selection)
+        return GalleryItems(
+            items=[
+                GalleryItem(index=index, label=CLASSES[label], predicted=CLASSES[found], right=bool(label == found))
+                for index, label, found in zip(chosen.tolist(), split.labels[chosen], predicted, strict=True)
+            ]
+        )
+
+    async def image(self, index: int) -> NDArray[np.uint8]:
+        """The test image at ``index``, uint8 ``[28, 28]``; raises UnknownImage where there is none."""
+        images = (await self.load()).images
+        if not 0 <= index < len(images):
+            raise UnknownImage(f"There is no test image {index}; they are numbered from 0 to {len(images) - 1:,}.")
+        image: NDArray[np.uint8] = images[index]
+        return image
+
+    def progress(self, predictor: Predictor) -> Progress:
+        """How far the measurement of a network has come in this process."""
+        return self._progress.get(self.key(predictor)) or Progress(measured=0, count=TEST_IMAGES)
+
     async def _measure(self, predictor: Predictor) -> Measurement:
         split = await self.load()
-        start = time.perf_counter()
-        logits = await _infer(predictor, split.images)
-        return Measurement(logits, time.perf_counter() - start)
+        key, count, start, logits = self.key(predictor), len(split.labels), time.perf_counter(), []
+        for chunk in chunks(split.images, CHUNK):
+            logits.append(await predictor.infer_in_background(chunk))
+            self._progress[key] = Progress(measured=min(count, len(logits) * CHUNK), count=count)
+        return Measurement(np.concatenate(logits), time.perf_counter() - start)
 
     def _load_version(self, _fingerprint: str) -> Split:
         return self.data_set.load("test")

@@ -19,7 +19,7 @@ from app.logs import configure
 from app.metrics import worker_metrics
 from app.predictor import Executors, Predictors, load_artifacts
 from app.readiness import Readiness
-from app.routes import evaluate, explain, gallery, open_inference, ops, predict
+from app.routes import evaluate, explain, gallery, open_inference, ops, page, predict
 from app.settings import Settings, SettingsError, read_settings
 from app.telemetry import Telemetry, keep_gauges
 from app.uploads import Limits
@@ -65,8 +65,9 @@ def assemble(settings: Settings, artifacts: list[Artifact]) -> FastAPI:
     app.state.evaluator = Evaluator(FashionMnist(settings.data_dir))
     app.state.upload_limits = Limits.of_one(settings)
     errors.install(app)
-    for routes in (predict, explain, evaluate, gallery, ops, open_inference):
+    for routes in (predict, explain, evaluate, gallery, ops, page, open_inference):
         app.include_router(routes.router)
+    page.mount(app)
     app.middleware_stack = surround(app, settings)
     return app
 

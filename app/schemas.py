@@ -56,6 +56,28 @@ class Evaluation(Report):
     seconds: float = Field(description="how long the measurement took when it was made")
 
 
+class GalleryItem(BaseModel):
+    """One test image."""
+
+    index: int = Field(description="its place in the test set")
+    label: str
+    predicted: str
+    right: bool
+
+
+class GalleryItems(BaseModel):
+    """Test images."""
+
+    items: list[GalleryItem]
+
+
+class Progress(BaseModel):
+    """How far a measurement has come; without one that was begun here, 0."""
+
+    measured: int
+    count: int
+
+
 class ModelSummary(BaseModel):
     """A served network in short."""
 

@@ -54,15 +54,53 @@ def test_a_query_that_cannot_be_is_named(client, query, name):
     assert name in assert_problem(client.get("/gallery", params=query), 422, "invalid-query")
 
 
+MAYBE = st.sampled_from([None, *CLASSES])
 labels = st.lists(st.integers(0, 9), min_size=1, max_size=60)
 
 
-@given(labels, st.integers(0, 2**63 - 1), st.sampled_from(["wrong", "right"]), st.sampled_from([None, *CLASSES]))
-def test_a_selection_keeps_to_what_it_asks_for(true, seed, only, label):
+@given(labels, st.integers(0, 2**63 - 1), st.sampled_from(["all", "wrong", "right"]), MAYBE, MAYBE)
+def test_a_selection_keeps_to_what_it_asks_for(true, seed, only, label, predicted):
     true = np.array(true, np.uint8)
-    right = np.random.default_rng(0).random(len(true)) < 0.5
-    chosen = Selection(rows=2, columns=3, seed=seed, only=only, label=label).choose(true, right)
-    eligible = [i for i, t in enumerate(true) if right[i] == (only == "right") and label in (None, CLASSES[t])]
+    found = np.where(np.random.default_rng(0).random(len(true)) < 0.5, true, (true + 1) % 10).astype(np.int64)
+    selection = Selection(rows=2, columns=3, seed=seed, only=only, label=label, predicted=predicted)
+    chosen = selection.choose(true, found)
+    eligible = [
+        i
+        for i, (t, f) in enumerate(zip(true, found, strict=True))
+        if (only == "all" or (t == f) == (only == "right"))
+        and label in (None, CLASSES[t])
+        and predicted in (None, CLASSES[f])
+    ]
     assert len(chosen) == min(6, len(eligible))
     assert len(set(chosen.tolist())) == len(chosen)
     assert set(chosen.tolist()) <= set(eligible)
+
+
+@pytest.mark.parametrize(
+    "query", [{}, {"only": "wrong"}, {"label": "Bag"}, {"predicted": "Coat", "rows": 20, "columns": 20}]
+)
+def test_the_items_are_what_the_picture_shows(client, query):
+    items = client.get("/gallery/items", params=query).json()["items"]
+    assert items == client.get("/gallery/items", params=query).json()["items"]
+    for item in items:
+        assert item["right"] == (item["label"] == item["predicted"])
+        assert query.get("only") != "wrong" or not item["right"]
+        assert query.get("label", item["label"]) == item["label"]
+        assert query.get("predicted", item["predicted"]) == item["predicted"]
+
+
+def test_an_item_shows_its_image_and_predicts_as_it_says(client, small_data):
+    item = client.get("/gallery/items", params={"rows": 1, "columns": 1, "seed": 5}).json()["items"][0]
+    response = client.get(f"/gallery/images/{item['index']}.png")
+    assert response.headers["content-type"] == "image/png"
+    with Image.open(io.BytesIO(response.content)) as image:
+        assert (np.asarray(image) == small_data.load("test").images[item["index"]]).all()
+    assert client.post("/predict", files={"file": response.content}).json()["label"] == item["predicted"]
+
+
+@pytest.mark.parametrize(
+    ("index", "status", "problem"),
+    [(200, 404, "unknown-image"), (-1, 404, "unknown-image"), ("x", 422, "invalid-query")],
+)
+def test_an_image_that_is_not_there_is_named(client, index, status, problem):
+    assert_problem(client.get(f"/gallery/images/{index}.png"), status, problem)

@@ -83,8 +83,11 @@ def test_a_wrong_method_is_a_problem(client):
     assert response.headers["allow"] == "POST"
 
 
-def test_the_root_leads_to_the_documentation(client):
-    assert client.get("/", follow_redirects=True).url.path == "/docs"
+def test_the_root_is_the_page_which_leads_to_the_documentation(client):
+    page = client.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert 'href="docs"' in page.text
+    assert client.get("/docs").status_code == 200
 
 
 def test_swagger_needs_no_other_host(client):

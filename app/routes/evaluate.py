@@ -4,7 +4,7 @@ from fastapi import APIRouter, Response
 
 from app.deps import EvaluatorDep, PredictorDep
 from app.errors import InvalidQuery, Responses, UnknownModel, declare
-from app.schemas import Evaluation
+from app.schemas import Evaluation, Progress
 from model import DataError, draw_confusion
 
 router = APIRouter(tags=["evaluation"])
@@ -19,6 +19,12 @@ async def evaluate(evaluator: EvaluatorDep, predictor: PredictorDep) -> Evaluati
     It is measured when first asked for, which takes some seconds, and kept; predictions go on meanwhile.
     """
     return await evaluator.evaluate(predictor)
+
+
+@router.get("/evaluate/progress", responses=declare(InvalidQuery, UnknownModel, DataError))
+async def progress(evaluator: EvaluatorDep, predictor: PredictorDep) -> Progress:
+    """How far the measurement has come in the process that answers."""
+    return evaluator.progress(predictor)
 
 
 @router.get(

@@ -1,13 +1,16 @@
-"""``GET /gallery``."""
+"""``GET /gallery``, as a picture and image by image."""
 
 import hashlib
+import io
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Path, Query, Response
+from PIL import Image
 
 from app.deps import EvaluatorDep, PredictorDep
-from app.errors import InvalidQuery, Responses, UnknownModel, declare
+from app.errors import InvalidQuery, Responses, UnknownImage, UnknownModel, declare
 from app.evaluator import Selection
+from app.schemas import GalleryItems
 from model import DataError
 
 router = APIRouter(tags=["evaluation"])
@@ -16,6 +19,9 @@ _RESPONSES: Responses = {
     200: {"content": {"image/png": {}}, "description": "a grid of captioned test images"},
     304: {"description": "the picture is the one whose ETag the request names"},
 }
+
+
+_IMAGE: Responses = {200: {"content": {"image/png": {}}, "description": "28x28 pixels, grey"}}
 
 
 @router.get("/gallery", responses=_RESPONSES | declare(InvalidQuery, UnknownModel, DataError), response_class=Response)
@@ -34,3 +40,25 @@ async def gallery(
     if if_none_match and etag in if_none_match:
         return Response(status_code=304, headers=headers)
     return Response(await evaluator.draw_gallery(predictor, selection), headers=headers, media_type="image/png")
+
+
+@router.get("/gallery/items", responses=declare(InvalidQuery, UnknownModel, DataError))
+async def items(
+    evaluator: EvaluatorDep, predictor: PredictorDep, selection: Annotated[Selection, Query()]
+) -> GalleryItems:
+    """The same test images one by one, for pages that let each be clicked."""
+    return await evaluator.gallery(predictor, selection)
+
+
+@router.get(
+    "/gallery/images/{index}.png",
+    responses=_IMAGE | declare(InvalidQuery, UnknownImage, DataError),
+    response_class=Response,
+)
+async def image(
+    evaluator: EvaluatorDep, index: Annotated[int, Path(description="its place in the test set")]
+) -> Response:
+    """One test image, 28x28 as it is."""
+    buffer = io.BytesIO()
+    Image.fromarray(await evaluator.image(index)).save(buffer, "PNG")
+    return Response(buffer.getvalue(), headers={"Cache-Control": "max-age=86400"}, media_type="image/png")

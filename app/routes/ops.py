@@ -3,7 +3,7 @@
 import asyncio
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import PlainTextResponse, RedirectResponse
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from app.deps import PredictorsDep, ReadinessDep
@@ -13,12 +13,6 @@ from app.schemas import Health, ModelDetails, ModelList, ModelSummary
 from app.telemetry import set_gauges
 
 router = APIRouter()
-
-
-@router.get("/", include_in_schema=False)
-async def index() -> RedirectResponse:
-    """The interactive documentation."""
-    return RedirectResponse("docs")
 
 
 @router.get("/health/live", tags=["health"])

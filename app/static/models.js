@@ -1,0 +1,45 @@
+/** The tab of the network itself: its card in words, its figures, the curves of its training. */
+
+import { chosenModel, getJson } from "./api.js";
+import { trainingCurves } from "./charts.js";
+import { byId, h, percent } from "./dom.js";
+
+export async function refresh() {
+  const model = chosenModel();
+  const path = `models/${encodeURIComponent(model)}`;
+  byId("models-curl").textContent = `curl '${new URL(path, document.baseURI).href}'`;
+  byId("models-problem").textContent = "";
+  try {
+    const details = await getJson(path);
+    if (model === chosenModel()) byId("models-content").replaceChildren(...contents(details));
+  } catch (error) {
+    byId("models-content").replaceChildren();
+    byId("models-problem").textContent = error.message;
+  }
+}
+
+function contents({ card, version, engine }) {
+  const rows = {
+    Name: `${card.name} ${version}`,
+    Architecture: `${card.architecture}: ${card.description}`,
+    Parameters: card.parameters.toLocaleString("en"),
+    Engine: engine,
+    Recipe: `${card.recipe.name}, ${card.recipe.epochs} epochs, seed ${card.training.seed}`,
+    Trained: `${card.training.date ?? ""} on ${card.training.cpu ?? card.training.device ?? ""}`,
+    Temperature: card.temperature.toFixed(3),
+    Licence: card.license,
+  };
+  const figures = Object.entries(card.metrics).map(([split, one]) => h("tr", {}, h("th", { scope: "row" }, split),
+    h("td", {}, percent(one.accuracy, 2)), h("td", {}, one.loss.toFixed(4)), h("td", {}, one.count.toLocaleString("en"))));
+  const strangers = Object.entries(card.ood_auroc ?? {}).map(([kind, auroc]) => h("tr", {}, h("th", { scope: "row" }, kind), h("td", {}, auroc.toFixed(3))));
+  return [
+    h("dl", { className: "card" }, ...Object.entries(rows).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
+    h("h3", {}, "Figures"), table(["Images", "Accuracy", "Loss", "Count"], figures),
+    h("h3", {}, "Strangers told from clothes (AUROC)"), table(["Kind", "AUROC"], strangers),
+    ...(card.history?.length ? [h("h3", {}, "Training"), trainingCurves(card.history)] : []),
+  ];
+}
+
+function table(head, rows) {
+  return h("table", {}, h("thead", {}, h("tr", {}, ...head.map((text) => h("th", { scope: "col" }, text)))), h("tbody", {}, ...rows));
+}
