@@ -10,7 +10,6 @@ from model.confusion import draw_confusion
 from model.cpu import usable_cores
 from model.data import CLASSES, FashionMnist, Split
 from model.data import DEFAULT_URL as DEFAULT_DATA_URL
-from model.decode import decode
 from model.engines import (
     Engine,
     EngineName,
@@ -47,7 +46,7 @@ __all__ = [
     "Artifact", "ArtifactError", "ArtifactMissing", "DamagedImage", "DataError", "EmptyImage", "Engine",
     "EngineName", "EngineOutputs", "FashionMnist", "FashionNetError", "Finding", "ImageError", "Metrics",
     "ModelCard", "NotAnImage", "Picture", "Prediction", "Report", "Split", "TooManyPixels", "UnknownFormat",
-    "chunks", "classify", "create_engine", "decode", "draw_confusion", "draw_gallery", "draw_heat_map", "evaluate",
+    "chunks", "classify", "create_engine", "draw_confusion", "draw_gallery", "draw_heat_map", "evaluate",
     "heat_map", "list_artifacts",
     "load_artifact", "load_for_engine", "log_softmax", "occlusions", "preprocess", "report", "show", "softmax",
     "usable_cores",

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from model.decode import MAX_PIXELS, decode
 from model.engines import log_softmax
 from model.preprocess import SIZE, Preprocessing
 
@@ -42,16 +43,22 @@ def heat_map(logits: NDArray[np.float32], class_id: int) -> NDArray[np.float32]:
     return np.asarray(Image.fromarray(falls).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
 
 
-def draw_heat_map(picture: Image.Image, size: tuple[int, int], heat: NDArray[np.float32], done: Preprocessing) -> bytes:
+def draw_heat_map(
+    content: bytes, heat: NDArray[np.float32], done: Preprocessing, max_pixels: int = MAX_PIXELS
+) -> bytes:
     """A PNG of a picture in grey under its heat map: vermilion speaks for the answer, blue against it.
 
     Args:
-        picture: mode ``L`` or ``RGB``, at any scale.
-        size: width and height of the whole picture, which ``done`` counts in.
+        content: the encoded picture.
         heat: ``[28, 28]``, as from ``heat_map``.
         done: how the picture was preprocessed, and so where in it the heat lies.
+        max_pixels: the most that are decoded.
+
+    Raises:
+        ImageError: the picture cannot be used.
     """
-    canvas = picture.convert("L").convert("RGB")
+    decoded = decode(content, max_pixels, needed=MOST_PIXELS)
+    canvas, size = decoded.image.convert("L").convert("RGB"), decoded.size
     canvas.thumbnail((MOST_PIXELS, MOST_PIXELS))
     if max(canvas.size) < MOST_PIXELS // 4:  # a 28x28 picture would be a stamp
         canvas = canvas.resize((canvas.width * 8, canvas.height * 8), Image.Resampling.NEAREST)
@@ -65,7 +72,7 @@ def draw_heat_map(picture: Image.Image, size: tuple[int, int], heat: NDArray[np.
     patch = Image.fromarray(_of_article(layer, done)).resize(extent, Image.Resampling.BILINEAR)
     canvas.paste(patch.convert("RGB"), place, patch.getchannel("A"))
     buffer = io.BytesIO()
-    canvas.save(buffer, "PNG")
+    canvas.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

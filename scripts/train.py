@@ -181,7 +181,7 @@ def parse_arguments(settings: Settings) -> argparse.Namespace:
     add("--resume", type=Path, metavar="RUN", help="go on with the run in this folder, exactly where it stopped")
     add("--dry-run", action="store_true", help=f"one epoch of {DRY_RUN_IMAGES} images in a folder that is thrown away")
     add("--data-dir", type=Path, default=settings.data_dir, help="holds FashionMNIST/raw (default: %(default)s)")
-    add("--parents-dir", type=Path, default=settings.model_dir, help="of teachers and initial weights")
+    add("--parents-dir", type=Path, default=settings.model_dir, help="where teachers lie (default: %(default)s)")
     add("--name", help="name of the artefact (default: the architecture's)")
     add("--release", type=Path, metavar="FOLDER", help="write the artefact here too, e.g. model/weights")
     add("--target-accuracy", type=float, metavar="A", help="exit status 1 where the test accuracy (0..1) is below")

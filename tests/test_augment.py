@@ -4,7 +4,7 @@ import torch
 from pydantic import ValidationError
 
 from model.network import PIXEL_MEAN
-from model.training.augment import Augmentation, augment, photograph
+from model.training.augment import Augmentation, augment
 
 GREY = round(255 * PIXEL_MEAN)
 
@@ -80,23 +80,3 @@ def test_the_same_seed_draws_the_same_changes():
 def test_an_augmentation_that_cannot_be_is_refused(wrong):
     with pytest.raises(ValidationError):
         Augmentation(**wrong)
-
-
-def test_a_photographed_article_stays_one_on_black():
-    square = torch.zeros(200, 28, 28, dtype=torch.uint8)
-    square[:, 6:22, 9:19] = 150
-    changed = photograph(square)
-    assert changed.dtype == torch.uint8
-    there = (changed > 0).flatten(1).float().mean(1)
-    assert there.min() > 0.08
-    assert there.max() < 0.6
-    assert (changed[:, 0] == 0).float().mean() > 0.9, "the background stays black"
-    assert len({image.numpy().tobytes() for image in changed}) == 200, "every image has its own"
-    greys = changed.flatten(1).float().sum(1) / (changed > 0).flatten(1).sum(1)
-    assert greys.std() > 20
-
-
-def test_its_share_of_the_images_is_photographed():
-    images = noise(400)
-    changed = augment(images, Augmentation(photo=0.25))
-    assert 60 < (changed != images).flatten(1).any(1).sum() < 140

@@ -7,7 +7,7 @@ from PIL import Image
 from model import CLASSES, preprocess
 from model.explanation import PATCH, STEPS, draw_heat_map, heat_map, occlusions
 from model.preprocess import UNTOUCHED
-from tests.pictures import encode, grey_png, random_image, trousers
+from tests.pictures import encode, grey_png, trousers
 from tests.problems import assert_problem
 
 
@@ -43,7 +43,7 @@ def test_the_heat_lies_on_the_article_in_the_picture():
     page = Image.new("RGB", (300, 200), "white")
     page.paste(trousers(size=100), (180, 50))
     done = preprocess(encode(page)).preprocessing
-    drawn = np.asarray(opened(draw_heat_map(page, page.size, np.ones((28, 28), np.float32), done)), int)
+    drawn = np.asarray(opened(draw_heat_map(encode(page), np.ones((28, 28), np.float32), done)), int)
     warm = drawn[..., 0] - drawn[..., 2] > 60
     left, top, right, bottom = done.crop_box
     assert warm[top : bottom - 1, left : right - 1].all()
@@ -54,7 +54,7 @@ def test_the_heat_lies_on_the_article_in_the_picture():
 def test_for_is_vermilion_and_against_is_blue_and_a_small_picture_is_enlarged():
     heat = np.ones((28, 28), np.float32)
     heat[:14] = -1
-    drawn = np.asarray(opened(draw_heat_map(Image.fromarray(random_image()), (28, 28), heat, UNTOUCHED)), int)
+    drawn = np.asarray(opened(draw_heat_map(grey_png(), heat, UNTOUCHED)), int)
     assert drawn.shape == (224, 224, 3)
     assert (drawn[:100, :, 2] > drawn[:100, :, 0]).mean() > 0.95
     assert (drawn[120:, :, 0] > drawn[120:, :, 2]).mean() > 0.95

@@ -23,7 +23,7 @@ def torchrun(count: int, *command: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("recipe", ["seed", "best", "deep-2"])
+@pytest.mark.parametrize("recipe", ["seed", "best", "deep"])
 def test_three_processes_learn_the_same_as_one(tmp_path, recipe):
     """Dropout, batch normalisation, augmentation, a teacher's answers: everything that spans a batch."""
     states = []

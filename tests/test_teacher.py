@@ -1,7 +1,5 @@
 """Distillation: what a student is taught, and runs with a teacher."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -97,11 +95,3 @@ def test_another_teacher_than_the_run_began_with_is_refused(taught_by, small_dat
     config = taught_by().model_copy(update={"parents": {"fashionnet-deep": "0123456789ab"}})
     with pytest.raises(TrainingError, match="began with 0123456789ab"):
         Run.start(tmp_path, config, small_data)
-
-
-def test_training_goes_on_from_other_weights(taught_by, small_data, tmp_path):
-    recipe = RECIPES["seed"].model_copy(update={"epochs": 1, "initial": "fashionnet-deep", "validation_seed": 3})
-    run = Run.start(tmp_path, taught_by().model_copy(update={"recipe": recipe}), small_data)
-    parent = load_artifact(Path(run.config.parents_folder), "fashionnet-deep").card
-    assert run.trainer.validate()[1] == pytest.approx(parent.metrics["validation"].accuracy)
-    assert finished(run).release(tmp_path).training["parents"] == {"fashionnet-deep": parent.version}

@@ -11,7 +11,7 @@ from app.errors import IMAGE_ERRORS, InvalidQuery, Responses, declare
 from app.routes.predict import BODY_ERRORS, ONE_BODY
 from app.schemas import ExplanationAnswer
 from app.uploads import read_picture
-from model import decode, draw_heat_map
+from model import draw_heat_map
 
 router = APIRouter(tags=["prediction"])
 
@@ -22,7 +22,6 @@ _RESPONSES: Responses = {
         "description": "the picture in grey under its heat map, or the numbers",
     }
 }
-_NEEDED = 1280
 
 
 @router.post(
@@ -47,9 +46,8 @@ async def explain(
         answer = ExplanationAnswer.of(explanation)
         return Response(to_json(answer, exclude_none=True), media_type="application/json")
 
-    def draw() -> bytes:
-        decoded = decode(content, settings.max_pixels, needed=_NEEDED)
-        return draw_heat_map(decoded.image, decoded.size, explanation.heat, explanation.prediction.preprocessing)
-
-    drawing = asyncio.get_running_loop().run_in_executor(predictor.executors.decoding, draw)
+    drawing = asyncio.get_running_loop().run_in_executor(
+        predictor.executors.decoding,
+        draw_heat_map, content, explanation.heat, explanation.prediction.preprocessing, settings.max_pixels,
+    )  # fmt: skip
     return Response(await drawing, media_type="image/png")

@@ -42,7 +42,7 @@ class RunConfig(BaseModel):
     name: str
     """The name of the artefact that the run ends in."""
     parents_folder: str = ""
-    """Where the artefacts lie that the recipe begins with or learns from, if any."""
+    """Where the artefacts lie that the recipe learns from, if any."""
     parents: dict[str, str] = {}
     """Their versions, by name, so that a resumed run has the same ones."""
     processes: int = 1
@@ -100,8 +100,6 @@ class Trainer:
         self.train_images, self.train_labels = self._resident(train)
         self.validation = self._resident(validation)
         network, parents = create_network(config.recipe.architecture), parents or {}
-        if config.recipe.initial:
-            network.load_state_dict(parents[config.recipe.initial].state_dict())
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parallel = processes.parallel(self.network)
         self.teacher = self._hire(parents)

@@ -27,7 +27,6 @@ class Recipe(BaseModel):
     step_size: int = Field(default=1, ge=1, description="epochs between two steps of StepLR")
     gamma: float = Field(default=1.0, gt=0, le=1, description="factor of the learning rate at each step")
     augmentation: Augmentation = Augmentation()
-    initial: str | None = Field(default=None, description="artefact whose weights the training begins with")
     distillation: Distillation | None = Field(default=None, description="learn from another network's answers too")
     validation_size: int = Field(default=5000, ge=1, description="training images held out, stratified by class")
     validation_seed: int | None = Field(default=None, description="which images are held out; None: the run's seed")
@@ -35,7 +34,7 @@ class Recipe(BaseModel):
     @property
     def parents(self) -> list[str]:
         """Names of the artefacts that the training needs."""
-        return sorted({name for name in (self.initial, self.distillation and self.distillation.teacher) if name})
+        return [self.distillation.teacher] if self.distillation else []
 
     def split_seed(self, run_seed: int) -> int:
         """The seed that the held-out images of a run with ``run_seed`` are drawn by."""
@@ -44,6 +43,16 @@ class Recipe(BaseModel):
 
 _RECIPES = (
     Recipe(name="seed", architecture="fashionnet", epochs=12, batch_size=128, learning_rate=1e-3, gamma=0.8),
+    Recipe(
+        name="fast",
+        architecture="fashionnet-normalised",
+        epochs=2,
+        batch_size=128,
+        optimizer="sgd",
+        learning_rate=0.1,
+        weight_decay=5e-4,
+        schedule="one-cycle",
+    ),
     Recipe(
         name="best",
         architecture="fashionnet-normalised",
@@ -67,20 +76,6 @@ _RECIPES = (
         weight_decay=5e-4,
         schedule="one-cycle",
         augmentation=Augmentation(flip=True, shift=2, cutout=10),
-    ),
-    Recipe(
-        name="deep-2",
-        architecture="fashionnet-deep",
-        initial="fashionnet-deep",
-        epochs=22,
-        batch_size=128,
-        optimizer="sgd",
-        learning_rate=0.08,
-        weight_decay=5e-4,
-        schedule="one-cycle",
-        warm_up=0.1,
-        augmentation=Augmentation(flip=True, shift=2, cutout=14, photo=0.35),
-        validation_seed=1,
     ),
 )
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}
