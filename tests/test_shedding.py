@@ -21,11 +21,12 @@ FORM = {"files": {"file": ("x.png", encode(trousers()))}}
 @pytest.fixture
 def full(small_data, monkeypatch):
     """A service whose engine is held up with one picture in hand and one that waits, which is all that may."""
-    gate, statuses = threading.Event(), []
+    gate, in_hand, statuses = threading.Event(), threading.Event(), []
     with serve(Settings(data_dir=small_data.root, queue_size=1, batch_size=1)) as client:
         compute = MicroBatcher._call
 
         async def held_up(self, values):
+            in_hand.set()
             await asyncio.to_thread(gate.wait, 20)
             return await compute(self, values)
 
@@ -36,8 +37,9 @@ def full(small_data, monkeypatch):
                 statuses.append(mine.post("/predict", **FORM).status_code)
 
         threads = [threading.Thread(target=call) for _ in range(2)]
-        for thread in threads:
-            thread.start()
+        threads[0].start()
+        assert in_hand.wait(20)  # else the second one might find the first still in the queue, and be refused
+        threads[1].start()
         wait_for_queue(client, 1)
         yield client
         gate.set()

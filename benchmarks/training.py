@@ -1,0 +1,189 @@
+"""How long does FashionNet train until it is good, beside the tutorial's way?
+
+Both train FashionNet's layers on the same 55,000 images until 92 % of the same 5,000 held-out ones are right, each in a
+fresh process a seed, one after the other; everything after the imports counts. The tutorial's way is PyTorch's MNIST
+example (batches of 64, StepLR of .7, 14 epochs at most) with torchvision's FashionMNIST, ToTensor and Normalize,
+DataLoader and Adam. Ours is the recipe `fast`. The machine's limit is what a plain matrix product reaches on it.
+
+    pip install -e '.[benchmark]'
+    python benchmarks/training.py --seeds 3 --write benchmarks/results/training
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional as F  # noqa: N812
+from torch.optim.lr_scheduler import StepLR
+from torch.utils.data import DataLoader, Subset
+
+from app.settings import read_settings
+from benchmarks.contenders.tutorial import MEAN, STD, TutorialNet
+from model import FashionMnist, cpu
+from model.data import split_validation
+from model.training.loop import RunConfig, Trainer, choose_precision
+from model.training.recipes import RECIPES
+from model.training.run import training_splits
+
+TARGET = 0.92
+TUTORIAL_BATCH, TUTORIAL_EPOCHS = 64, 14
+IMAGES = 55_000
+FORWARD_FLOP = 2 * (26**2 * 9 * 32 + 24**2 * 9 * 32 * 64 + 9216 * 128 + 128 * 10)
+TRAINING_FLOP = 3 * FORWARD_FLOP - 2 * 26**2 * 9 * 32
+"""Floating-point operations an image: forward, and backward twice as many; the image itself needs no gradient."""
+CONTENDERS = ("tutorial", "fashionnet")
+
+
+class Epoch(NamedTuple):
+    """After an epoch: validation accuracy 0..1, seconds since the imports, seconds of its training alone."""
+
+    accuracy: float
+    elapsed: float
+    training: float
+
+
+def tutorial(seed: int) -> Iterator[Epoch]:
+    """The tutorial's way."""
+    from torchvision import datasets, transforms
+
+    start = time.perf_counter()
+    torch.manual_seed(seed)
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((MEAN,), (STD,))])
+    whole = datasets.FashionMNIST(str(read_settings().data_dir), train=True, transform=transform)
+    train, validation = split_validation(whole.targets.numpy(), 5000, seed)
+    loader = DataLoader(Subset(whole, train.tolist()), batch_size=TUTORIAL_BATCH, shuffle=True)
+    held_out = DataLoader(Subset(whole, validation.tolist()), batch_size=1000)
+    network = TutorialNet()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    scheduler = StepLR(optimizer, step_size=1, gamma=0.7)
+    for _ in range(TUTORIAL_EPOCHS):
+        begun = time.perf_counter()
+        network.train()
+        for images, labels in loader:
+            optimizer.zero_grad()
+            F.nll_loss(network(images), labels).backward()
+            optimizer.step()
+        scheduler.step()
+        training = time.perf_counter() - begun
+        network.eval()
+        with torch.no_grad():
+            hits = sum(int((network(images).argmax(1) == labels).sum()) for images, labels in held_out)
+        yield Epoch(hits / len(validation), time.perf_counter() - start, training)
+
+
+def fashionnet(seed: int) -> Iterator[Epoch]:
+    """The recipe ``fast``, in the precision that this CPU is given."""
+    start = time.perf_counter()
+    cpu.keep_freed_memory()
+    data_set, recipe = FashionMnist(read_settings().data_dir), RECIPES["fast"]
+    config = RunConfig(
+        recipe=recipe, seed=seed, precision=choose_precision("auto", "cpu"), threads=cpu.usable_cores(),
+        device="cpu", data=dict(data_set.checksums()), name="fashionnet",
+    )  # fmt: skip
+    for metrics in Trainer(config, *training_splits(data_set, recipe, seed)).epochs():
+        yield Epoch(metrics.validation_accuracy, time.perf_counter() - start, metrics.seconds)
+
+
+def until_good(contender: str, seed: int) -> list[Epoch]:
+    """The epochs up to the first one that reaches the target."""
+    epochs = []
+    for epoch in {"tutorial": tutorial, "fashionnet": fashionnet}[contender](seed):
+        epochs.append(epoch)
+        if epoch.accuracy >= TARGET:
+            break
+    return epochs
+
+
+def matrix_product() -> float:
+    """Floating-point operations a second of a plain product of two square matrices, the best of twenty."""
+    size, seconds = 2048, []
+    left, right = torch.rand(size, size), torch.rand(size, size)
+    for _ in range(20):
+        start = time.perf_counter()
+        left @ right
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / min(seconds)
+
+
+def run_round(seed: int) -> dict[str, list[Epoch]]:
+    """Both contenders with one seed, each in a process of its own."""
+    found = {}
+    for contender in CONTENDERS:
+        command = [sys.executable, __file__, "--contender", contender, "--seed", str(seed)]
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        found[contender] = [Epoch(*values) for values in json.loads(printed)]
+        last = found[contender][-1]
+        print(f"seed {seed} {contender:12} {len(found[contender])} epochs, {last.elapsed:.0f} s, {last.accuracy:.2%}")
+    return found
+
+
+def summary(rounds: list[dict[str, list[Epoch]]], limit: float) -> str:
+    """The results as Markdown."""
+    lines = [
+        f"| | seconds to {TARGET:.0%}: median, by seed | epochs | reached | epoch, s | images/s | of the limit |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for contender in CONTENDERS:
+        runs = [found[contender] for found in rounds]
+        seconds = [epochs[-1].elapsed for epochs in runs]
+        training = statistics.median(epoch.training for epochs in runs for epoch in epochs)
+        lines.append(
+            f"| {contender} | {statistics.median(seconds):.0f}: {listed(f'{s:.0f}' for s in seconds)} "
+            f"| {listed(str(len(epochs)) for epochs in runs)} "
+            f"| {listed(f'{epochs[-1].accuracy:.2%}' for epochs in runs)} | {training:.1f} | {IMAGES / training:,.0f} "
+            f"| {IMAGES / training * TRAINING_FLOP / limit:.0%} |"
+        )
+    return "\n".join([*lines, "", *remarks(rounds, limit)])
+
+
+def remarks(rounds: list[dict[str, list[Epoch]]], limit: float) -> list[str]:
+    """What stands below the table."""
+    ratios = [found["tutorial"][-1].elapsed / found["fashionnet"][-1].elapsed for found in rounds]
+    median, each = statistics.median(ratios), listed(f"{ratio:.1f}" for ratio in ratios)
+    bf16 = "yes" if cpu.has_bf16() else "no"
+    return [
+        f"Faster by {median:.1f} (median of {len(ratios)} seeds; {each}).",
+        f"The limit, {limit / TRAINING_FLOP:,.0f} images/s: a plain product of matrices in 32 bits makes",
+        f"{limit / 1e9:.0f} GFLOP/s, and an image takes {TRAINING_FLOP / 1e6:.1f} MFLOP.",
+        "",
+        f"{cpu.usable_cores()} cores of {cpu.cpu_name()}, bf16 {bf16}; Python {platform.python_version()},",
+        f"torch {torch.__version__}; {datetime.now(UTC).date()}.",
+        f"Made by `python benchmarks/training.py --seeds {len(rounds)}`.",
+    ]
+
+
+def listed(values: Iterator[str]) -> str:
+    """Values in one cell."""
+    return ", ".join(values)
+
+
+def main() -> None:
+    """Run the rounds and report."""
+    parser = argparse.ArgumentParser(description="The time to 92 % beside the tutorial's.")
+    parser.add_argument("--contender", choices=CONTENDERS, help="train this one alone and print its epochs")
+    parser.add_argument("--seed", type=int, default=1, help="of that one")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--write", type=Path, help="write NAME.md and NAME.json")
+    arguments = parser.parse_args()
+    if arguments.contender:
+        print(json.dumps(until_good(arguments.contender, arguments.seed)))
+        return
+    limit = matrix_product()
+    rounds = [run_round(seed) for seed in range(1, arguments.seeds + 1)]
+    print(summary(rounds, limit))
+    if arguments.write:
+        arguments.write.with_suffix(".md").write_text(summary(rounds, limit) + "\n")
+        arguments.write.with_suffix(".json").write_text(json.dumps(rounds, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
