@@ -66,14 +66,18 @@ def draw_heat_map(
     scale = canvas.width / size[0], canvas.height / size[1]
     place = round(box[0] * scale[0]), round(box[1] * scale[1])
     extent = max(1, round((box[2] - box[0]) * scale[0])), max(1, round((box[3] - box[1]) * scale[1]))
-    strength = np.abs(heat) / max(float(np.abs(heat).max()), 1e-6)
-    colours = np.where(heat[..., None] > 0, np.array(FOR), np.array(AGAINST)).astype(np.uint8)
-    layer = np.dstack([colours, (255 * OPACITY * strength).astype(np.uint8)])
-    patch = Image.fromarray(_of_article(layer, done)).resize(extent, Image.Resampling.BILINEAR)
+    patch = Image.fromarray(_of_article(_coloured(heat), done)).resize(extent, Image.Resampling.BILINEAR)
     canvas.paste(patch.convert("RGB"), place, patch.getchannel("A"))
     buffer = io.BytesIO()
     canvas.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def _coloured(heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Heat ``[28, 28]`` -> its colours ``[28, 28, 4]``, the more opaque the farther from 0."""
+    strength = np.abs(heat) / max(float(np.abs(heat).max()), 1e-6)
+    colours = np.where(heat[..., None] > 0, np.array(FOR), np.array(AGAINST)).astype(np.uint8)
+    return np.dstack([colours, (255 * OPACITY * strength).astype(np.uint8)])
 
 
 def _of_article(layer: NDArray[np.uint8], done: Preprocessing) -> NDArray[np.uint8]:

@@ -90,6 +90,7 @@ def follow(arguments: argparse.Namespace, run: Run, path: Path) -> ModelCard | N
             log(metrics.epoch, figures_of_epoch(metrics))
         if not first:
             return None
+        say("Exporting, calibrating and measuring, which takes a minute or two ...", sys.stderr)
         card = run.release(path, *([arguments.release] if arguments.release else []))
         log(run.trainer.epoch, figures_of_card(card))
         return card
