@@ -39,13 +39,16 @@ class Decoded(NamedTuple):
     """Whether it had an alpha channel."""
 
 
-def decode(content: bytes, max_pixels: int = MAX_PIXELS, *, needed: int = 0, untouched: int = 0) -> Decoded:
+def decode(
+    content: bytes, max_pixels: int = MAX_PIXELS, *, needed: int = 0, untouched: int = 0, grey: bool = False
+) -> Decoded:
     """An encoded picture (PNG, JPEG, WebP, GIF, BMP or TIFF; the first frame), decoded.
 
     Args:
         content: the file.
         max_pixels: the most that are decoded.
         needed: the edge, in pixels, that the picture need not exceed; 0: all of it.
+        grey: whether brightness is all that is needed, which spares a JPEG its colours; other pictures keep theirs.
         untouched: the edge of square grey pictures that are decoded as they are, with no regard to their EXIF.
 
     Raises:
@@ -61,7 +64,7 @@ def decode(content: bytes, max_pixels: int = MAX_PIXELS, *, needed: int = 0, unt
         )
     if image.mode == "L" and image.size == (untouched, untouched):
         return _guard(lambda: Decoded(_loaded(image), image.size, turned=False, transparent=False))
-    return _guard(lambda: _decoded(image, needed))
+    return _guard(lambda: _decoded(image, needed, "L" if grey else "RGB"))
 
 
 def _open(content: bytes) -> Image.Image:
@@ -103,11 +106,11 @@ def _loaded(image: Image.Image) -> Image.Image:
     return image
 
 
-def _decoded(image: Image.Image, needed: int) -> Decoded:
+def _decoded(image: Image.Image, needed: int, mode: str) -> Decoded:
     turned = image.getexif().get(_ORIENTATION, 1) in range(2, 9)
     width, height = image.size
     if needed:
-        image.draft("RGB", (needed, needed))
+        image.draft(mode, (needed, needed))
     image.load()
     upright = ImageOps.exif_transpose(image)
     size = (width, height) if (upright.width > upright.height) == (width > height) else (height, width)

@@ -16,7 +16,7 @@ from model.preprocess import SIZE, Preprocessing
 STRIDE, PATCH = 4, 8
 """Pixels from one hidden square to the next, and its edge: each lies over half of its neighbours."""
 STEPS = SIZE // STRIDE
-MOST_PIXELS = 640
+MOST_PIXELS = 480
 """Edge of the picture that a heat map is laid over."""
 FOR, AGAINST = (213, 94, 0), (0, 114, 178)
 """Vermilion and blue: told apart with every kind of colour vision (Okabe and Ito, 2008)."""
@@ -57,9 +57,10 @@ def draw_heat_map(
     Raises:
         ImageError: the picture cannot be used.
     """
-    decoded = decode(content, max_pixels, needed=MOST_PIXELS)
-    canvas, size = decoded.image.convert("L").convert("RGB"), decoded.size
+    decoded = decode(content, max_pixels, needed=MOST_PIXELS, grey=True)
+    canvas, size = decoded.image.convert("L"), decoded.size
     canvas.thumbnail((MOST_PIXELS, MOST_PIXELS))
+    canvas = canvas.convert("RGB")
     if max(canvas.size) < MOST_PIXELS // 4:  # a 28x28 picture would be a stamp
         canvas = canvas.resize((canvas.width * 8, canvas.height * 8), Image.Resampling.NEAREST)
     box = done.crop_box or (0, 0, *size)

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from model import CLASSES, preprocess
+from model.decode import decode
 from model.explanation import PATCH, STEPS, draw_heat_map, heat_map, occlusions
 from model.preprocess import UNTOUCHED
 from tests.pictures import encode, grey_png, trousers
@@ -49,6 +50,15 @@ def test_the_heat_lies_on_the_article_in_the_picture():
     assert warm[top : bottom - 1, left : right - 1].all()
     warm[top - 1 : bottom + 1, left - 1 : right + 1] = False
     assert not warm.any()
+
+
+def test_brightness_alone_is_that_of_the_whole_picture():
+    photo = encode(trousers(ink="#c81e5a", size=1000), "JPEG")
+    brightness, whole = (decode(photo, needed=300, grey=grey) for grey in (True, False))
+    assert (brightness.image.mode, whole.image.mode) == ("L", "RGB")
+    assert brightness.size == whole.size == (1000, 1000)
+    difference = np.asarray(brightness.image, int) - np.asarray(whole.image.convert("L"), int)
+    assert np.abs(difference).mean() < 0.5, "edges apart, where JPEG leaves colours that RGB has not"
 
 
 def test_for_is_vermilion_and_against_is_blue_and_a_small_picture_is_enlarged():

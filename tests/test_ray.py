@@ -31,6 +31,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own, by the dozen
 def cluster():
     """Two nodes; each has room for a replica and for what Ray Data does."""
     os.environ["PYTHONPATH"] = str(ROOT)
+    # Ray Data's poller outlives its cluster and logs tracebacks from a thread, and formatting one breaks any ast.parse
+    # that is going on elsewhere (CPython 3.11, gh-106905): an export to ONNX, two test modules later.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     cluster.add_node(num_cpus=2)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="error")

@@ -56,14 +56,14 @@ _RECIPES = (
     Recipe(
         name="best",
         architecture="fashionnet-normalised",
-        epochs=32,
+        epochs=24,
         batch_size=128,
         optimizer="sgd",
         learning_rate=0.1,
-        weight_decay=5e-4,
+        weight_decay=3e-4,
         schedule="one-cycle",
-        augmentation=Augmentation(flip=True, shift=2, cutout=8),
-        distillation=Distillation(teacher="fashionnet-deep", views=6),
+        augmentation=Augmentation(flip=True),
+        distillation=Distillation(teacher="fashionnet-deep", weight=0.95, views=2),
         validation_seed=1,
     ),
     Recipe(
