@@ -28,9 +28,9 @@ from model import (
     ModelCard,
     Picture,
     Prediction,
-    chunks,
     classify,
     create_engine,
+    examine,
     heat_map,
     list_artifacts,
     load_for_engine,
@@ -130,8 +130,9 @@ class Predictor:
         if self.batcher.full:
             raise Overloaded
         picture = await self.preprocess(content)
+        finding = next(await self._examine([picture]))
         outputs = await self._run(self.executors.inference, occlusions(picture.image))
-        prediction = self.answer(Seen(picture, next(outputs.findings())))
+        prediction = self.answer(Seen(picture, finding))
         return Explanation(prediction, heat_map(outputs.logits / self.card.temperature, prediction.class_id))
 
     def answer(self, seen: Seen, *, with_image: bool = False) -> Prediction:
@@ -154,17 +155,14 @@ class Predictor:
             await asyncio.sleep(0)  # the batch begins, and goes on while the next one is decoded
         return [answer for batch in batches for answer in await batch]
 
-    async def infer(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Image uint8 ``[28, 28]`` in the data set's convention -> logits float32 ``[10]``."""
-        return (await self._submit(Picture(image, UNTOUCHED))).finding.logits
-
-    async def infer_many(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Images uint8 ``[N, 28, 28]`` -> logits float32 ``[N, 10]``; many go in whole batches, past the queue."""
-        if len(images) == 1:
-            return (await self.infer(images[0]))[None]
-        batches = [await self._run(self.executors.inference, chunk) for chunk in chunks(images, self.batch_size)]
-        logits = [outputs.logits for outputs in batches]
-        return np.concatenate(logits) if logits else np.zeros((0, len(self.card.classes)), np.float32)
+    async def infer(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
+        """N pictures -> logits float32 ``[N, 10]``; many go in whole batches, past the queue."""
+        if len(pictures) == 1:
+            return (await self._submit(pictures[0])).finding.logits[None]
+        starts = range(0, len(pictures), self.batch_size)
+        findings = [await self._examine(pictures[start : start + self.batch_size]) for start in starts]
+        logits = [finding.logits for batch in findings for finding in batch]
+        return np.stack(logits) if logits else np.zeros((0, len(self.card.classes)), np.float32)
 
     async def infer_in_background(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Images uint8 ``[N, 28, 28]`` -> logits ``[N, 10]``, as one call of the engine; for work that can wait."""
@@ -175,8 +173,8 @@ class Predictor:
 
         An engine that turns out to be quick is from then on called on the event loop itself.
         """
-        logits = await self.infer(np.zeros((28, 28), np.uint8))
-        if logits.shape != (len(self.card.classes),) or not np.isfinite(logits).all():
+        logits = await self.infer([Picture(np.zeros((1, 28, 28), np.uint8), UNTOUCHED)])
+        if logits.shape != (1, len(self.card.classes)) or not np.isfinite(logits).all():
             raise ValueError(f"{self.card.name} answered {logits}")
         affordable = int(LOOP_SECONDS / (_seconds_per_image(self.engine) + SMALL_SECONDS))
         if affordable > 1:
@@ -196,8 +194,7 @@ class Predictor:
     async def _answer_all(
         self, pictures: list[Picture | BaseException], *, with_image: bool
     ) -> list[Prediction | BaseException]:
-        usable = [picture.image for picture in pictures if isinstance(picture, Picture)]
-        findings = (await self._run(self.executors.inference, np.stack(usable))).findings() if usable else iter(())
+        findings = await self._examine([picture for picture in pictures if isinstance(picture, Picture)])
         return [
             self.answer(Seen(picture, next(findings)), with_image=with_image)
             if isinstance(picture, Picture)
@@ -219,8 +216,7 @@ class Predictor:
     def _compute(self, values: list[bytes | Picture]) -> list[Seen | Exception]:
         """What a batch comes to: what the engine says of each picture, encoded or not, or why it says nothing."""
         pictures = [self._decode(value) if isinstance(value, bytes) else value for value in values]
-        usable = [picture.image for picture in pictures if isinstance(picture, Picture)]
-        findings = self.engine.run(np.stack(usable)).findings() if usable else iter(())
+        findings = examine(self.engine, [picture for picture in pictures if isinstance(picture, Picture)])
         return [Seen(picture, next(findings)) if isinstance(picture, Picture) else picture for picture in pictures]
 
     def _decode(self, content: bytes) -> Picture | ImageError:
@@ -228,6 +224,10 @@ class Predictor:
             return preprocess(content, self.max_pixels)
         except ImageError as error:
             return error
+
+    async def _examine(self, pictures: Sequence[Picture]) -> Iterator[Finding]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.executors.inference, examine, self.engine, pictures)
 
     async def _run(self, executor: Executor, images: NDArray[np.uint8]) -> EngineOutputs:
         return await asyncio.get_running_loop().run_in_executor(executor, self.engine.run, images)

@@ -23,12 +23,14 @@ from PIL import Image, ImageOps
 
 from model import (
     CLASSES,
+    UNTOUCHED,
     WEIGHTS,
     Engine,
-    EngineOutputs,
+    Picture,
     cpu,
     create_engine,
     draw_heat_map,
+    examine,
     heat_map,
     list_artifacts,
     load_for_engine,
@@ -44,7 +46,6 @@ KINDS = {
     "outwear": {"Coat"}, "shirt": {"Shirt"}, "shoes": {"Sandal", "Sneaker", "Ankle boot"},
 }  # fmt: skip
 STRANGERS = ("hat", "shorts", "skirt")
-Images = NDArray[np.uint8]
 
 
 class Photos(NamedTuple):
@@ -66,39 +67,49 @@ def find_photos(folder: Path) -> Photos:
     return Photos(np.array([kind for kind, _ in found]), [file for _, file in found])
 
 
-def ours(file: Path) -> Images:
+def ours(file: Path) -> Picture:
     """As the service does it."""
-    return preprocess(file.read_bytes()).image
+    return preprocess(file.read_bytes())
 
 
-def tutorials(file: Path) -> Images:
+def tutorials(file: Path) -> Picture:
     """Grey, 28x28, inverted."""
     with Image.open(file) as photo:
-        return 255 - np.asarray(ImageOps.exif_transpose(photo).convert("L").resize((28, 28)), np.uint8)
+        small = ImageOps.exif_transpose(photo).convert("L").resize((28, 28))
+    return Picture(255 - np.asarray(small, np.uint8)[None], UNTOUCHED)
 
 
-def run(engine: Engine, images: list[Images]) -> EngineOutputs:
-    """What the engine says of all of them."""
-    return engine.run(np.stack(images))
+class Answers(NamedTuple):
+    """What an engine says of all of them."""
+
+    predicted: NDArray[np.int64]
+    ood_scores: NDArray[np.float32]
 
 
-def hits(photos: Photos, outputs: EngineOutputs) -> NDArray[np.bool_]:
+def run(engine: Engine, pictures: list[Picture]) -> Answers:
+    """All of them in one call, as the service does it."""
+    findings = list(examine(engine, pictures))
+    return Answers(
+        np.array([finding.logits.argmax() for finding in findings]), np.array([f.ood_score for f in findings])
+    )
+
+
+def hits(photos: Photos, answers: Answers) -> NDArray[np.bool_]:
     """Which of the mapped photos are classified as what they show."""
-    predicted = outputs.logits.argmax(1)
+    predicted = answers.predicted
     return np.array([CLASSES[predicted[i]] in KINDS[photos.kinds[i]] for i in np.flatnonzero(photos.mapped)])
 
 
-def confusion(photos: Photos, outputs: EngineOutputs) -> list[str]:
+def confusion(photos: Photos, answers: Answers) -> list[str]:
     """What every kind was taken for, as Markdown."""
     lines = ["| | n | " + " | ".join(CLASSES) + " | known |", "|---" * (len(CLASSES) + 3) + "|"]
-    predicted = outputs.logits.argmax(1)
     for kind in dict.fromkeys(photos.kinds.tolist()):
         of_kind = photos.kinds == kind
-        counts = np.bincount(predicted[of_kind], minlength=len(CLASSES))
+        counts = np.bincount(answers.predicted[of_kind], minlength=len(CLASSES))
         cells = [
             f"**{count}**" if CLASSES[i] in KINDS.get(kind, ()) else str(count or "") for i, count in enumerate(counts)
         ]
-        known = (outputs.ood_scores[of_kind] <= 1).mean()
+        known = (answers.ood_scores[of_kind] <= 1).mean()
         lines.append(f"| {kind} | {of_kind.sum()} | " + " | ".join(cells) + f" | {known:.0%} |")
     return lines
 
@@ -109,10 +120,10 @@ def report(photos: Photos) -> str:
     tables = []
     prepared = {way: [way(file) for file in photos.files] for way in (ours, tutorials)}
     for name, engine in engines().items():
-        outputs, plain = (run(engine, images) for images in prepared.values())
-        known, strange = outputs.ood_scores[photos.mapped], outputs.ood_scores[~photos.mapped]
+        answers, plain = (run(engine, pictures) for pictures in prepared.values())
+        known, strange = answers.ood_scores[photos.mapped], answers.ood_scores[~photos.mapped]
         apart = f"{auroc(known, strange):.3f}" if len(known) and len(strange) else "none there"
-        right, plainly_right = hits(photos, outputs), hits(photos, plain)
+        right, plainly_right = hits(photos, answers), hits(photos, plain)
         lines.append(
             f"| {name} | {right.mean():.1%} ({right.sum()} of {right.size}) | {plainly_right.mean():.1%} | {apart} |"
         )
@@ -120,7 +131,7 @@ def report(photos: Photos) -> str:
             "",
             f"`{name}` (rows what the photo shows, columns the answer; known: `in_distribution`):",
             "",
-            *confusion(photos, outputs),
+            *confusion(photos, answers),
         ]
     return "\n".join([*lines, *tables])
 
@@ -147,8 +158,8 @@ def times() -> str:
 def explain(engine: Engine, content: bytes) -> bytes:
     """What POST /explain does."""
     picture = preprocess(content)
-    outputs = engine.run(occlusions(picture.image))
-    heat = heat_map(outputs.logits, int(outputs.logits[0].argmax()))
+    finding = next(examine(engine, [picture]))
+    heat = heat_map(engine.run(occlusions(picture.image)).logits, int(finding.logits.argmax()))
     return draw_heat_map(content, heat, picture.preprocessing)
 
 

@@ -36,7 +36,7 @@ import psutil
 from PIL import Image
 
 from benchmarks.load import Outcome, Request, closed_loop, open_loop
-from model import CLASSES, WEIGHTS, classify, create_engine, load_artifact, preprocess
+from model import CLASSES, WEIGHTS, classify, create_engine, examine, load_artifact, preprocess
 from model.cpu import cpu_flags, cpu_name, usable_cores
 
 ROOT = Path(__file__).parent.parent
@@ -304,7 +304,7 @@ def disagreement(answer: dict[str, float], content: bytes) -> float | None:
     """The largest difference of a probability to our engine's in full precision; None for a constant."""
     artifact = load_artifact(WEIGHTS, "fashionnet")
     picture = preprocess(content)
-    finding = next(create_engine("onnx", artifact).run(picture.image[None]).findings())
+    finding = next(examine(create_engine("onnx", artifact), [picture]))
     expected = classify(finding, artifact.card, picture).probabilities
     return max(abs(answer[label] - expected[label]) for label in CLASSES) if answer else None
 

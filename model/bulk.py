@@ -9,13 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
-import numpy as np
-
 from model.artifact import ModelCard
 from model.decode import MAX_PIXELS
 from model.engines import Engine
 from model.errors import ImageError
-from model.prediction import Prediction, classify
+from model.prediction import Prediction, classify, examine
 from model.preprocess import Picture, preprocess
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
@@ -68,8 +66,7 @@ def classify_files(
     with ThreadPoolExecutor(threads) as pool:
         pictures = _ahead(pool, read, paths)
         while batch := list(islice(pictures, BATCH)):
-            images = [picture.image for _, picture in batch if not isinstance(picture, str)]
-            findings = engine.run(np.stack(images)).findings() if images else iter(())
+            findings = examine(engine, [picture for _, picture in batch if not isinstance(picture, str)])
             for path, picture in batch:
                 if isinstance(picture, str):
                     yield Outcome(path, None, picture)

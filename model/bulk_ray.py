@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 import ray.data
 
 from model.bulk import BATCH, Outcome
 from model.engines import EngineName, create_engine, load_for_engine
 from model.errors import ImageError
-from model.prediction import classify
+from model.prediction import classify, examine
 from model.preprocess import preprocess
 
 
@@ -34,7 +33,7 @@ class Classifier:
     def _outcome(self, file: str, content: bytes) -> Outcome:
         try:
             picture = preprocess(bytes(content))
-            finding = next(self.engine.run(picture.image[np.newaxis]).findings())
+            finding = next(examine(self.engine, [picture]))
         except ImageError as error:
             return Outcome(Path(file), None, str(error))
         return Outcome(Path(file), classify(finding, self.card, picture), None)

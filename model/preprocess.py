@@ -20,8 +20,10 @@ WORKING_SIZE = 128
 DARKEST, MIDDLE = 30.0, 150.0
 """The least brightness of an article out of a photo, and the mean that half of its distance to is bridged: exposure
 differs more between photos than between the data set's."""
-SQUEEZE = 0.8
-"""Width of an article out of a photo, to what it is there: sleeves lie spread, where the data set's hang down."""
+WIDTHS = (0.8, 0.7, 1.0)
+"""Widths of an article out of a photo, to what it is there: sleeves lie spread, where the data set's hang down."""
+CONTRASTS = (1.0, 0.5)
+"""Contrasts within it, to what they are there: folds and prints of the data set's are a thumbnail's."""
 SMALL, LOW_CONTRAST = 0.05, 0.1
 
 Box = tuple[int, int, int, int]
@@ -45,11 +47,17 @@ class Preprocessing(BaseModel):
 class Picture(NamedTuple):
     """A picture as the network sees it, and how it came about."""
 
-    image: NDArray[np.uint8]
-    """``[28, 28]`` in the data set's convention."""
+    views: NDArray[np.uint8]
+    """``[V, 28, 28]`` in the data set's convention, the likeliest first; the network's answers to all are averaged."""
     preprocessing: Preprocessing
     warnings: tuple[str, ...] = ()
     """What may have gone wrong, in words."""
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """The first view, ``[28, 28]``: the one to show."""
+        first: NDArray[np.uint8] = self.views[0]
+        return first
 
 
 UNTOUCHED = Preprocessing(steps=["28x28 and grey: used as it is"])
@@ -65,7 +73,7 @@ def preprocess(content: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
     image = decoded.image
     if image.size == (SIZE, SIZE) and _is_grey(image):
         pixels = image.convert("L").tobytes() if image.mode != "L" else image.tobytes()
-        return Picture(np.frombuffer(pixels, np.uint8).reshape(SIZE, SIZE), UNTOUCHED)
+        return Picture(np.frombuffer(pixels, np.uint8).reshape(1, SIZE, SIZE), UNTOUCHED)
     return _cut_out(decoded)
 
 
@@ -86,13 +94,13 @@ def _cut_out(decoded: Decoded) -> Picture:
     if not found.mask.any():
         steps = [*_first_steps(decoded), "nothing stands out from the background"]
         warning = "Nothing stands out from the background: photograph the article on a cloth of another colour."
-        return Picture(np.zeros((SIZE, SIZE), np.uint8), Preprocessing(steps=steps, background=background), (warning,))
+        return Picture(
+            np.zeros((1, SIZE, SIZE), np.uint8), Preprocessing(steps=steps, background=background), (warning,)
+        )
     grey = np.asarray(image.convert("L"), np.float32)
     inverted = not found.plain or _lightness(found.background) >= grey[found.mask].mean()
-    article = _contrast(grey, found) if found.plain else _exposed(255 - grey, found.mask)
     box = _bounds(found.mask)
-    cropped = np.where(found.mask, article, np.float32(0))[box[1] : box[3], box[0] : box[2]]
-    pixels, frame = _centre(cropped, 1.0 if found.plain else SQUEEZE)
+    views, frame = _views(grey, found, box)
     preprocessing = Preprocessing(
         steps=[*_first_steps(decoded), *_later_steps(found, inverted=inverted)],
         inverted=inverted,
@@ -101,7 +109,16 @@ def _cut_out(decoded: Decoded) -> Picture:
         frame=frame,
         coverage=float(found.mask.mean()),
     )
-    return Picture(pixels, preprocessing, tuple(_warnings(found, box)))
+    return Picture(views, preprocessing, tuple(_warnings(found, box)))
+
+
+def _views(grey: NDArray[np.float32], found: Foreground, box: Box) -> tuple[NDArray[np.uint8], Box]:
+    """Grey ``[H, W]`` -> the article in it as the network sees it, ``[V, 28, 28]``; where it lies in the first."""
+    widths: tuple[float, ...] = (1.0,) if found.plain else WIDTHS
+    brightness = [_contrast(grey, found)] if found.plain else [_exposed(255 - grey, found.mask, c) for c in CONTRASTS]
+    cropped = [np.where(found.mask, article, np.float32(0))[box[1] : box[3], box[0] : box[2]] for article in brightness]
+    centred = [_centre(article, width) for article in cropped for width in widths]
+    return np.stack([view for view, _ in centred]), centred[0][1]
 
 
 def _first_steps(decoded: Decoded) -> list[str]:
@@ -116,8 +133,9 @@ def _later_steps(found: Foreground, *, inverted: bool) -> list[str]:
         "cropped to the article": True,
         "inverted": inverted,
         "exposure brought near the data set's": not found.plain,
-        f"narrowed to {SQUEEZE:.0%}": not found.plain,
+        f"narrowed to {WIDTHS[0]:.0%}": not found.plain,
         "longest edge scaled to 28 pixels, centred": True,
+        f"seen in {len(WIDTHS)} widths and {len(CONTRASTS)} contrasts, answers averaged": not found.plain,
     }
     return [step for step, was_done in done.items() if was_done]
 
@@ -148,10 +166,10 @@ def _contrast(grey: NDArray[np.float32], found: Foreground) -> NDArray[np.float3
     return bounded
 
 
-def _exposed(brightness: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Brightness ``[H, W]`` -> the same, the article's mean half-way to the data set's."""
-    shift = np.float32((MIDDLE - brightness[mask].mean()) / 2)
-    exposed: NDArray[np.float32] = np.clip(brightness + shift, DARKEST, 255)
+def _exposed(brightness: NDArray[np.float32], mask: NDArray[np.bool_], contrast: float) -> NDArray[np.float32]:
+    """Brightness ``[H, W]`` -> the same, the article's mean half-way to the data set's, ``contrast`` around it."""
+    mean = brightness[mask].mean()
+    exposed: NDArray[np.float32] = np.clip((brightness - mean) * contrast + (mean + MIDDLE) / 2, DARKEST, 255)
     return exposed
 
 

@@ -18,7 +18,7 @@ from app import VERSION
 from app.errors import InvalidInference
 from app.inference_protocol import parse_request
 from model import CLASSES
-from tests.pictures import encode, grey_png, random_image, trousers
+from tests.pictures import encode, grey_png, random_image, scene, trousers
 from tests.problems import assert_problem_body
 
 INFER = "/v2/models/fashionnet/infer"
@@ -98,6 +98,13 @@ def test_the_unmodified_client_gets_what_predict_answers(inference, expected, da
 def test_a_channel_dimension_is_taken(inference, expected, artifact):
     given_ = [tensor(IMAGES[:, None], "UINT8")]
     assert_same_as_predict(inference.infer("fashionnet", given_, artifact.card.version), expected)
+
+
+def test_a_photo_gets_what_predict_answers(client, inference):
+    content = encode(scene("wood")[0], "JPEG")
+    result = inference.infer("fashionnet", [tensor(np.array([content, grey_png()], object), "BYTES")])
+    answer = client.post("/predict", files={"file": content}).json()
+    np.testing.assert_allclose(result.as_numpy("probabilities")[0], list(answer["probabilities"].values()), atol=1e-6)
 
 
 @pytest.mark.parametrize("binary", [True, False])

@@ -15,8 +15,8 @@ from PIL import Image
 from app.batcher import MicroBatcher
 from app.main import create_app
 from app.settings import Settings
-from model import CLASSES, WEIGHTS, classify, preprocess
-from tests.pictures import encode, grey_png, trousers
+from model import CLASSES, WEIGHTS, classify, examine, preprocess
+from tests.pictures import encode, grey_png, scene, trousers
 from tests.problems import assert_problem, assert_problem_body
 from tests.servers import ROOT, run, serve, wait_for_queue
 
@@ -66,17 +66,15 @@ def test_a_raw_body_is_as_good_as_a_form(client, format_):
 
 
 def test_every_way_gives_the_same_picture_identical_probabilities(client, engine, artifact, tmp_path):
-    contents = [grey_png(1), trousers_png(), encode(trousers(), "JPEG")]
+    contents = [grey_png(1), trousers_png(), encode(trousers(), "JPEG"), encode(scene("wood")[0], "JPEG")]
     single = [post(client, content).json() for content in contents]
     batch = client.post("/predict/batch", files=[("files", content) for content in contents]).json()["predictions"]
     pictures = [preprocess(content) for content in contents]
     direct = [
-        classify(next(engine.run(picture.image[None]).findings()), artifact.card, picture).model_dump(
-            mode="json", exclude_none=True
-        )
+        classify(next(examine(engine, [picture])), artifact.card, picture).model_dump(mode="json", exclude_none=True)
         for picture in pictures
     ]
-    paths = [tmp_path / str(i) for i in range(3)]
+    paths = [tmp_path / str(i) for i in range(len(contents))]
     for path, content in zip(paths, contents, strict=True):
         path.write_bytes(content)
     script = run("scripts/predict.py", "--json", *map(str, paths)).stdout.splitlines()

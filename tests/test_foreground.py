@@ -3,12 +3,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from PIL import Image, ImageFilter
+from PIL import Image
 from scipy import ndimage
 
 from model.foreground import find_foreground, label
-from model.preprocess import preprocess
-from tests.pictures import encode, trousers
+from model.prediction import examine
+from model.preprocess import CONTRASTS, WIDTHS, preprocess
+from tests.pictures import encode, scene, trousers
 
 MASKS = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=12))
 
@@ -20,24 +21,6 @@ def test_parts_are_labelled_as_scipy_labels_them(mask):
     expected, expected_count = ndimage.label(mask)
     assert count == expected_count
     assert (labels == expected).all()
-
-
-def scene(background: str, ink: str = "#2d3a5c", size: int = 300, seed: int = 0) -> tuple[Image.Image, np.ndarray]:
-    """Trousers photographed on something, and where they are."""
-    rng = np.random.default_rng(seed)
-    place = np.asarray(trousers("L", "white", "black", size)) > 127
-    ground = {
-        "shaded": np.linspace(110, 230, size)[None, :, None] + rng.normal(0, 5, (size, size, 3)),
-        "wood": 150
-        + 30 * np.sin(np.arange(size) / 6)[:, None, None] * [1, 0.8, 0.5]
-        + rng.normal(0, 8, (size, size, 3)),
-        "tiles": np.where(np.add.outer(np.arange(size) // 50, np.arange(size) // 50)[..., None] % 2, 200, 170)
-        + rng.normal(0, 6, (size, size, 3)),
-        "dark": np.full((size, size, 3), 45) + rng.normal(0, 20, (size, size, 3)),
-    }[background]
-    cloth = np.array(Image.new("RGB", (1, 1), ink))[0, 0] + rng.normal(0, 8, (size, size, 3))
-    pixels = np.where(place[..., None], cloth, ground).clip(0, 255).astype(np.uint8)
-    return Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(1)), place
 
 
 @pytest.mark.parametrize("background", ["shaded", "wood", "tiles", "dark"])
@@ -53,10 +36,26 @@ def test_an_article_is_cut_out_of_a_busy_background(background):
 
 @pytest.mark.parametrize("background", ["shaded", "wood", "tiles"])
 def test_a_photo_is_answered_as_the_drawing_is(engine, background):
-    photo, _ = scene(background)
-    pictures = [preprocess(encode(image)).image for image in (photo, trousers())]
-    logits = engine.run(np.stack(pictures)).logits
-    assert logits.argmax(1).tolist() == [1, 1], "trousers"
+    pictures = [preprocess(encode(image)) for image in (scene(background)[0], trousers())]
+    assert [finding.logits.argmax() for finding in examine(engine, pictures)] == [1, 1], "trousers"
+
+
+def test_a_photo_is_seen_in_several_ways_and_the_answers_averaged(engine):
+    photo, drawing = (preprocess(encode(image)) for image in (scene("wood")[0], trousers()))
+    assert len(photo.views) == len(WIDTHS) * len(CONTRASTS)
+    assert len({view.tobytes() for view in photo.views}) == len(photo.views)
+    assert len(drawing.views) == 1
+    found = list(examine(engine, [drawing, photo, drawing]))
+    alone, several = engine.run(drawing.views), engine.run(photo.views)
+    np.testing.assert_allclose(found[1].logits, several.logits.mean(0), rtol=1e-5)
+    assert found[1].ood_score == several.ood_scores[0]
+    for finding in (found[0], found[2]):
+        assert (finding.logits == alone.logits[0]).all()
+        assert finding.ood_score == alone.ood_scores[0]
+
+
+def test_no_pictures_have_no_findings(engine):
+    assert list(examine(engine, [])) == []
 
 
 def test_the_steps_of_a_photo_are_told():

@@ -24,7 +24,7 @@ from app.errors import (
 from app.inference_protocol import InferenceRequest, Output, RequestedOutput, encode_response, parse_request
 from app.predictor import Predictor
 from app.uploads import read_body
-from model import ModelCard, log_softmax, softmax
+from model import UNTOUCHED, ModelCard, Picture, log_softmax, softmax
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
@@ -154,8 +154,8 @@ async def infer(request: Request, predictor: ServedDep, settings: SettingsDep) -
     """
     packed = await read_body(request, settings.max_batch_bytes, settings.body_timeout)
     body = decompress(packed, request, settings.max_batch_bytes)
-    asked, images = await _read(body, _json_length(request), predictor)
-    logits = await predictor.infer_many(images)
+    asked, pictures = await _read(body, _json_length(request), predictor)
+    logits = await predictor.infer(pictures)
     head = {"model_name": predictor.card.name, "model_version": predictor.card.version}
     head |= {"id": asked.id} if asked.id else {}
     content, json_length = encode_response(head, _outputs(asked, logits, predictor.card))
@@ -205,31 +205,32 @@ def _json_length(request: Request) -> int | None:
     return int(value)
 
 
-async def _read(
-    body: bytes, json_length: int | None, predictor: Predictor
-) -> tuple[InferenceRequest, NDArray[np.uint8]]:
-    """The request and its images uint8 ``[N, 28, 28]``; JSON of length 0 is a raw request: one image alone."""
+async def _read(body: bytes, json_length: int | None, predictor: Predictor) -> tuple[InferenceRequest, list[Picture]]:
+    """The request and its pictures; JSON of length 0 is a raw request: one image alone."""
     if json_length == 0:
         asked = InferenceRequest(inputs=[], parameters={"binary_data_output": True})
-        raw = np.frombuffer(body, np.uint8).reshape(1, 28, 28) if len(body) == 28 * 28 else None
-        return asked, raw if raw is not None else (await predictor.preprocess(body)).image[None]
+        is_pixels = len(body) == 28 * 28
+        return asked, [_untouched(np.frombuffer(body, np.uint8)) if is_pixels else await predictor.preprocess(body)]
     asked, tensors = parse_request(body, json_length)
     if list(tensors) != ["images"]:
         raise InvalidInference(f"The one input is 'images'; the request has {list(tensors)!r:.80}.")
-    return asked, await _images(tensors["images"], predictor)
+    return asked, await _pictures(tensors["images"], predictor)
 
 
-async def _images(values: NDArray[Any], predictor: Predictor) -> NDArray[np.uint8]:
+async def _pictures(values: NDArray[Any], predictor: Predictor) -> list[Picture]:
     if values.dtype == object:
-        pictures = [(await predictor.preprocess(content)).image for content in values.ravel()]
-        return np.stack(pictures) if pictures else np.zeros((0, 28, 28), np.uint8)
+        return [await predictor.preprocess(content) for content in values.ravel()]
     if values.shape[1:] not in ((28, 28), (1, 28, 28)):
         raise InvalidInference(f"images: the shape {list(values.shape)} is neither [-1, 28, 28] nor [-1, 1, 28, 28].")
     if values.dtype not in (np.uint8, np.float32):
         raise InvalidInference(f"images: the datatypes are UINT8, FP32 and BYTES, not {values.dtype}.")
     if values.dtype == np.float32 and not ((values >= 0) & (values <= 255)).all():
         raise InvalidInference("images: FP32 values are pixels from 0 to 255.")
-    return values.round().astype(np.uint8).reshape(-1, 28, 28)
+    return list(map(_untouched, values.round().astype(np.uint8)))
+
+
+def _untouched(pixels: NDArray[np.uint8]) -> Picture:
+    return Picture(pixels.reshape(1, 28, 28), UNTOUCHED)
 
 
 def _outputs(asked: InferenceRequest, logits: NDArray[np.float32], card: ModelCard) -> list[Output]:

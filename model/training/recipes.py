@@ -77,5 +77,18 @@ _RECIPES = (
         schedule="one-cycle",
         augmentation=Augmentation(flip=True, shift=2, cutout=10),
     ),
+    Recipe(
+        name="deep-again",
+        architecture="fashionnet-deep",
+        epochs=48,
+        batch_size=128,
+        optimizer="sgd",
+        learning_rate=0.1,
+        weight_decay=5e-4,
+        schedule="one-cycle",
+        augmentation=Augmentation(flip=True, shift=2, cutout=12),
+        distillation=Distillation(teacher="fashionnet-deep", weight=0.5, views=16),
+        validation_seed=1,
+    ),
 )
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}
