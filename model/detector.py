@@ -63,8 +63,8 @@ class Detector:
 
     def distances(self, logits: Floats, features: Floats) -> Distances:
         """Logits ``[N, C]`` and features ``[N, F]`` -> the three distances."""
-        # Not a matrix product: that sums in another order in another batch, and an image must score alike in any.
-        products = np.vecdot(features[:, None], self.centres)
+        # Not a product of matrices: that sums in another order in another batch, and an image must score alike in any.
+        products = np.matvec(self.centres, features)
         squares = np.vecdot(features, features)
         cosines = (products * self._inverse_lengths).max(1) / np.sqrt(np.maximum(squares, 1e-12))
         nearest = squares + (self._squares - 2 * products).min(1)

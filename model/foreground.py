@@ -6,12 +6,13 @@ guided filter (He et al., ECCV 2010) for its graph cut, which leaves millisecond
 the border that most photos leave around their subject; no trained segmentation is small enough to come along.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Map = NDArray[np.float32]
+Map = NDArray[np.floating]
 """``[H, W]``"""
 Mask = NDArray[np.bool_]
 """``[H, W]``"""
@@ -120,25 +121,33 @@ class _Guide:
 
     def __init__(self, guide: Map) -> None:
         self.guide = guide
-        self.mean = _box(guide, RADIUS)
-        self.variance = _box(guide * guide, RADIUS) - self.mean**2
+        self.mean, squares = _box(np.stack([guide, guide * guide]), RADIUS)
+        self.variance = squares - self.mean**2
 
     def filter(self, values: Map) -> Map:
-        mean = _box(values, RADIUS)
-        slope = (_box(self.guide * values, RADIUS) - self.mean * mean) / (self.variance + EDGES)
-        return _box(slope, RADIUS) * self.guide + _box(mean - slope * self.mean, RADIUS)
+        mean, products = _box(np.stack([values, self.guide * values]), RADIUS)
+        slope = (products - self.mean * mean) / (self.variance + EDGES)
+        slope, offset = _box(np.stack([slope, mean - slope * self.mean]), RADIUS)
+        filtered: Map = slope * self.guide + offset
+        return filtered
 
 
-def _box(values: Map, radius: int) -> Map:
-    """The mean over a square of ``2 radius + 1`` pixels, of which those beyond the edges do not count."""
-    for axis in (0, 1):
-        size = values.shape[axis]
-        sums = np.cumsum(np.pad(values, [(1, 0) if each == axis else (0, 0) for each in (0, 1)]), axis=axis)
-        place = np.arange(size)
-        above, below = np.minimum(place + radius + 1, size), np.maximum(place - radius, 0)
-        count = (above - below).reshape((-1, 1) if axis == 0 else (1, -1))
-        values = (sums.take(above, axis) - sums.take(below, axis)) / count
-    return values
+def _box(maps: Map, radius: int) -> Map:
+    """Maps ``[..., H, W]`` -> the mean over a square of ``2 radius + 1`` pixels, without those beyond the edges."""
+    for _ in range(2):  # along the rows; turned, along the columns
+        begin, end, count = _windows(maps.shape[-1], radius)
+        sums = np.zeros((*maps.shape[:-1], maps.shape[-1] + 1))
+        np.cumsum(maps, axis=-1, out=sums[..., 1:])
+        maps = ((sums[..., end] - sums[..., begin]) / count).swapaxes(-1, -2)
+    return maps
+
+
+@cache
+def _windows(size: int, radius: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Where the stretch around each of ``size`` pixels begins and ends (just beyond), and how many it holds."""
+    place = np.arange(size)
+    begin, end = np.maximum(place - radius, 0), np.minimum(place + radius + 1, size)
+    return begin, end, end - begin
 
 
 def _main_parts(mask: Mask) -> Mask:
