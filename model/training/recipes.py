@@ -56,7 +56,7 @@ _RECIPES = (
     Recipe(
         name="best",
         architecture="fashionnet-normalised",
-        epochs=24,
+        epochs=36,
         batch_size=128,
         optimizer="sgd",
         learning_rate=0.1,
@@ -77,7 +77,7 @@ _RECIPES = (
         schedule="one-cycle",
         augmentation=Augmentation(flip=True, shift=2, cutout=10),
     ),
-    Recipe(
+    Recipe(  # a network taught by its own kind: Furlanello et al., arXiv:1805.04770
         name="deep-again",
         architecture="fashionnet-deep",
         epochs=48,
