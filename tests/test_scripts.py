@@ -132,7 +132,7 @@ def test_export_makes_the_committed_artefact_anew(tmp_path, artifact):
     assert fresh.content["safetensors"] == artifact.content["safetensors"]
     assert fresh.content["onnx"] == artifact.content["onnx"]
     assert fresh.card.metrics["test"].accuracy == pytest.approx(artifact.card.metrics["test"].accuracy, abs=2e-4)
-    assert "8 bits: validation 93." in done.stdout
+    assert "8 bits: validation 94." in done.stdout
 
 
 def test_export_without_the_data_says_how_to_get_it(tmp_path):

@@ -8,7 +8,7 @@ from sklearn.cluster import MiniBatchKMeans
 from model.detector import Detector
 from model.engines import EngineOutputs, log_softmax
 
-CENTRES_PER_CLASS = 50
+CENTRES_PER_CLASS = 100
 KEPT = 0.95
 """Share of the validation images that the detector takes for images of the distribution."""
 
