@@ -49,7 +49,8 @@ class Prediction(BaseModel):
     warnings: list[str] = Field(description="what may be wrong with the picture or the answer, in words")
     preprocessing: Preprocessing = Field(description="what was done to the picture before the network saw it")
     image: str | None = Field(
-        default=None, description="what the network saw, a 28x28 PNG as a data URL; where it was asked for"
+        default=None,
+        description="what the network saw, of a photo its first view: a 28x28 PNG as a data URL; if asked for",
     )
     model: str = Field(description="name of the network")
     model_version: str = Field(description="the first digits of its weights' SHA-256")
