@@ -104,6 +104,7 @@ class Predictor:
             executors.inference,
             max_batch=settings.batch_size,
             max_queue=settings.queue_size,
+            weigh=_views,
             observe=BatchObserver(card.name),
         )
         self._confidence = {label: CONFIDENCE.labels(card.name, label) for label in card.classes}
@@ -231,6 +232,11 @@ class Predictor:
 
     async def _run(self, executor: Executor, images: NDArray[np.uint8]) -> EngineOutputs:
         return await asyncio.get_running_loop().run_in_executor(executor, self.engine.run, images)
+
+
+def _views(value: bytes | Picture) -> int:
+    """How many images the engine will see of it; what is small and not decoded yet is hardly a photo: one."""
+    return 1 if isinstance(value, bytes) else len(value.views)
 
 
 def yield_to_others() -> None:

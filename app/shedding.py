@@ -5,6 +5,7 @@ would fill the cores; here a refusal takes about half as long (docs/decisions/00
 uvicorn 0.54's HttpToolsProtocol: a cycle whose response is complete has the rest of its request thrown away.
 """
 
+import asyncio
 import time
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.errors import MEDIA_TYPE, Overloaded, refusal
 from app.telemetry import Telemetry, record
+from app.transport import JoiningTransport
 
 PATH = b"/predict"
 
@@ -24,6 +26,17 @@ class _Refused:
 
 class SheddingProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol, which answers 429 itself to a prediction that would find the queue full."""
+
+    transport: JoiningTransport  # type: ignore[assignment]
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin a connection whose answers go out in one piece each."""
+        super().connection_made(JoiningTransport(transport))  # type: ignore[arg-type]
+
+    def on_response_complete(self) -> None:
+        """Send what is left of a response; go on with the next request."""
+        self.transport.response_ended()
+        super().on_response_complete()
 
     def on_headers_complete(self) -> None:
         """Refuse, or let the application answer."""
@@ -40,8 +53,8 @@ class SheddingProtocol(HttpToolsProtocol):
         predictors = getattr(getattr(self.app, "state", None), "predictors", None)
         if predictors is None or self.url != PATH or self.parser.get_method() != b"POST":
             return False
-        full: bool = predictors[predictors.default].batcher.full
-        return full
+        expected: bool = predictors[predictors.default].batcher.expect()
+        return not expected
 
     def _refuse(self) -> None:
         start = time.perf_counter()

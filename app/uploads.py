@@ -5,13 +5,12 @@ file into a temporary one first, has no limit for files and takes ten times as l
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, parse_options_header
 from starlette.requests import Request
-from starlette.types import Message
 
 from app.errors import BodyTooLarge, MalformedBody, MissingFile, SlowBody, TooManyFiles, UnsupportedBody
 from app.settings import Settings
@@ -86,7 +85,9 @@ async def read_picture(request: Request, limits: Limits) -> bytes:
 
 async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
     """The body as it is; raises BodyTooLarge past ``max_bytes``, SlowBody past ``seconds``."""
-    return b"".join([chunk async for chunk in _bounded(request, max_bytes, seconds)])
+    pieces: list[bytes] = []
+    await _receive_body(request, max_bytes, seconds, pieces.append)
+    return b"".join(pieces)
 
 
 async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
@@ -98,9 +99,9 @@ async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
     collector = _Collector(limits)
     try:
         parser = PushMultipartParser(_boundary(request), max_segment_count=limits.files + FIELDS)
-        async for chunk in _bounded(request, limits.body_bytes, limits.seconds):
-            for event in parser.parse(chunk):
-                collector.take(event)
+        await _receive_body(
+            request, limits.body_bytes, limits.seconds, lambda chunk: collector.take_all(parser.parse(chunk))
+        )
         parser.close()
     except ParserLimitReached as error:
         raise MalformedBody(f"The multipart body goes past a limit: {error}.") from error
@@ -113,15 +114,22 @@ def _too_large(max_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(f"{max_bytes:,} bytes are the most that are accepted here: send a smaller file.")
 
 
-async def _bounded(request: Request, max_bytes: int, seconds: float) -> AsyncIterator[bytes]:
-    """The body's chunks; stops reading at the limit, and before the first byte where Content-Length tells."""
+async def _receive_body(request: Request, max_bytes: int, seconds: float, take: Callable[[bytes], None]) -> None:
+    """Hand the body's chunks to ``take``; stops at the limit, and before the first byte where Content-Length tells."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         raise _too_large(max_bytes)
+    try:
+        async with asyncio.timeout(seconds):
+            await _receive_chunks(request, max_bytes, take)
+    except TimeoutError:
+        raise SlowBody("The body took too long to arrive: send a smaller file, or try again.") from None
+
+
+async def _receive_chunks(request: Request, max_bytes: int, take: Callable[[bytes], None]) -> None:
     size, more = 0, True
-    deadline = asyncio.get_running_loop().time() + seconds
     while more:
-        message = await _receive(request, deadline)
+        message = await request.receive()
         if message["type"] == "http.disconnect":  # nobody reads the answer, and nothing here went wrong
             raise MalformedBody("The connection was closed before the body was complete.")
         more = message.get("more_body", False)
@@ -129,15 +137,7 @@ async def _bounded(request: Request, max_bytes: int, seconds: float) -> AsyncIte
             size += len(chunk)
             if size > max_bytes:
                 raise _too_large(max_bytes)
-            yield chunk
-
-
-async def _receive(request: Request, deadline: float) -> Message:
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await request.receive()
-    except TimeoutError:
-        raise SlowBody("The body took too long to arrive: send a smaller file, or try again.") from None
+            take(chunk)
 
 
 def _boundary(request: Request) -> str:
@@ -164,14 +164,15 @@ class _Collector:
         self.uploads: list[Upload] = []
         self._current: Upload | None = None
 
-    def take(self, event: MultipartSegment | bytes | bytearray | None) -> None:
-        """A part's head, then its content piece by piece, then None."""
-        if isinstance(event, MultipartSegment):
-            self._current = self._begin(event)
-        elif event and (upload := self._current):
-            upload.size += len(event)
-            if upload.size <= self.limits.file_bytes:
-                upload.pieces.append(event)
+    def take_all(self, events: Iterable[MultipartSegment | bytes | bytearray | None]) -> None:
+        """Of each part its head, then its content piece by piece, then None."""
+        for event in events:
+            if isinstance(event, MultipartSegment):
+                self._current = self._begin(event)
+            elif event and (upload := self._current):
+                upload.size += len(event)
+                if upload.size <= self.limits.file_bytes:
+                    upload.pieces.append(event)
 
     def _begin(self, segment: MultipartSegment) -> Upload | None:
         name = segment.name or ""

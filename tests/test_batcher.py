@@ -168,3 +168,54 @@ def test_every_batch_is_told_of():
     with_batcher(use, observe=batches.append)
     assert sum(batch.size for batch in batches) == 3
     assert all(batch.waited >= 0 and batch.took > 0 for batch in batches)
+
+
+def test_a_batch_takes_what_its_bound_weighs_and_one_heavier_item_alone():
+    gate = Gate()
+
+    async def use(batcher):
+        first = submit(batcher, 1)
+        await asyncio.sleep(0.05)
+        others = [submit(batcher, value) for value in (2, 2, 1, 9, 3, 1)]
+        await asyncio.sleep(0.05)
+        gate.open.set()
+        assert [await caller for caller in [first, *others]] == function([1, 2, 2, 1, 9, 3, 1])
+
+    with_batcher(use, gate, max_batch=4, weigh=lambda value: value)
+    assert gate.batches == [[1], [2, 2], [1], [9], [3, 1]]
+
+
+def test_what_is_expected_in_a_turn_of_the_loop_counts_as_waiting():
+    async def use(batcher):
+        assert [batcher.expect() for _ in range(5)] == [True] * 3 + [False] * 2
+        await asyncio.sleep(0)
+        waiting = [submit(batcher, value) for value in (1, 2)]
+        await asyncio.sleep(0)
+        assert [batcher.expect() for _ in range(3)] == [True, False, False]
+        await asyncio.gather(*waiting)
+
+    with_batcher(use, slow, max_queue=3)
+
+
+@pytest.mark.parametrize(("refuses", "least"), [(True, 2), (False, 16)], ids=["with refusals", "without"])
+def test_fewer_are_expected_where_refusing_makes_turns_long_and_all_again_afterwards(refuses, least):
+    async def use(batcher):
+        def expected(asked=20):
+            return sum(batcher.expect() for _ in range(asked))
+
+        async def busy():
+            for _ in range(20):
+                caller = submit(batcher, 1)
+                await asyncio.sleep(0)
+                batcher._forget_expected()
+                expected(20 if refuses else 10)
+                await caller
+
+        await busy()
+        await asyncio.sleep(0)
+        assert expected() == least
+        for _ in range(40):  # quiet again
+            await batcher.submit(1)
+        assert expected() == 16
+
+    with_batcher(use, slow, inline=True, max_queue=16)
