@@ -23,8 +23,8 @@ RUN /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --requi
 COPY app app
 COPY model model
 COPY scripts scripts
-# The weights are for PyTorch, which is not here; their graphs are served.
-RUN find model/weights -name '*.safetensors' ! -name '*.detector.safetensors' -delete
+# The tensors are for PyTorch, which is not here; the graphs are served.
+RUN find model/weights -name '*.safetensors' -delete
 # Byte code for what a start imports, and no more: a container is ready a second sooner.
 RUN PYTHONPATH=. /opt/venv/bin/python -c "from app.main import create_app; create_app()"
 # The test set, for /evaluate and /gallery. Where the network does not allow it, the build goes on without.

@@ -5,6 +5,10 @@ import tempfile
 
 from app.settings import Settings, SettingsError, read_settings, share_metrics
 
+LOCK_SECONDS = 1e-5
+"""How long a thread keeps the interpreter's lock from another that waits for it. Python's 5 ms are as long as three
+batches of the engine, which would wait for it between two of them while pictures are decoded."""
+
 
 def main() -> None:
     """Check what would stop every worker, once and in one sentence; then serve."""
@@ -41,6 +45,7 @@ def serve(settings: Settings) -> None:
 
     require_artifacts(settings)
     fork_workers()
+    sys.setswitchinterval(LOCK_SECONDS)
     uvicorn.run(
         "app.main:create_app",
         factory=True,

@@ -44,10 +44,15 @@ SMALL_SECONDS = 0.0001
 """About what the decoding of one takes."""
 LOOP_SECONDS = 0.004
 """How long an engine may hold the event loop; health and new requests wait meanwhile."""
+FIRST_CHUNK = 4
+"""Pictures of one request that go to the engine first, so that it soon has something to do ..."""
 BULK_CHUNK = 16
-"""Pictures of one request that go to the engine together: the next ones are decoded meanwhile, on another core."""
+"""... and those that follow together: the next ones are decoded meanwhile, on another core."""
 BACKGROUND_NICENESS = 10
 NO_TIMER = StageTimer(on=False)
+
+Content = bytes | Exception
+"""An encoded picture, or why there is none."""
 
 
 class Seen(NamedTuple):
@@ -143,17 +148,19 @@ class Predictor:
         return prediction
 
     async def predict_many(
-        self, contents: Sequence[bytes | Exception], *, with_image: bool = False
+        self, contents: Sequence[Content], *, with_image: bool = False
     ) -> list[Prediction | BaseException]:
         """Classify many encoded pictures; each gets its own answer, in their order: a prediction or what went wrong.
 
         What is an exception already is passed through. The pictures go to the engine in whole batches, past the queue.
         """
         batches = []
-        for start in range(0, len(contents), BULK_CHUNK):
-            pictures = await self._decode_all(contents[start : start + BULK_CHUNK])
-            batches.append(asyncio.create_task(self._answer_all(pictures, with_image=with_image)))
-            await asyncio.sleep(0)  # the batch begins, and goes on while the next one is decoded
+        for chunk in _chunks(contents):
+            pictures = await self._decode_all(chunk)
+            begun = asyncio.get_running_loop().create_future()
+            batches.append(asyncio.create_task(self._answer_all(pictures, begun, with_image=with_image)))
+            # Decoding holds the interpreter's lock, which the engine needs once more to begin.
+            await asyncio.wait((begun, batches[-1]), return_when=asyncio.FIRST_COMPLETED)
         return [answer for batch in batches for answer in await batch]
 
     async def infer(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
@@ -184,29 +191,35 @@ class Predictor:
 
     async def preprocess(self, content: bytes) -> Picture:
         """An encoded picture -> what the network sees of it; raises ImageError where it cannot be used."""
-        if len(content) <= SMALL_BYTES:
-            return preprocess(content, self.max_pixels)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.executors.decoding, preprocess, content, self.max_pixels)
+        return preprocess(content, self.max_pixels) if len(content) <= SMALL_BYTES else await self._hand_over(content)
 
-    async def _decode_all(self, contents: Sequence[bytes | Exception]) -> list[Picture | BaseException]:
-        return await asyncio.gather(*map(self._preprocess_or_raise, contents), return_exceptions=True)
+    def _hand_over(self, content: bytes) -> "asyncio.Future[Picture]":
+        """The picture to be, decoded in a thread."""
+        loop = asyncio.get_running_loop()
+        return loop.run_in_executor(self.executors.decoding, preprocess, content, self.max_pixels)
+
+    async def _decode_all(self, contents: Sequence[Content]) -> list[Picture | BaseException]:
+        """Small pictures here and now, large ones in their threads; what is an exception already stays one."""
+        work = [self._decode_or_hand_over(content) for content in contents]
+        later = [item for item in work if isinstance(item, asyncio.Future)]
+        handed_over = iter(await asyncio.gather(*later, return_exceptions=True))
+        return [next(handed_over) if isinstance(item, asyncio.Future) else item for item in work]
+
+    def _decode_or_hand_over(self, content: Content) -> "Picture | Exception | asyncio.Future[Picture]":
+        if isinstance(content, Exception):
+            return content
+        return self._decode(content) if len(content) <= SMALL_BYTES else self._hand_over(content)
 
     async def _answer_all(
-        self, pictures: list[Picture | BaseException], *, with_image: bool
+        self, pictures: list[Picture | BaseException], begun: "asyncio.Future[None]", *, with_image: bool
     ) -> list[Prediction | BaseException]:
-        findings = await self._examine([picture for picture in pictures if isinstance(picture, Picture)])
+        findings = await self._examine([picture for picture in pictures if isinstance(picture, Picture)], begun)
         return [
             self.answer(Seen(picture, next(findings)), with_image=with_image)
             if isinstance(picture, Picture)
             else picture
             for picture in pictures
         ]
-
-    async def _preprocess_or_raise(self, content: bytes | Exception) -> Picture:
-        if isinstance(content, Exception):
-            raise content
-        return await self.preprocess(content)
 
     async def _submit(self, value: bytes | Picture) -> Seen:
         try:
@@ -226,12 +239,27 @@ class Predictor:
         except ImageError as error:
             return error
 
-    async def _examine(self, pictures: Sequence[Picture]) -> Iterator[Finding]:
+    async def _examine(
+        self, pictures: Sequence[Picture], begun: "asyncio.Future[None] | None" = None
+    ) -> Iterator[Finding]:
+        """What the engine says of each picture; ``begun`` is set when its thread has come to them."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.executors.inference, examine, self.engine, pictures)
+
+        def work() -> Iterator[Finding]:
+            if begun is not None:
+                loop.call_soon_threadsafe(begun.set_result, None)
+            return examine(self.engine, pictures)
+
+        return await loop.run_in_executor(self.executors.inference, work)
 
     async def _run(self, executor: Executor, images: NDArray[np.uint8]) -> EngineOutputs:
         return await asyncio.get_running_loop().run_in_executor(executor, self.engine.run, images)
+
+
+def _chunks(contents: Sequence[Content]) -> Iterator[Sequence[Content]]:
+    yield contents[:FIRST_CHUNK]
+    for start in range(FIRST_CHUNK, len(contents), BULK_CHUNK):
+        yield contents[start : start + BULK_CHUNK]
 
 
 def _views(value: bytes | Picture) -> int:

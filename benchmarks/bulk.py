@@ -6,6 +6,7 @@ python benchmarks/bulk.py --write benchmarks/results/bulk
 import argparse
 import contextlib
 import io
+import itertools
 import json
 import os
 import platform
@@ -31,6 +32,8 @@ from model.cpu import cpu_name, usable_cores
 ROOT = Path(__file__).parent.parent
 PORT = 8310
 SIZES = (64, 256)
+CALLERS = (1, 4)
+SECONDS = 2
 BARE = "the bare engine, batches of 64"
 BESIDE = {"alone": None, "while /evaluate runs": "/evaluate", "while /gallery draws": "/gallery"}
 
@@ -77,15 +80,33 @@ def drawn(count: int) -> np.ndarray:
 def bulk(rounds: int) -> dict[str, float]:
     """Images a second: the bare engine on one thread, then each way into one worker, in turns; medians."""
     images = drawn(max(SIZES))
-    engine = create_engine("auto", load_artifact(WEIGHTS, "fashionnet"))
     with service(1) as client:
-        ways: dict[str, tuple[int, Callable[[], object]]] = {
-            BARE: (256, lambda: [engine.run(images[start : start + 64]) for start in range(0, 256, 64)])
-        }
+        ways: dict[str, Callable[[], float]] = {BARE: lambda: bare(images)}
         for size in SIZES:
-            ways[f"/v2 binary, {size} images"] = (size, tensor_request(client, images[:size]))
-            ways[f"/predict/batch, {size} PNGs"] = (size, form_request(client, images[:size]))
-        return in_turns(ways, rounds)
+            requests = {
+                f"/v2 binary, {size} images": tensor_request(images[:size]),
+                f"/predict/batch, {size} PNGs": form_request(client, images[:size]),
+            }
+            for (name, request), callers in itertools.product(requests.items(), CALLERS):
+                ways[f"{name}, {callers} at a time"] = answered(request, size, callers)
+        found = [{name: measure() for name, measure in ways.items()} for _ in range(rounds + 1)]
+    return {name: statistics.median(turn[name] for turn in found[1:]) for name in ways}
+
+
+def bare(images: np.ndarray) -> float:
+    """Images a second of the engine that is served, on one thread, in batches of 64."""
+    engine = create_engine("auto", load_artifact(WEIGHTS, "fashionnet"))
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() < start + SECONDS:
+        for first in range(0, len(images), 64):
+            engine.run(images[first : first + 64])
+        count += len(images)
+    return count / (time.perf_counter() - start)
+
+
+def answered(request: Request, size: int, callers: int) -> Callable[[], float]:
+    """Measures the images a second that come back from so many callers, each with ``size`` images at a time."""
+    return lambda: closed_loop(request, PORT, callers, SECONDS).rate * size
 
 
 def in_turns(ways: dict[str, tuple[int, Callable[[], object]]], rounds: int) -> dict[str, float]:
@@ -100,7 +121,7 @@ def in_turns(ways: dict[str, tuple[int, Callable[[], object]]], rounds: int) -> 
     return {name: statistics.median(found) for name, found in rates.items()}
 
 
-def tensor_request(client: httpx.Client, images: np.ndarray) -> Callable[[], object]:
+def tensor_request(images: np.ndarray) -> Request:
     """One inference request with the images as a binary tensor, the labels asked for."""
     head = json.dumps(
         {
@@ -111,15 +132,14 @@ def tensor_request(client: httpx.Client, images: np.ndarray) -> Callable[[], obj
             "outputs": [{"name": "logits", "parameters": {"binary_data": True}}],
         }
     ).encode()  # fmt: skip
-    body, headers = head + images.tobytes(), {"Inference-Header-Content-Length": str(len(head))}
-    return lambda: client.post("/v2/models/fashionnet/infer", content=body, headers=headers).raise_for_status()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    return Request("/v2/models/fashionnet/infer", "application/octet-stream", head + images.tobytes(), headers)
 
 
-def form_request(client: httpx.Client, images: np.ndarray) -> Callable[[], object]:
+def form_request(client: httpx.Client, images: np.ndarray) -> Request:
     """One form with the images as PNG files."""
     request = client.build_request("POST", "/predict/batch", files=[("files", png(image)) for image in images])
-    content, headers = request.read(), {"Content-Type": request.headers["content-type"]}
-    return lambda: client.post("/predict/batch", content=content, headers=headers).raise_for_status()
+    return Request("/predict/batch", request.headers["content-type"], request.read())
 
 
 def beside_evaluation(rounds: int) -> dict[str, tuple[float, float]]:
@@ -193,7 +213,7 @@ def report(rates: dict[str, float], beside: dict[str, tuple[float, float]], file
     lines += [f"| {name} | {rate:,.0f} |" for name, rate in files.items()]
     return "\n".join(lines) + (
         f"\n\n{usable_cores()} cores of {cpu_name()}; Python {platform.python_version()}; {datetime.now(UTC).date()}. "
-        "Medians, in turns. Made by `python benchmarks/bulk.py`.\n"
+        "Medians, in turns; load by wrk on the same cores. Made by `python benchmarks/bulk.py`.\n"
     )
 
 
@@ -203,7 +223,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--write", type=Path, metavar="STEM", help="write STEM.md and STEM.json")
     arguments = parser.parse_args()
-    found = bulk(5 * arguments.rounds), beside_evaluation(arguments.rounds), folder(arguments.rounds)
+    found = bulk(arguments.rounds), beside_evaluation(arguments.rounds), folder(arguments.rounds)
     print(report(*found))
     if arguments.write:
         arguments.write.with_suffix(".md").write_text(report(*found))

@@ -23,7 +23,7 @@ local file = io.open("{body}", "rb")
 wrk.body = file:read("*a")
 file:close()
 wrk.method = "POST"
-wrk.headers["Content-Type"] = "{content_type}"
+{headers}
 done = function(summary, latency, requests)
   local e = summary.errors
   io.write(string.format("@ %d %d %d %d %d %d %d\\n", summary.requests, summary.duration, e.status,
@@ -44,6 +44,8 @@ class Request:
     path: str
     content_type: str
     body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+    """What it needs beside its content type."""
 
     def encode(self, port: int) -> bytes:
         """As it goes over the wire."""
@@ -81,7 +83,9 @@ def closed_loop(request: Request, port: int, connections: int, seconds: float) -
     with tempfile.TemporaryDirectory() as folder:
         body, script = Path(folder, "body"), Path(folder, "post.lua")
         body.write_bytes(request.body)
-        script.write_text(_LUA.format(body=body, content_type=request.content_type))
+        headers = {"Content-Type": request.content_type} | request.headers
+        lines = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items())
+        script.write_text(_LUA.format(body=body, headers=lines))
         command = ["wrk", "-t1", f"-c{connections}", f"-d{math.ceil(seconds)}s", "--timeout", "10s", "-s", str(script)]
         done = subprocess.run(
             [*command, f"http://127.0.0.1:{port}{request.path}"], capture_output=True, text=True, check=True

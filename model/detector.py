@@ -5,6 +5,9 @@ units of its spread over the validation images: that of the direction to the nea
 arXiv:2204.06507, with neighbours), that to the nearest centre (Euclidean), and the energy of the logits (Liu et al.,
 arXiv:2010.03759). Directions find other objects, lengths find noise and blanks; none finds all by itself
 (docs/decisions/0013-out-of-distribution.md).
+
+Served graphs carry the same arithmetic (``model.training.detector_graph``); this is its definition, and what PyTorch's
+engine uses.
 """
 
 from typing import NamedTuple
@@ -15,12 +18,18 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
+LEVELS = 255
+"""Features and centres are rounded to so many steps. Sums of their products stay below 2^24, so float32 holds them
+exactly, in whichever order a product of matrices adds: an image must score alike alone and in any batch."""
+MOST_FEATURES = 2**24 // LEVELS**2
+TINY = np.float32(1e-12)
+
 
 class Distances(NamedTuple):
     """What the score is made of, each float32 ``[N]``: larger is stranger."""
 
     direction: Floats
-    """1 - cosine of the angle to the nearest centre: 0..2."""
+    """1 - cosine of the angle to the nearest centre: 0..1."""
     place: Floats
     """Euclidean distance to the nearest centre."""
     energy: Floats
@@ -28,44 +37,69 @@ class Distances(NamedTuple):
 
 
 class Detector:
-    """The centres of the training features, and what is usual for images of the distribution."""
+    """The centres of the training features, and what is usual for images of the distribution.
+
+    Features are activations behind ReLU: none is below 0.
+    """
 
     def __init__(self, centres: Floats, typical: Floats, spread: Floats) -> None:
         """Keep what ``model.training.calibrate`` found.
 
         Args:
-            centres: ``[K, F]``.
+            centres: ``[K, F]``, none below 0; rounded to ``LEVELS`` steps of the largest.
             typical: ``[3]``, the medians of the distances over the validation images.
             spread: ``[3]``, in what units the distances from there are added.
+
+        Raises:
+            ValueError: there are more than ``MOST_FEATURES`` features.
         """
-        self.centres, self.typical, self.spread = centres, typical, spread
-        self._squares = (centres**2).sum(1)
-        self._weights = 1 / spread
-        self._zero = (typical / spread).sum()
-        self._inverse_lengths = 1 / np.sqrt(np.maximum(self._squares, 1e-12))
+        if centres.shape[1] > MOST_FEATURES:
+            raise ValueError(f"{centres.shape[1]} features are more than the {MOST_FEATURES} that are summed exactly.")
+        self.step = np.maximum(centres.max(), TINY) / np.float32(LEVELS)
+        self.steps = np.rint(centres / self.step)
+        """``[K, F]``, the centres in whole steps."""
+        self.typical, self.spread = typical, spread
+        self.squares = (self.steps**2).sum(1) * self.step**2
+        self.inverse_lengths = 1 / np.sqrt(np.maximum((self.steps**2).sum(1), TINY))
+        self.weights = 1 / spread
+        self.zero = (typical / spread).sum()
+
+    @property
+    def centres(self) -> Floats:
+        """``[K, F]``, as they are used."""
+        centres: Floats = self.steps * self.step
+        return centres
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Detector":
         """What ``to_bytes`` wrote."""
         tensors = safetensors.numpy.load(content)
-        return cls(tensors["centres"], tensors["typical"], tensors["spread"])
+        centres = tensors["steps"].astype(np.float32) * tensors["step"]
+        return cls(centres, tensors["typical"], tensors["spread"])
 
     def to_bytes(self) -> bytes:
         """As safetensors."""
-        return safetensors.numpy.save({"centres": self.centres, "typical": self.typical, "spread": self.spread})
+        return safetensors.numpy.save(
+            {
+                "steps": self.steps.astype(np.uint8),
+                "step": self.step.reshape(1),
+                "typical": self.typical,
+                "spread": self.spread,
+            }
+        )
 
     def score(self, logits: Floats, features: Floats) -> Floats:
         """Logits ``[N, C]`` and features ``[N, F]`` -> ``[N]``: 0 is a typical image, above 1 an outlier."""
         direction, place, energy = self.distances(logits, features)
-        one, two, three = self._weights
-        score: Floats = direction * one + place * two + energy * three - self._zero
+        one, two, three = self.weights
+        score: Floats = direction * one + place * two + energy * three - self.zero
         return score
 
     def distances(self, logits: Floats, features: Floats) -> Distances:
         """Logits ``[N, C]`` and features ``[N, F]`` -> the three distances."""
-        # Not a product of matrices: that sums in another order in another batch, and an image must score alike in any.
-        products = np.matvec(self.centres, features)
-        squares = np.vecdot(features, features)
-        cosines = (products * self._inverse_lengths).max(1) / np.sqrt(np.maximum(squares, 1e-12))
-        nearest = squares + (self._squares - 2 * products).min(1)
+        step = np.maximum(features.max(1, keepdims=True), TINY) / np.float32(LEVELS)
+        steps = np.rint(features / step)
+        products, squares = steps @ self.steps.T, (steps**2).sum(1)
+        cosines = (products * self.inverse_lengths).max(1) / np.sqrt(np.maximum(squares, TINY))
+        nearest = (self.squares - products * (step * (2 * self.step))).min(1) + squares * step[:, 0] ** 2
         return Distances(1 - cosines, np.sqrt(np.maximum(nearest, 0)), -np.logaddexp.reduce(logits, axis=1))

@@ -4,7 +4,6 @@ All take uint8 images. In full precision both give the same logits to 1e-4. Only
 """
 
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, Protocol
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 
 from model.artifact import Artifact, Format, ModelCard, load_artifact, read_card
 from model.cpu import cpu_flags
-from model.detector import Detector
 from model.errors import ArtifactCorrupt, ArtifactMissing
 
 # ONNX Runtime's own builds report to their maker unless told otherwise before they load (its Privacy.md).
@@ -58,79 +56,68 @@ class Engine(Protocol):
         ...
 
 
-class _DetectingEngine(ABC):
-    """An engine whose features go through the artefact's detector."""
-
-    name: ClassVar[EngineName]
-    format: ClassVar[Format]
-
-    def __init__(self, artifact: Artifact) -> None:
-        content = artifact.content.get("detector.safetensors")
-        self.detector = None if content is None else Detector.from_bytes(content)
-
-    def run(self, images: NDArray[np.uint8]) -> EngineOutputs:
-        """Images uint8 ``[N, 28, 28]`` in the data set's convention -> logits, features and scores."""
-        logits, features = self._run_network(images)
-        scores = self.detector.score(logits, features) if self.detector else np.full(len(images), np.nan, np.float32)
-        return EngineOutputs(logits, features, scores)
-
-    @abstractmethod
-    def _run_network(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Images -> logits ``[N, 10]`` and features ``[N, F]``."""
-
-
-class OnnxEngine(_DetectingEngine):
+class OnnxEngine:
     """ONNX Runtime on the CPU. Its threads sleep between two calls."""
 
     name: ClassVar[EngineName] = "onnx"
-    format: ClassVar[Format] = "onnx"
+    formats: ClassVar[tuple[Format, ...]] = ("onnx",)
 
     def __init__(self, artifact: Artifact, threads: int = 1) -> None:
-        super().__init__(artifact)
-        options = _session_options(threads)
+        options, graph = _session_options(threads), self.formats[0]
         try:
             self.session = onnxruntime.InferenceSession(
-                artifact.content[self.format], options, providers=["CPUExecutionProvider"]
+                artifact.content[graph], options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime has an exception class a status, without a common base
-            file = f"{artifact.card.name}.{self.format}"
-            raise ArtifactCorrupt(f"{file} is not a graph that ONNX Runtime can run.") from error
+            raise ArtifactCorrupt(f"{artifact.card.name}.{graph} is not a graph that ONNX Runtime can run.") from error
+        there = {output.name for output in self.session.get_outputs()}
+        self._outputs = [name for name in EngineOutputs._fields if name in there]
 
-    def _run_network(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        logits, features = self.session.run(["logits", "features"], {"images": images})
-        return logits, features
+    def run(self, images: NDArray[np.uint8]) -> EngineOutputs:
+        """Images uint8 ``[N, 28, 28]`` in the data set's convention -> logits, features and scores."""
+        logits, features, *scores = self.session.run(self._outputs, {"images": images})
+        return EngineOutputs(logits, features, scores[0] if scores else _no_scores(len(images)))
 
 
 class Int8OnnxEngine(OnnxEngine):
     """The same over the graph in 8 bits: about half the time, other last digits, the same accuracy to .1 point."""
 
     name: ClassVar[EngineName] = "onnx-int8"
-    format: ClassVar[Format] = "int8.onnx"
+    formats: ClassVar[tuple[Format, ...]] = ("int8.onnx",)
 
 
-class TorchEngine(_DetectingEngine):
+class TorchEngine:
     """PyTorch, on a GPU where there is one. Needs the extra ``train``."""
 
     name: ClassVar[EngineName] = "torch"
-    format: ClassVar[Format] = "safetensors"
+    formats: ClassVar[tuple[Format, ...]] = ("safetensors", "detector.safetensors")
 
     def __init__(self, artifact: Artifact, threads: int = 1) -> None:
         import torch
 
+        from model.detector import Detector
         from model.network import load_network
 
-        super().__init__(artifact)
+        content = artifact.content.get("detector.safetensors")
+        self.detector = None if content is None else Detector.from_bytes(content)
         torch.set_num_threads(threads)
         self.torch = torch
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network = load_network(artifact).to(self.device)
 
-    def _run_network(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def run(self, images: NDArray[np.uint8]) -> EngineOutputs:
+        """Images uint8 ``[N, 28, 28]`` in the data set's convention -> logits, features and scores."""
         with self.torch.inference_mode():
             # A copy: torch warns about the read-only arrays that come from bytes.
             batch = self.torch.from_numpy(np.array(images)).to(self.device)
             outputs = self.network.outputs(batch)
-        return outputs.logits.cpu().numpy(), outputs.features.cpu().numpy()
+        logits, features = outputs.logits.cpu().numpy(), outputs.features.cpu().numpy()
+        scores = self.detector.score(logits, features) if self.detector else _no_scores(len(images))
+        return EngineOutputs(logits, features, scores)
+
+
+def _no_scores(count: int) -> NDArray[np.float32]:
+    return np.full(count, np.nan, np.float32)
 
 
 _ENGINES: dict[EngineName, type[OnnxEngine] | type[TorchEngine]] = {
@@ -147,7 +134,7 @@ def choose_engine(asked: EngineName, card: ModelCard) -> EngineName:
     Raises:
         ArtifactMissing: 8 bits are asked for and the artefact has no such graph.
     """
-    has_int8 = Int8OnnxEngine.format in card.files
+    has_int8 = Int8OnnxEngine.formats[0] in card.files
     if asked == "onnx-int8" and not has_int8:
         raise ArtifactMissing(f"{card.name} has no graph in 8 bits: set the engine to auto or onnx.")
     if asked != "auto":
@@ -157,8 +144,7 @@ def choose_engine(asked: EngineName, card: ModelCard) -> EngineName:
 
 def load_for_engine(engine: EngineName, folder: Path, name: str) -> Artifact:
     """The artefact ``name`` with the files that ``engine`` needs; raises what ``load_artifact`` does."""
-    graph = _ENGINES[choose_engine(engine, read_card(folder, name))].format
-    return load_artifact(folder, name, (graph, "detector.safetensors"))
+    return load_artifact(folder, name, _ENGINES[choose_engine(engine, read_card(folder, name))].formats)
 
 
 def create_engine(name: EngineName, artifact: Artifact, threads: int = 1) -> Engine:

@@ -68,14 +68,15 @@ def outputs(features: np.ndarray, sharpness: float = 5.0) -> EngineOutputs:
 
 
 def sample(count: int) -> tuple[EngineOutputs, np.ndarray]:
-    """Ten clusters of 16 features, and their numbers."""
+    """Ten clusters of 16 features, none below 0, and their numbers."""
     labels = np.arange(count) % 10
-    return outputs(np.eye(16)[labels] * 4 + RNG.normal(0, 0.3, (count, 16))), labels.astype(np.uint8)
+    features = np.maximum(np.eye(16)[labels] * 4 + RNG.normal(0, 0.3, (count, 16)), 0)
+    return outputs(features), labels.astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
-    return fit_detector(*sample(2000), sample(1000)[0])
+    return fit_detector(*sample(2000), sample(4000)[0])
 
 
 def test_a_detector_keeps_its_share_of_the_validation_images(detector):
@@ -103,8 +104,8 @@ def test_distances_are_those_of_their_definitions(detector):
     direction, place, energy = detector.distances(given_.logits, given_.features)
     centres, features = detector.centres, given_.features
     cosines = features @ centres.T / np.linalg.norm(features, axis=1)[:, None] / np.linalg.norm(centres, axis=1)
-    np.testing.assert_allclose(direction, 1 - cosines.max(1), atol=1e-5)
-    np.testing.assert_allclose(place, np.linalg.norm(features[:, None] - centres, axis=2).min(1), rtol=1e-3)
+    np.testing.assert_allclose(direction, 1 - cosines.max(1), atol=1e-3)  # both are rounded to 255 steps
+    np.testing.assert_allclose(place, np.linalg.norm(features[:, None] - centres, axis=2).min(1), atol=0.02)
     np.testing.assert_allclose(energy, -np.log(np.exp(given_.logits).sum(1)), rtol=1e-4)
 
 
@@ -112,6 +113,24 @@ def test_an_image_scores_alike_alone_and_in_a_batch(detector):
     given_ = sample(33)[0]
     alone = [detector.score(given_.logits[i : i + 1], given_.features[i : i + 1])[0] for i in range(33)]
     np.testing.assert_array_equal(detector.score(*given_[:2]), alone)
+
+
+def test_too_many_features_to_be_summed_exactly_are_refused():
+    with pytest.raises(ValueError, match="300 features are more than the 258"):
+        Detector(np.ones((2, 300), np.float32), np.zeros(3, np.float32), np.ones(3, np.float32))
+
+
+@pytest.mark.parametrize("name", [path.stem for path in WEIGHTS.glob("*.json")])
+@pytest.mark.parametrize("kind", ["onnx", "onnx-int8"])
+def test_the_graph_scores_as_the_detector_does_and_alike_in_any_company(name, kind):
+    artifact = load_artifact(WEIGHTS, name)
+    engine, detector = create_engine(kind, artifact), Detector.from_bytes(artifact.content["detector.safetensors"])
+    images = np.concatenate([RNG.integers(0, 256, (20, 28, 28), np.uint8), np.zeros((1, 28, 28), np.uint8)])
+    together = engine.run(images)
+    np.testing.assert_allclose(together.ood_scores, detector.score(together.logits, together.features), atol=1e-5)
+    for size in (1, 2, 3, 8):
+        parts = [engine.run(images[start : start + size]).ood_scores for start in range(0, len(images), size)]
+        np.testing.assert_array_equal(np.concatenate(parts), together.ood_scores)
 
 
 def test_outliers_are_images_like_any_other_and_the_same_every_time():

@@ -20,6 +20,7 @@ from model.errors import ArtifactError
 from model.evaluate import compute_outputs, evaluate
 from model.network import Network, NetworkOutputs
 from model.training.calibrate import fit_detector, fit_temperature
+from model.training.detector_graph import with_detector
 from model.training.loop import Trainer
 from model.training.outliers import measure_detector
 from model.training.quantize import CALIBRATION_IMAGES, quantize
@@ -62,13 +63,16 @@ def export(network: Network, card: ModelCard, train: Split, splits: dict[str, Sp
     network.eval()
     weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     graph = export_onnx(network)
-    content: dict[Format, bytes] = {"safetensors": safetensors.torch.save(weights), "onnx": graph}
-    content["int8.onnx"] = quantize(graph, train.images[:CALIBRATION_IMAGES])
-    bare = OnnxEngine(Artifact(card, content), usable_cores())
+    bare = OnnxEngine(Artifact(card, {"onnx": graph}), usable_cores())
     _check_parity(network, bare)
     validation = compute_outputs(bare, splits["validation"].images)
     detector = fit_detector(compute_outputs(bare, train.images), train.labels, validation)
-    content["detector.safetensors"] = detector.to_bytes()
+    content: dict[Format, bytes] = {
+        "safetensors": safetensors.torch.save(weights),
+        "onnx": with_detector(graph, detector),
+        "int8.onnx": with_detector(quantize(graph, train.images[:CALIBRATION_IMAGES]), detector),
+        "detector.safetensors": detector.to_bytes(),
+    }
     temperature = fit_temperature(validation.logits, splits["validation"].labels)
     return _measured(Artifact(card.model_copy(update={"temperature": temperature}), content), splits)
 
