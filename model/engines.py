@@ -72,6 +72,9 @@ class OnnxEngine:
             raise ArtifactCorrupt(f"{artifact.card.name}.{graph} is not a graph that ONNX Runtime can run.") from error
         there = {output.name for output in self.session.get_outputs()}
         self._outputs = [name for name in EngineOutputs._fields if name in there]
+        if "detector.safetensors" in artifact.card.files and "ood_scores" not in there:
+            name = artifact.card.name
+            raise ArtifactCorrupt(f"{name}.{graph} is of an earlier version: make it anew by scripts/export.py {name}")
 
     def run(self, images: NDArray[np.uint8]) -> EngineOutputs:
         """Images uint8 ``[N, 28, 28]`` in the data set's convention -> logits, features and scores."""

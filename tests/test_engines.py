@@ -8,6 +8,8 @@ from model import Artifact, create_engine, softmax
 from model.engines import log_softmax
 from model.errors import ArtifactCorrupt, ArtifactMissing
 from model.evaluate import compute_outputs, evaluate
+from model.network import load_network
+from model.training.export import export_onnx
 from model.training.recipes import Recipe
 from model.training.run import training_splits
 from tests.data_sets import real_data_set
@@ -29,6 +31,18 @@ def test_8_bits_keep_the_accuracy_to_a_tenth_of_a_point(artifact):
     assert measured >= artifact.card.metrics["validation"].accuracy - 0.001
     # Another CPU may round one image in a thousand the other way.
     assert measured == pytest.approx(artifact.card.int8_metrics["validation"].accuracy, abs=0.001)
+
+
+def test_a_graph_without_scores_is_told_from_a_current_one(artifact):
+    bare = export_onnx(load_network(artifact))
+    with pytest.raises(
+        ArtifactCorrupt, match=r"fashionnet\.onnx is of an earlier version: .* scripts/export.py fashionnet"
+    ):
+        create_engine("onnx", Artifact(artifact.card, {"onnx": bare}))
+    scores = create_engine("onnx", Artifact(artifact.card.model_copy(update={"files": {}}), {"onnx": bare})).run(
+        np.zeros((2, 28, 28), np.uint8)
+    )
+    assert np.isnan(scores.ood_scores).all()
 
 
 def test_auto_is_8_bits_where_the_cpu_is_known_to_be_quicker_so(artifact, monkeypatch):

@@ -28,13 +28,28 @@ def test_the_loss_is_the_weighted_cross_entropy_with_teacher_and_labels():
 @pytest.fixture
 def teacher() -> Teacher:
     images = torch.randint(0, 256, (12, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return Teacher(FashionNet(), images, Augmentation(shift=4), Distillation(teacher="t", views=2), seed=1)
+    return taught(images, Augmentation(shift=4))
+
+
+def taught(images: torch.Tensor, augmentation: Augmentation) -> Teacher:
+    network = FashionNet().eval()
+    distillation = Distillation(teacher="t", views=2)
+    return Teacher(lambda chunk: network.outputs(chunk).logits, images, augmentation, distillation, seed=1)
 
 
 def test_a_teacher_answers_for_the_very_images_that_the_student_sees(teacher):
     images, answers = teacher.lesson(0)
     assert not torch.equal(images, teacher.images)
-    assert torch.equal(answers, teacher.network.outputs(images).logits)
+    assert torch.equal(answers, teacher.logits(images))
+
+
+def test_what_one_view_mirrors_the_next_does_not(teacher):
+    first, second = (taught(teacher.images, Augmentation(flip=True)).lesson(epoch)[0] for epoch in (0, 1))
+    mirrored = teacher.images.flip(2)
+    is_mirrored = [bool(torch.equal(view, image)) for view, image in zip(first, mirrored, strict=True)]
+    assert 0 < sum(is_mirrored) < 12
+    for was, image, other, view in zip(is_mirrored, teacher.images, mirrored, second, strict=True):
+        assert torch.equal(view, image if was else other)
 
 
 def test_epochs_take_turns_at_the_views_whatever_was_drawn_between(teacher):
@@ -66,6 +81,16 @@ def best(data_set, folder: str, version: str, validation_seed: int = 3) -> RunCo
     changes["distillation"] = RECIPES["best"].distillation.model_copy(update={"views": 2})
     config = make_config(data_set, 3, seed=8, parents_folder=folder, parents={"fashionnet-deep": version})
     return config.model_copy(update={"recipe": RECIPES["best"].model_copy(update=changes)})
+
+
+def test_after_its_share_of_the_epochs_the_teacher_is_not_asked(taught_by, small_data, tmp_path):
+    config = taught_by()
+    recipe = config.recipe
+    recipe = recipe.model_copy(update={"distillation": recipe.distillation.model_copy(update={"until": 2 / 3})})
+    run = Run.start(tmp_path / "run", config.model_copy(update={"recipe": recipe}), small_data)
+    for taught in (True, True, False):
+        assert all((batch.answers is not None) == taught for batch in run.trainer._batches())
+        next(run.epochs())
 
 
 def test_a_student_learns_resumes_bit_for_bit_and_is_released_as_fashionnet(taught_by, small_data, tmp_path):

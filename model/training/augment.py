@@ -20,21 +20,28 @@ class Augmentation(BaseModel):
     )
 
 
-def augment(images: Tensor, augmentation: Augmentation) -> Tensor:
-    """Images uint8 ``[N, 28, 28]`` -> as many, changed; draws from torch's random generator."""
+def augment(images: Tensor, augmentation: Augmentation, mirrored: Tensor | None = None) -> Tensor:
+    """Images uint8 ``[N, 28, 28]`` -> as many, changed; draws from torch's random generator.
+
+    Args:
+        images: what is changed.
+        augmentation: how.
+        mirrored: bool ``[N]``, which of them a flip mirrors; by default half of them, drawn.
+    """
+    if augmentation.flip and mirrored is None:
+        mirrored = torch.rand(len(images), device=images.device) < 0.5
     if augmentation.flip or augmentation.shift:
-        images = _move(images, flip=augmentation.flip, shift=augmentation.shift)
+        images = _move(images, mirrored if augmentation.flip else None, augmentation.shift)
     return _cut_out(images, augmentation.cutout) if augmentation.cutout else images
 
 
-def _move(images: Tensor, *, flip: bool, shift: int) -> Tensor:
+def _move(images: Tensor, mirrored: Tensor | None, shift: int) -> Tensor:
     """Mirror and shift: one gather over the images with a margin of black."""
     count, size, _ = images.shape
     padded = F.pad(images, [shift] * 4)
     rows, columns = (_starts(count, 2 * shift, images) + torch.arange(size, device=images.device) for _ in range(2))
-    if flip:
-        mirrored = torch.rand(count, 1, device=images.device) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
+    if mirrored is not None:
+        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
     of = torch.arange(count, device=images.device)
     return padded[of[:, None, None], rows[:, :, None], columns[:, None, :]]
 

@@ -63,7 +63,7 @@ def export(network: Network, card: ModelCard, train: Split, splits: dict[str, Sp
     network.eval()
     weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     graph = export_onnx(network)
-    bare = OnnxEngine(Artifact(card, {"onnx": graph}), usable_cores())
+    bare = OnnxEngine(Artifact(card.model_copy(update={"files": {}}), {"onnx": graph}), usable_cores())
     _check_parity(network, bare)
     validation = compute_outputs(bare, splits["validation"].images)
     detector = fit_detector(compute_outputs(bare, train.images), train.labels, validation)

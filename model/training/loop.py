@@ -150,8 +150,15 @@ class Trainer:
         recipe = self.config.recipe
         if recipe.distillation is None:
             return None
-        network = parents[recipe.distillation.teacher]
-        return Teacher(network, self.train_images, recipe.augmentation, recipe.distillation, self.config.seed)
+        network = parents[recipe.distillation.teacher].eval()
+        network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+        def logits(images: Tensor) -> Tensor:
+            with self._precision():
+                answers: Tensor = network.outputs(images).logits
+            return answers.float()
+
+        return Teacher(logits, self.train_images, recipe.augmentation, recipe.distillation, self.config.seed)
 
     def _resident(self, split: Split) -> tuple[Tensor, Tensor]:
         images = torch.from_numpy(np.array(split.images)).to(self.device)
@@ -198,7 +205,7 @@ class Trainer:
     def _batches(self) -> Iterator[Batch]:
         """The training images once, in random order, each changed as the recipe says."""
         order = torch.split(torch.randperm(len(self.train_labels), device=self.device), self.config.recipe.batch_size)
-        if self.teacher:
+        if self.teacher and self.epoch < self.config.recipe.taught_epochs:
             images, answers = self.teacher.lesson(self.epoch)
             for batch in order:
                 yield Batch(images[batch], self.train_labels[batch], answers[batch])
@@ -230,9 +237,12 @@ class Trainer:
         return F.nll_loss(log_probs, batch.labels)
 
     def _forward(self, images: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with self._precision():
             log_probs: Tensor = (self.parallel if self.network.training else self.network)(images)
         return log_probs.float()
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     @torch.inference_mode()
     def validate(self) -> tuple[float, float]:

@@ -36,6 +36,11 @@ class Recipe(BaseModel):
         """Names of the artefacts that the training needs."""
         return [self.distillation.teacher] if self.distillation else []
 
+    @property
+    def taught_epochs(self) -> int:
+        """How many of the epochs, from the first on, have a teacher."""
+        return round(self.distillation.until * self.epochs) if self.distillation else 0
+
     def split_seed(self, run_seed: int) -> int:
         """The seed that the held-out images of a run with ``run_seed`` are drawn by."""
         return run_seed if self.validation_seed is None else self.validation_seed
@@ -63,31 +68,20 @@ _RECIPES = (
         weight_decay=3e-4,
         schedule="one-cycle",
         augmentation=Augmentation(flip=True),
-        distillation=Distillation(teacher="fashionnet-deep", weight=0.95, views=2),
+        distillation=Distillation(teacher="fashionnet-deep", weight=0.95, views=2, until=5 / 6),
         validation_seed=1,
     ),
     Recipe(
         name="deep",
         architecture="fashionnet-deep",
-        epochs=18,
+        epochs=80,
         batch_size=128,
         optimizer="sgd",
         learning_rate=0.1,
         weight_decay=5e-4,
         schedule="one-cycle",
-        augmentation=Augmentation(flip=True, shift=2, cutout=10),
-    ),
-    Recipe(  # a network taught by its own kind: Furlanello et al., arXiv:1805.04770
-        name="deep-again",
-        architecture="fashionnet-deep",
-        epochs=48,
-        batch_size=128,
-        optimizer="sgd",
-        learning_rate=0.1,
-        weight_decay=5e-4,
-        schedule="one-cycle",
-        augmentation=Augmentation(flip=True, shift=2, cutout=12),
-        distillation=Distillation(teacher="fashionnet-deep", weight=0.5, views=16),
+        warm_up=0.1,
+        augmentation=Augmentation(flip=True, shift=2, cutout=14),
         validation_seed=1,
     ),
 )

@@ -1,15 +1,18 @@
 """Distillation: a trained network's answers as the targets of another's training (Hinton et al., arXiv:1503.02531).
 
 The teacher sees the very pixels that the student sees (Beyer et al., arXiv:2106.05237). Its answers would cost more
-than the student's own training, so the epochs take turns at a few sets of changed images, each answered once.
+than the student's own training, so the epochs take turns at a few sets of changed images, each answered once. What one
+set mirrors the next one does not, so that no image is seen from one side only (Jordan, arXiv:2404.00498).
 """
+
+from collections.abc import Callable
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
-from model.network import Network
 from model.training import processes
 from model.training.augment import Augmentation, augment
 from model.training.seeds import derived_seed
@@ -27,6 +30,7 @@ class Distillation(BaseModel):
     temperature: float = Field(default=4.0, gt=0, description="divides both networks' logits: soft targets")
     weight: float = Field(default=0.9, ge=0, le=1, description="share of the teacher in the loss; the rest is labels'")
     views: int = Field(default=8, ge=1, description="sets of changed images that the epochs take turns at")
+    until: float = Field(default=1.0, gt=0, le=1, description="share of the epochs that are taught; then labels alone")
 
     def loss(self, log_probs: Tensor, answers: Tensor, labels: Tensor) -> Tensor:
         """The mean cross-entropy with the teacher and with the labels, weighted.
@@ -45,26 +49,50 @@ class Teacher:
     """A trained network and the images that it explains, on one device."""
 
     def __init__(
-        self, network: Network, images: Tensor, augmentation: Augmentation, distillation: Distillation, seed: int
+        self,
+        logits: Callable[[Tensor], Tensor],
+        images: Tensor,
+        augmentation: Augmentation,
+        distillation: Distillation,
+        seed: int,
     ) -> None:
-        self.network = network.eval().to(images.device)
+        """Take on a teacher.
+
+        Args:
+            logits: the network in evaluation mode: images uint8 ``[N, 28, 28]`` -> ``[N, 10]``.
+            images: all that there is to be taught.
+            augmentation: how each set of them is changed.
+            distillation: how many sets there are.
+            seed: the run's.
+        """
+        self.logits = logits
         self.images = images
         self.augmentation = augmentation
         self.views = distillation.views
         self.seed = seed
         self._answers: dict[int, Tensor] = {}
+        generator = torch.Generator().manual_seed(derived_seed(seed, _VIEWS))
+        self._mirrored = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
 
     def lesson(self, epoch: int) -> tuple[Tensor, Tensor]:
         """What an epoch is taught: all images uint8 ``[N, 28, 28]``, changed, and the teacher's logits ``[N, 10]``."""
         view = epoch % self.views
         with torch.random.fork_rng():  # the view depends on nothing but its number, so a resumed run sees it again
             torch.manual_seed(derived_seed(self.seed, _VIEWS, view))
-            images = augment(self.images, self.augmentation)
+            images = augment(self.images, self.augmentation, self._mirrored ^ bool(view % 2))
         if view not in self._answers:
             self._answers[view] = self._answer(images)
         return images, self._answers[view]
 
     @torch.no_grad()
     def _answer(self, images: Tensor) -> Tensor:
-        chunks = torch.split(processes.part(images), _CHUNK)
-        return processes.united(torch.cat([self.network.outputs(chunk).logits for chunk in chunks]))
+        part = processes.part(images)
+        disable = True if processes.rank() else None  # as the training's own bar
+        with tqdm(
+            total=len(part), desc="teacher", unit=" images", unit_scale=True, leave=False, disable=disable
+        ) as bar:
+            answers = []
+            for chunk in torch.split(part, _CHUNK):
+                answers.append(self.logits(chunk))
+                bar.update(len(chunk))
+        return processes.united(torch.cat(answers))
