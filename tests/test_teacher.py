@@ -83,16 +83,6 @@ def best(data_set, folder: str, version: str, validation_seed: int = 3) -> RunCo
     return config.model_copy(update={"recipe": RECIPES["best"].model_copy(update=changes)})
 
 
-def test_after_its_share_of_the_epochs_the_teacher_is_not_asked(taught_by, small_data, tmp_path):
-    config = taught_by()
-    recipe = config.recipe
-    recipe = recipe.model_copy(update={"distillation": recipe.distillation.model_copy(update={"until": 2 / 3})})
-    run = Run.start(tmp_path / "run", config.model_copy(update={"recipe": recipe}), small_data)
-    for taught in (True, True, False):
-        assert all((batch.answers is not None) == taught for batch in run.trainer._batches())
-        next(run.epochs())
-
-
 def test_a_student_learns_resumes_bit_for_bit_and_is_released_as_fashionnet(taught_by, small_data, tmp_path):
     whole = finished(Run.start(tmp_path / "whole", taught_by(), small_data))
     next(Run.start(tmp_path / "interrupted", taught_by(), small_data).epochs())

@@ -205,7 +205,7 @@ class Trainer:
     def _batches(self) -> Iterator[Batch]:
         """The training images once, in random order, each changed as the recipe says."""
         order = torch.split(torch.randperm(len(self.train_labels), device=self.device), self.config.recipe.batch_size)
-        if self.teacher and self.epoch < self.config.recipe.taught_epochs:
+        if self.teacher:
             images, answers = self.teacher.lesson(self.epoch)
             for batch in order:
                 yield Batch(images[batch], self.train_labels[batch], answers[batch])

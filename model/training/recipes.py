@@ -36,11 +36,6 @@ class Recipe(BaseModel):
         """Names of the artefacts that the training needs."""
         return [self.distillation.teacher] if self.distillation else []
 
-    @property
-    def taught_epochs(self) -> int:
-        """How many of the epochs, from the first on, have a teacher."""
-        return round(self.distillation.until * self.epochs) if self.distillation else 0
-
     def split_seed(self, run_seed: int) -> int:
         """The seed that the held-out images of a run with ``run_seed`` are drawn by."""
         return run_seed if self.validation_seed is None else self.validation_seed
@@ -68,7 +63,7 @@ _RECIPES = (
         weight_decay=3e-4,
         schedule="one-cycle",
         augmentation=Augmentation(flip=True),
-        distillation=Distillation(teacher="fashionnet-deep", weight=0.95, views=2, until=5 / 6),
+        distillation=Distillation(teacher="fashionnet-deep", weight=0.95, views=2),
         validation_seed=1,
     ),
     Recipe(

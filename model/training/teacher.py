@@ -30,7 +30,6 @@ class Distillation(BaseModel):
     temperature: float = Field(default=4.0, gt=0, description="divides both networks' logits: soft targets")
     weight: float = Field(default=0.9, ge=0, le=1, description="share of the teacher in the loss; the rest is labels'")
     views: int = Field(default=8, ge=1, description="sets of changed images that the epochs take turns at")
-    until: float = Field(default=1.0, gt=0, le=1, description="share of the epochs that are taught; then labels alone")
 
     def loss(self, log_probs: Tensor, answers: Tensor, labels: Tensor) -> Tensor:
         """The mean cross-entropy with the teacher and with the labels, weighted.
