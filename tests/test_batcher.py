@@ -197,6 +197,19 @@ def test_what_is_expected_in_a_turn_of_the_loop_counts_as_waiting():
     with_batcher(use, slow, max_queue=3)
 
 
+def test_a_queue_of_one_never_expects_two():
+    async def use(batcher):
+        for _ in range(5):
+            caller = submit(batcher, 1)
+            await asyncio.sleep(0)
+            assert not batcher.expect()
+            await caller
+        await asyncio.sleep(0)
+        assert [batcher.expect() for _ in range(2)] == [True, False]
+
+    with_batcher(use, slow, inline=True, max_queue=1)
+
+
 @pytest.mark.parametrize(("refuses", "least"), [(True, 2), (False, 16)], ids=["with refusals", "without"])
 def test_fewer_are_expected_where_refusing_makes_turns_long_and_all_again_afterwards(refuses, least):
     async def use(batcher):
