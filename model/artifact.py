@@ -51,6 +51,8 @@ class ModelCard(BaseModel):
 
     name: str
     architecture: str
+    members: int = Field(default=1, ge=1)
+    """How many networks of that architecture it is; the logits of several are averaged."""
     description: str
     parameters: int
     classes: tuple[str, ...]

@@ -1,9 +1,10 @@
-"""Out-of-distribution detection: how far an image is from all that the network was trained on, by its features.
+"""Out-of-distribution detection: how far an image is from all that the network was trained on.
 
-The features of the training images are summed up in some hundred centres. Three distances are added, each in
+The features of the training images are summed up in some hundred centres. Four distances are added, each in
 units of its spread over the validation images: that of the direction to the nearest centre's (cosine; Sun et al.,
-arXiv:2204.06507, with neighbours), that to the nearest centre (Euclidean), and the energy of the logits (Liu et al.,
-arXiv:2010.03759). Directions find other objects, lengths find noise and blanks; none finds all by itself
+arXiv:2204.06507, with neighbours), that to the nearest centre (Euclidean), the energy of the logits (Liu et al.,
+arXiv:2010.03759), and that of the picture itself from what training images look like (``model.appearance``).
+Features find other objects, pixels find noise and blanks; none finds all by itself
 (docs/decisions/0013-out-of-distribution.md).
 
 Served graphs carry the same arithmetic (``model.training.detector_graph``); this is its definition, and what PyTorch's
@@ -16,7 +17,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from model.appearance import Appearance, Floats
 
 LEVELS = 255
 """Features and centres are rounded to so many steps. Sums of their products stay below 2^24, so float32 holds them
@@ -34,21 +35,24 @@ class Distances(NamedTuple):
     """Euclidean distance to the nearest centre."""
     energy: Floats
     """-logsumexp(logits)."""
+    appearance: Floats
+    """Distance of the picture's levels to the nearest centre of the training images'."""
 
 
 class Detector:
-    """The centres of the training features, and what is usual for images of the distribution.
+    """The centres of the training images, and what is usual for images of the distribution.
 
     Features are activations behind ReLU: none is below 0.
     """
 
-    def __init__(self, centres: Floats, typical: Floats, spread: Floats) -> None:
+    def __init__(self, centres: Floats, appearance: Appearance, typical: Floats, spread: Floats) -> None:
         """Keep what ``model.training.calibrate`` found.
 
         Args:
             centres: ``[K, F]``, none below 0; rounded to ``LEVELS`` steps of the largest.
-            typical: ``[3]``, the medians of the distances over the validation images.
-            spread: ``[3]``, in what units the distances from there are added.
+            appearance: what the training images look like.
+            typical: ``[4]``, the medians of the distances over the validation images.
+            spread: ``[4]``, in what units the distances from there are added.
 
         Raises:
             ValueError: there are more than ``MOST_FEATURES`` features.
@@ -58,7 +62,7 @@ class Detector:
         self.step = np.maximum(centres.max(), TINY) / np.float32(LEVELS)
         self.steps = np.rint(centres / self.step)
         """``[K, F]``, the centres in whole steps."""
-        self.typical, self.spread = typical, spread
+        self.appearance, self.typical, self.spread = appearance, typical, spread
         self.squares = (self.steps**2).sum(1) * self.step**2
         self.inverse_lengths = 1 / np.sqrt(np.maximum((self.steps**2).sum(1), TINY))
         self.weights = 1 / spread
@@ -75,7 +79,8 @@ class Detector:
         """What ``to_bytes`` wrote."""
         tensors = safetensors.numpy.load(content)
         centres = tensors["steps"].astype(np.float32) * tensors["step"]
-        return cls(centres, tensors["typical"], tensors["spread"])
+        appearance = Appearance(tensors["appearance.factors"], tensors["appearance.centres"].astype(np.float32))
+        return cls(centres, appearance, tensors["typical"], tensors["spread"])
 
     def to_bytes(self) -> bytes:
         """As safetensors."""
@@ -83,23 +88,27 @@ class Detector:
             {
                 "steps": self.steps.astype(np.uint8),
                 "step": self.step.reshape(1),
+                "appearance.factors": self.appearance.factors,
+                "appearance.centres": self.appearance.centres.astype(np.uint16),
                 "typical": self.typical,
                 "spread": self.spread,
             }
         )
 
-    def score(self, logits: Floats, features: Floats) -> Floats:
-        """Logits ``[N, C]`` and features ``[N, F]`` -> ``[N]``: 0 is a typical image, above 1 an outlier."""
-        direction, place, energy = self.distances(logits, features)
-        one, two, three = self.weights
-        score: Floats = direction * one + place * two + energy * three - self.zero
+    def score(self, images: NDArray[np.uint8], logits: Floats, features: Floats) -> Floats:
+        """Images uint8 ``[N, 28, 28]``, their logits and features -> ``[N]``: 0 is typical, above 1 an outlier."""
+        weighted = [
+            d * weight for d, weight in zip(self.distances(images, logits, features), self.weights, strict=True)
+        ]
+        score: Floats = sum(weighted, -self.zero)
         return score
 
-    def distances(self, logits: Floats, features: Floats) -> Distances:
-        """Logits ``[N, C]`` and features ``[N, F]`` -> the three distances."""
+    def distances(self, images: NDArray[np.uint8], logits: Floats, features: Floats) -> Distances:
+        """Images uint8 ``[N, 28, 28]``, their logits ``[N, C]`` and features ``[N, F]`` -> the four distances."""
         step = np.maximum(features.max(1, keepdims=True), TINY) / np.float32(LEVELS)
         steps = np.rint(features / step)
         products, squares = steps @ self.steps.T, (steps**2).sum(1)
         cosines = (products * self.inverse_lengths).max(1) / np.sqrt(np.maximum(squares, TINY))
         nearest = (self.squares - products * (step * (2 * self.step))).min(1) + squares * step[:, 0] ** 2
-        return Distances(1 - cosines, np.sqrt(np.maximum(nearest, 0)), -np.logaddexp.reduce(logits, axis=1))
+        place, energy = np.sqrt(np.maximum(nearest, 0)), -np.logaddexp.reduce(logits, axis=1)
+        return Distances(1 - cosines, place, energy, self.appearance.distance(images))

@@ -73,8 +73,7 @@ class OnnxEngine:
         there = {output.name for output in self.session.get_outputs()}
         self._outputs = [name for name in EngineOutputs._fields if name in there]
         if "detector.safetensors" in artifact.card.files and "ood_scores" not in there:
-            name = artifact.card.name
-            raise ArtifactCorrupt(f"{name}.{graph} is of an earlier version: make it anew by scripts/export.py {name}")
+            raise _of_an_earlier_version(artifact, graph)
 
     def run(self, images: NDArray[np.uint8]) -> EngineOutputs:
         """Images uint8 ``[N, 28, 28]`` in the data set's convention -> logits, features and scores."""
@@ -102,7 +101,10 @@ class TorchEngine:
         from model.network import load_network
 
         content = artifact.content.get("detector.safetensors")
-        self.detector = None if content is None else Detector.from_bytes(content)
+        try:
+            self.detector = None if content is None else Detector.from_bytes(content)
+        except KeyError:
+            raise _of_an_earlier_version(artifact, "detector.safetensors") from None
         torch.set_num_threads(threads)
         self.torch = torch
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -115,8 +117,13 @@ class TorchEngine:
             batch = self.torch.from_numpy(np.array(images)).to(self.device)
             outputs = self.network.outputs(batch)
         logits, features = outputs.logits.cpu().numpy(), outputs.features.cpu().numpy()
-        scores = self.detector.score(logits, features) if self.detector else _no_scores(len(images))
+        scores = self.detector.score(images, logits, features) if self.detector else _no_scores(len(images))
         return EngineOutputs(logits, features, scores)
+
+
+def _of_an_earlier_version(artifact: Artifact, file: Format) -> ArtifactCorrupt:
+    name = artifact.card.name
+    return ArtifactCorrupt(f"{name}.{file} is of an earlier version: make it anew by scripts/export.py {name}")
 
 
 def _no_scores(count: int) -> NDArray[np.float32]:

@@ -4,7 +4,8 @@ Needs the extra ``train``. Every network takes uint8 images ``[N, 28, 28]`` as t
 normalises them itself, so that no caller can get it wrong.
 """
 
-from typing import ClassVar, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import ClassVar, NamedTuple, cast
 
 import safetensors.torch
 import torch
@@ -59,8 +60,8 @@ class Dropout(nn.Module):
 class Network(nn.Module):
     """What every architecture offers, once it has ``features`` and ``classify``."""
 
-    architecture: ClassVar[str]
-    description: ClassVar[str]
+    architecture: str
+    description: str
 
     def folded(self) -> "Network":
         """The network to release: the same function with fewer layers, or itself where nothing can be folded."""
@@ -83,6 +84,27 @@ class Network(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images uint8 ``[N, 28, 28]`` -> log-probabilities float32 ``[N, 10]``."""
         return self.outputs(images).log_probs
+
+
+class Ensemble(Network):
+    """Networks of one architecture, whose logits are averaged and whose features stand side by side."""
+
+    def __init__(self, members: Iterable[Network]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        one = cast("Network", self.members[0])
+        self.architecture = one.architecture
+        self.description = f"{len(self.members)} networks whose logits are averaged, each: {one.description}"
+
+    def features(self, images: Tensor) -> Tensor:
+        """Images uint8 ``[N, 28, 28]`` -> the members' penultimate activations, float32 ``[N, K F]``."""
+        return torch.cat([cast("Network", member).features(images) for member in self.members], dim=1)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Features ``[N, K F]`` -> the mean of the members' logits, ``[N, 10]``."""
+        parts = features.chunk(len(self.members), dim=1)
+        logits = [cast("Network", member).classify(part) for member, part in zip(self.members, parts, strict=True)]
+        return torch.stack(logits).mean(0)
 
 
 class FashionNet(Network):
@@ -280,6 +302,22 @@ ARCHITECTURES: dict[str, type[Network]] = {
 }
 
 
+def release(trained: Network, snapshots: Iterable[Mapping[str, Tensor]] = ()) -> Network:
+    """What is released of a trained network: itself, folded, or its ensemble with earlier states of its own.
+
+    Args:
+        trained: on the CPU.
+        snapshots: what ``state_dict`` returned earlier in its training.
+    """
+    members = []
+    for snapshot in snapshots:
+        member = create_network(trained.architecture)
+        member.load_state_dict(snapshot)
+        members.append(member.eval().folded())
+    members.append(trained.eval().folded())
+    return members[0] if len(members) == 1 else Ensemble(members).eval()
+
+
 def create_network(architecture: str) -> Network:
     """A freshly initialised network by its name in ``ARCHITECTURES``; KeyError where there is none."""
     return ARCHITECTURES[architecture]()
@@ -294,6 +332,7 @@ def load_network(artifact: Artifact) -> Network:
     architecture = artifact.card.architecture
     if architecture not in ARCHITECTURES:
         raise ArtifactCorrupt(f"This version knows no architecture {architecture!r}.")
-    network = create_network(architecture)
+    members = [create_network(architecture) for _ in range(artifact.card.members)]
+    network = members[0] if len(members) == 1 else Ensemble(members)
     network.load_state_dict(safetensors.torch.load(artifact.content["safetensors"]))
     return network.eval()

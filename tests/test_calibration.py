@@ -8,10 +8,11 @@ from scipy.stats import binomtest
 
 from model import WEIGHTS, create_engine, load_artifact
 from model.calibration import BINS, brier_score, expected_calibration_error, reliability, wilson_interval
+from model.data import Split
 from model.detector import Detector
 from model.engines import EngineOutputs, softmax
 from model.evaluate import compute_outputs, report
-from model.training.calibrate import fit_detector, fit_temperature
+from model.training.calibrate import Seen, fit_detector, fit_temperature
 from model.training.outliers import OUTLIERS, auroc, measure_detector
 from tests.data_sets import real_data_set
 
@@ -67,21 +68,35 @@ def outputs(features: np.ndarray, sharpness: float = 5.0) -> EngineOutputs:
     return EngineOutputs(logits, features.astype(np.float32), np.full(len(features), np.nan, np.float32))
 
 
-def sample(count: int) -> tuple[EngineOutputs, np.ndarray]:
-    """Ten clusters of 16 features, none below 0, and their numbers."""
+def bars(count: int) -> np.ndarray:
+    """Grey bars of several widths on black."""
+    images = np.zeros((count, 28, 28), np.uint8)
+    for image, edge, grey in zip(images, RNG.integers(4, 12, count), RNG.integers(80, 200, count), strict=True):
+        image[4:24, edge : 28 - edge] = grey
+    return images
+
+
+def sample(count: int) -> Seen:
+    """Ten clusters of 16 features, none below 0, and their numbers; bars to look at."""
     labels = np.arange(count) % 10
     features = np.maximum(np.eye(16)[labels] * 4 + RNG.normal(0, 0.3, (count, 16)), 0)
-    return outputs(features), labels.astype(np.uint8)
+    return Seen(Split(bars(count), labels.astype(np.uint8)), outputs(features))
+
+
+def given(seen: Seen) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a detector is given of them."""
+    return seen.split.images, seen.outputs.logits, seen.outputs.features
 
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
-    return fit_detector(*sample(2000), sample(4000)[0])
+    return fit_detector(sample(2000), sample(4000))
 
 
 def test_a_detector_keeps_its_share_of_the_validation_images(detector):
-    assert (detector.score(*sample(4000)[0][:2]) <= 1).mean() == pytest.approx(0.95, abs=0.015)
-    assert np.median(detector.score(*sample(4000)[0][:2])) == pytest.approx(0, abs=0.25)
+    scores = detector.score(*given(sample(4000)))
+    assert (scores <= 1).mean() == pytest.approx(0.95, abs=0.015)
+    assert np.median(scores) == pytest.approx(0, abs=0.25)
 
 
 @pytest.mark.parametrize(
@@ -90,34 +105,45 @@ def test_a_detector_keeps_its_share_of_the_validation_images(detector):
     ids=["between", "nothing", "another direction", "far too much"],
 )
 def test_strangers_score_above_1(detector, stranger):
-    assert (detector.score(*outputs(stranger)[:2]) > 1).all()
+    assert (detector.score(bars(50), *outputs(stranger)[:2]) > 1).all()
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [RNG.integers(0, 256, (50, 28, 28), np.uint8), np.full((50, 28, 28), 128, np.uint8), 255 - bars(50)],
+    ids=["noise", "grey", "inverted"],
+)
+def test_pictures_that_look_otherwise_score_above_1_whatever_the_features(detector, stranger):
+    _, logits, features = given(sample(50))
+    assert (detector.score(stranger, logits, features) > 1).all()
 
 
 def test_a_detector_is_read_as_it_was_written(detector):
     found = Detector.from_bytes(detector.to_bytes())
-    given_ = sample(20)[0]
-    np.testing.assert_array_equal(found.score(*given_[:2]), detector.score(*given_[:2]))
+    some = given(sample(20))
+    np.testing.assert_array_equal(found.score(*some), detector.score(*some))
 
 
 def test_distances_are_those_of_their_definitions(detector):
-    given_ = sample(20)[0]
-    direction, place, energy = detector.distances(given_.logits, given_.features)
-    centres, features = detector.centres, given_.features
+    images, logits, features = given(sample(20))
+    direction, place, energy, appearance = detector.distances(images, logits, features)
+    centres = detector.centres
     cosines = features @ centres.T / np.linalg.norm(features, axis=1)[:, None] / np.linalg.norm(centres, axis=1)
     np.testing.assert_allclose(direction, 1 - cosines.max(1), atol=1e-3)  # both are rounded to 255 steps
     np.testing.assert_allclose(place, np.linalg.norm(features[:, None] - centres, axis=2).min(1), atol=0.02)
-    np.testing.assert_allclose(energy, -np.log(np.exp(given_.logits).sum(1)), rtol=1e-4)
+    np.testing.assert_allclose(energy, -np.log(np.exp(logits).sum(1)), rtol=1e-4)
+    np.testing.assert_array_equal(appearance, detector.appearance.distance(images))
 
 
 def test_an_image_scores_alike_alone_and_in_a_batch(detector):
-    given_ = sample(33)[0]
-    alone = [detector.score(given_.logits[i : i + 1], given_.features[i : i + 1])[0] for i in range(33)]
-    np.testing.assert_array_equal(detector.score(*given_[:2]), alone)
+    some = given(sample(33))
+    alone = [detector.score(*(part[i : i + 1] for part in some))[0] for i in range(33)]
+    np.testing.assert_array_equal(detector.score(*some), alone)
 
 
-def test_too_many_features_to_be_summed_exactly_are_refused():
+def test_too_many_features_to_be_summed_exactly_are_refused(detector):
     with pytest.raises(ValueError, match="300 features are more than the 258"):
-        Detector(np.ones((2, 300), np.float32), np.zeros(3, np.float32), np.ones(3, np.float32))
+        Detector(np.ones((2, 300), np.float32), detector.appearance, np.zeros(4, np.float32), np.ones(4, np.float32))
 
 
 @pytest.mark.parametrize("name", [path.stem for path in WEIGHTS.glob("*.json")])
@@ -127,7 +153,9 @@ def test_the_graph_scores_as_the_detector_does_and_alike_in_any_company(name, ki
     engine, detector = create_engine(kind, artifact), Detector.from_bytes(artifact.content["detector.safetensors"])
     images = np.concatenate([RNG.integers(0, 256, (20, 28, 28), np.uint8), np.zeros((1, 28, 28), np.uint8)])
     together = engine.run(images)
-    np.testing.assert_allclose(together.ood_scores, detector.score(together.logits, together.features), atol=1e-5)
+    np.testing.assert_allclose(
+        together.ood_scores, detector.score(images, together.logits, together.features), atol=1e-5
+    )
     for size in (1, 2, 3, 8):
         parts = [engine.run(images[start : start + size]).ood_scores for start in range(0, len(images), size)]
         np.testing.assert_array_equal(np.concatenate(parts), together.ood_scores)

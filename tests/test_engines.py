@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -43,6 +44,14 @@ def test_a_graph_without_scores_is_told_from_a_current_one(artifact):
         np.zeros((2, 28, 28), np.uint8)
     )
     assert np.isnan(scores.ood_scores).all()
+
+
+def test_a_detector_without_the_looks_of_pictures_is_told_from_a_current_one(artifact):
+    tensors = safetensors.numpy.load(artifact.content["detector.safetensors"])
+    earlier = {name: tensor for name, tensor in tensors.items() if not name.startswith("appearance")}
+    content = artifact.content | {"detector.safetensors": safetensors.numpy.save(earlier)}
+    with pytest.raises(ArtifactCorrupt, match=r"fashionnet\.detector\.safetensors is of an earlier version: "):
+        create_engine("torch", Artifact(artifact.card, content))
 
 
 def test_auto_is_8_bits_where_the_cpu_is_known_to_be_quicker_so(artifact, monkeypatch):

@@ -14,6 +14,7 @@ import torch
 
 from model import FashionMnist, cpu, create_engine, load_artifact
 from model.errors import ArtifactError, TrainingError
+from model.network import load_network
 from model.training import export as export_module
 from model.training.loop import RunConfig, Trainer, choose_precision
 from model.training.recipes import RECIPES
@@ -104,6 +105,57 @@ def test_a_deep_network_is_released_like_the_other(small_data, tmp_path):
         create_engine(name, load_artifact(tmp_path, "fashionnet-deep")).run(images).logits for name in ("onnx", "torch")
     ]
     np.testing.assert_allclose(*logits, atol=1e-4)
+
+
+def test_cycles_end_and_begin_at_restarts():
+    recipe = RECIPES["deep"].model_copy(update={"epochs": 6, "restarts": (2, 5)})
+    assert [recipe.cycle(epoch) for epoch in range(1, 7)] == [(0, 2)] * 2 + [(2, 5)] * 3 + [(5, 6)]
+
+
+def snapshots(data_set: FashionMnist) -> RunConfig:
+    """The deep recipe, three epochs of few images, beginning anew after the second."""
+    recipe = RECIPES["deep"].model_copy(update={"epochs": 3, "restarts": (2,), "batch_size": 8, "warm_up": 0.3})
+    config = make_config(data_set, 3, name="fashionnet-deep", limit=64)
+    return config.model_copy(update={"recipe": recipe})
+
+
+@pytest.mark.parametrize("interrupted_after", [1, 2])
+def test_a_run_with_a_restart_resumes_bit_for_bit(small_data, tmp_path, interrupted_after):
+    whole = finished(Run.start(tmp_path / "whole", snapshots(small_data), small_data))
+    epochs = Run.start(tmp_path / "interrupted", snapshots(small_data), small_data).epochs()
+    for _ in range(interrupted_after):
+        next(epochs)
+    resumed = finished(Run.resume(tmp_path / "interrupted", small_data))
+    assert state_of(resumed.trainer) == state_of(whole.trainer)
+    for name, tensor in whole.trainer.snapshots[0].items():
+        assert torch.equal(tensor, resumed.trainer.snapshots[0][name]), name
+    rates = [metrics.learning_rate for metrics in whole.trainer.history]
+    assert rates[0] == pytest.approx(rates[2])
+    assert rates[1] > rates[0]
+
+
+def test_what_was_reached_at_a_restart_is_a_member_of_the_released_network(small_data, tmp_path):
+    run_ = Run.start(tmp_path, snapshots(small_data), small_data)
+    epochs = run_.epochs()
+    next(epochs)
+    next(epochs)
+    reached = {name: tensor.clone() for name, tensor in run_.trainer.network.state_dict().items()}
+    next(epochs)
+    card = run_.release(tmp_path)
+    assert (card.members, card.architecture) == (2, "fashionnet-deep")
+    assert card.description.startswith("2 networks whose logits are averaged, each: ")
+    artifact = load_artifact(tmp_path, "fashionnet-deep")
+    network = load_network(artifact)
+    assert card.parameters == sum(parameter.numel() for parameter in network.parameters())
+    for name, tensor in reached.items():
+        assert torch.equal(tensor, network.state_dict()[f"members.0.{name}"]), name
+    images = small_data.load("test").images[:20].copy()
+    with torch.inference_mode():
+        alone = [member.outputs(torch.from_numpy(images)) for member in network.members]
+    for engine in (create_engine(name, artifact) for name in ("onnx", "torch")):
+        found = engine.run(images)
+        np.testing.assert_allclose(found.logits, (alone[0].logits + alone[1].logits).numpy() / 2, atol=1e-4)
+        np.testing.assert_allclose(found.features, torch.cat([one.features for one in alone], 1).numpy(), atol=1e-4)
 
 
 def test_a_graph_in_8_bits_that_loses_accuracy_is_not_released(straight, tmp_path, monkeypatch):

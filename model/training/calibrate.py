@@ -1,14 +1,20 @@
 """What is fitted after the training, on images that it did not see: the temperature, and the detector's limits."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from sklearn.cluster import MiniBatchKMeans
 
+from model.appearance import MEANS, MOST_STEPS, STEPS, Appearance, levels, sums
+from model.data import Split
 from model.detector import Detector
 from model.engines import EngineOutputs, log_softmax
 
 CENTRES_PER_CLASS = 100
+APPEARANCES = 300
+"""Centres of what training images look like, of all classes together."""
 KEPT = 0.95
 """Share of the validation images that the detector takes for images of the distribution."""
 
@@ -29,24 +35,40 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.uint8]) -> f
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 
 
-def fit_detector(train: EngineOutputs, labels: NDArray[np.uint8], validation: EngineOutputs) -> Detector:
-    """The detector whose centres are those of the training features, class by class, by k-means.
+class Seen(NamedTuple):
+    """Images, and what a network says of them."""
+
+    split: Split
+    outputs: EngineOutputs
+
+
+def fit_detector(train: Seen, validation: Seen) -> Detector:
+    """The detector whose centres are those of the training images, by k-means: of their features class by class.
 
     Args:
-        train: what the network says of the training images.
-        labels: ``[N]``, theirs.
-        validation: what it says of the validation images, ``KEPT`` of which will score at most 1.
+        train: what the network was trained on.
+        validation: other images, ``KEPT`` of which will score at most 1.
     """
-    centres = np.concatenate([_centres(train.features[labels == label]) for label in np.unique(labels)])
-    bare = Detector(centres.astype(np.float32), np.zeros(3, np.float32), np.ones(3, np.float32))
-    distances = bare.distances(validation.logits, validation.features)
-    typical, upper = (np.quantile(distances, q, axis=1).astype(np.float32) for q in (0.5, KEPT))
+    labels, features = train.split.labels, train.outputs.features
+    centres = np.concatenate([_centres(features[labels == label], CENTRES_PER_CLASS) for label in np.unique(labels)])
+    appearance = fit_appearance(train.split.images)
+    bare = Detector(centres.astype(np.float32), appearance, np.zeros(4, np.float32), np.ones(4, np.float32))
+    given = validation.split.images, validation.outputs.logits, validation.outputs.features
+    typical, upper = (np.quantile(bare.distances(*given), q, axis=1).astype(np.float32) for q in (0.5, KEPT))
     spread = np.maximum(upper - typical, 1e-6)
-    limit = np.quantile(Detector(bare.centres, typical, spread).score(validation.logits, validation.features), KEPT)
-    return Detector(bare.centres, typical, spread * np.float32(limit))
+    limit = np.quantile(Detector(bare.centres, appearance, typical, spread).score(*given), KEPT)
+    return Detector(bare.centres, appearance, typical, spread * np.float32(limit))
 
 
-def _centres(features: NDArray[np.float32]) -> NDArray[np.float64]:
-    clusters = MiniBatchKMeans(min(CENTRES_PER_CLASS, len(features)), n_init=1, batch_size=1024, random_state=0)
-    centres: NDArray[np.float64] = clusters.fit(features).cluster_centers_
+def fit_appearance(images: NDArray[np.uint8]) -> Appearance:
+    """The centres of what images uint8 ``[N, 28, 28]`` look like; a level counts in units of its deviation."""
+    deviation = np.sqrt(sums(images) * MEANS).std(0)
+    steps = np.minimum(STEPS / np.maximum(deviation, 1e-6), MOST_STEPS / 16)
+    factors = (MEANS * steps**2).astype(np.float32)
+    return Appearance(factors, np.rint(_centres(levels(images, factors), APPEARANCES)).astype(np.float32))
+
+
+def _centres(points: NDArray[np.float32], count: int) -> NDArray[np.float64]:
+    clusters = MiniBatchKMeans(min(count, len(points)), n_init=1, batch_size=1024, random_state=0)
+    centres: NDArray[np.float64] = clusters.fit(points).cluster_centers_
     return centres

@@ -5,19 +5,42 @@ In NumPy, beside the graph, it would be a dozen calls a batch, each of which tak
 
 import numpy as np
 import onnx
-from onnx import compose, numpy_helper, parser
+from onnx import compose, helper, numpy_helper, parser
 
+from model.appearance import DARK, regions
 from model.detector import LEVELS, TINY, Detector
 
 OUTPUT = "ood_scores"
 
 _GRAPH = """
 <ir_version: %d, opset_import: ["" : %d]>
-detector (float[N, F] seen, float[N, C] said) => (float[N] ood_scores)
+detector (uint8[N, 28, 28] pictures, float[N, F] seen, float[N, C] said) => (float[N] ood_scores)
 {
+    pixels = Cast <to = 1> (pictures)
+    flat = Flatten (pixels)
+    brightness = MatMul (flat, regions)
+    not_black = Min (flat, dark)
+    lit = ReduceSum <keepdims = 1> (not_black, last)
+    channel = Unsqueeze (pixels, last)
+    slopes = Conv <kernel_shape = [2, 2]> (channel, slope_kernels)
+    steep = Abs (slopes)
+    roughness = ReduceSum <keepdims = 0> (steep, area)
+    pixel_sums = Concat <axis = 1> (roughness, brightness, lit)
+    level_squares = Mul (pixel_sums, level_factors)
+    exact_levels = Sqrt (level_squares)
+    levels = Round (exact_levels)
+    level_products = MatMul (levels, twice_level_centres)
+    level_differences = Sub (level_centre_squares, level_products)
+    least_level = ReduceMin <keepdims = 0> (level_differences, last)
+    own_level = ReduceSumSquare <keepdims = 0> (levels, last)
+    level_sum = Add (least_level, own_level)
+    level_square = Max (level_sum, nothing)
+    appearance = Sqrt (level_square)
+    weighted_appearance = Mul (appearance, appearance_weight)
+
     largest = ReduceMax <keepdims = 1> (seen, last)
     bounded = Max (largest, tiny)
-    step = Div (bounded, levels)
+    step = Div (bounded, most_steps)
     exact = Div (seen, step)
     steps = Round (exact)
     products = MatMul (steps, centres)
@@ -46,21 +69,25 @@ detector (float[N, F] seen, float[N, C] said) => (float[N] ood_scores)
 
     far = Sub (weighted_place, weighted_cosine)
     strange = Sub (far, weighted_less_energy)
-    ood_scores = Sub (strange, zero)
+    strange_to_see = Add (strange, weighted_appearance)
+    ood_scores = Sub (strange_to_see, zero)
 }
 """
 
 
 def with_detector(graph: bytes, detector: Detector) -> bytes:
-    """A graph with the outputs ``logits`` and ``features`` -> the same graph with ``ood_scores`` beside them."""
+    """A graph of ``images`` with the outputs ``logits`` and ``features`` -> the same and ``ood_scores``."""
     model = onnx.load_from_string(graph)
     opset = next(entry.version for entry in model.opset_import if entry.domain == "")
     addition = parser.parse_model(_GRAPH % (model.ir_version, opset))
     addition.graph.initializer.extend(
         numpy_helper.from_array(np.asarray(value), name) for name, value in _constants(detector).items()
     )
-    joined = [("features", "seen"), ("logits", "said")]
     outputs = [output.name for output in model.graph.output]
+    # Only outputs of the one graph become inputs of the other, so the images are an output for a moment.
+    model.graph.node.append(helper.make_node("Identity", ["images"], ["shown"]))
+    model.graph.output.append(helper.make_tensor_value_info("shown", onnx.TensorProto.UINT8, ["N", 28, 28]))
+    joined = [("shown", "pictures"), ("features", "seen"), ("logits", "said")]
     addition = compose.add_prefix(addition, "detector_", rename_inputs=False, rename_outputs=False)
     merged = compose.merge_graphs(model.graph, addition.graph, joined, outputs=[*outputs, OUTPUT])
     model.graph.CopyFrom(merged)
@@ -68,12 +95,21 @@ def with_detector(graph: bytes, detector: Detector) -> bytes:
 
 
 def _constants(detector: Detector) -> dict[str, np.ndarray | np.generic]:
-    direction, place, energy = detector.weights
+    direction, place, energy, appearance = detector.weights
+    looks = detector.appearance
     return {
+        "regions": regions(),
+        "dark": DARK,
+        "slope_kernels": np.array([[[[-1, 1], [0, 0]]], [[[-1, 0], [1, 0]]]], np.float32),
+        "area": np.array([2, 3], np.int64),
+        "level_factors": looks.factors,
+        "twice_level_centres": np.ascontiguousarray(2 * looks.centres.T),
+        "level_centre_squares": looks.squares,
+        "appearance_weight": appearance,
         "last": np.array([1], np.int64),
         "tiny": TINY,
         "nothing": np.float32(0),
-        "levels": np.float32(LEVELS),
+        "most_steps": np.float32(LEVELS),
         "centres": np.ascontiguousarray(detector.steps.T),
         "weighted_inverse_lengths": detector.inverse_lengths * direction,
         "centre_squares": detector.squares,

@@ -19,7 +19,7 @@ from model.engines import Int8OnnxEngine, OnnxEngine
 from model.errors import ArtifactError
 from model.evaluate import compute_outputs, evaluate
 from model.network import Network, NetworkOutputs
-from model.training.calibrate import fit_detector, fit_temperature
+from model.training.calibrate import Seen, fit_detector, fit_temperature
 from model.training.detector_graph import with_detector
 from model.training.loop import Trainer
 from model.training.outliers import measure_detector
@@ -65,15 +65,15 @@ def export(network: Network, card: ModelCard, train: Split, splits: dict[str, Sp
     graph = export_onnx(network)
     bare = OnnxEngine(Artifact(card.model_copy(update={"files": {}}), {"onnx": graph}), usable_cores())
     _check_parity(network, bare)
-    validation = compute_outputs(bare, splits["validation"].images)
-    detector = fit_detector(compute_outputs(bare, train.images), train.labels, validation)
+    seen, validation = (Seen(split, compute_outputs(bare, split.images)) for split in (train, splits["validation"]))
+    detector = fit_detector(seen, validation)
     content: dict[Format, bytes] = {
         "safetensors": safetensors.torch.save(weights),
         "onnx": with_detector(graph, detector),
         "int8.onnx": with_detector(quantize(graph, train.images[:CALIBRATION_IMAGES]), detector),
         "detector.safetensors": detector.to_bytes(),
     }
-    temperature = fit_temperature(validation.logits, splits["validation"].labels)
+    temperature = fit_temperature(validation.outputs.logits, validation.split.labels)
     return _measured(Artifact(card.model_copy(update={"temperature": temperature}), content), splits)
 
 
@@ -140,6 +140,7 @@ def describe(network: Network, trainer: Trainer) -> ModelCard:
     return ModelCard(
         name=config.name,
         architecture=network.architecture,
+        members=1 + len(trainer.snapshots),
         description=network.description,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         classes=CLASSES,

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from model import cpu
 from model.data import Split
 from model.errors import TrainingError
-from model.network import Network, create_network
+from model.network import Network, create_network, release
 from model.training import processes
 from model.training.augment import augment
 from model.training.recipes import Recipe
@@ -103,8 +103,9 @@ class Trainer:
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parallel = processes.parallel(self.network)
         self.teacher = self._hire(parents)
-        self.optimizer = _create_optimizer(self.network, config.recipe)
-        self.scheduler = self._create_scheduler()
+        self.snapshots: list[dict[str, Tensor]] = []
+        """What ``state_dict`` of the network was at each of the recipe's restarts, on the CPU."""
+        self._begin_cycle()
 
     @property
     def epoch(self) -> int:
@@ -126,23 +127,40 @@ class Trainer:
             "config": self.config.model_dump(),
             "history": [metrics.model_dump() for metrics in self.history],
             "network": self.network.state_dict(),
+            "snapshots": self.snapshots,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> Self:
         """Continue from what ``state_dict`` returned."""
+        self.history = [EpochMetrics(**metrics) for metrics in state["history"]]
+        self.snapshots = state["snapshots"]
+        self._begin_cycle(max(1, self.epoch))
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
-        self.history = [EpochMetrics(**metrics) for metrics in state["history"]]
         return self
 
-    def _create_scheduler(self) -> LRScheduler:
+    def released_network(self) -> Network:
+        """What has been trained, to be measured and served: on the CPU, in evaluation mode."""
+        return release(self.network.cpu(), self.snapshots)
+
+    def _begin_cycle(self, epoch: int = 1) -> None:
+        """Optimiser and schedule as the cycle that the ``epoch``-th epoch is in begins with them."""
+        self.optimizer = _create_optimizer(self.network, self.config.recipe)
+        self.scheduler = self._create_scheduler(*self.config.recipe.cycle(epoch))
+
+    def _restart(self) -> None:
+        """Keep what has been reached, and go on from there at a high learning rate."""
+        self.snapshots.append({name: value.cpu().clone() for name, value in self.network.state_dict().items()})
+        self._begin_cycle(self.epoch + 1)
+
+    def _create_scheduler(self, begin: int, end: int) -> LRScheduler:
         recipe = self.config.recipe
         if recipe.schedule == "step":
             return StepLR(self.optimizer, recipe.step_size, recipe.gamma)
-        steps = recipe.epochs * -(-len(self.train_labels) // recipe.batch_size)
+        steps = (end - begin) * -(-len(self.train_labels) // recipe.batch_size)
         # Momentum stays as it is: cycling it too is a second knob for nothing that was measured here.
         return OneCycleLR(self.optimizer, recipe.learning_rate, steps, pct_start=recipe.warm_up, cycle_momentum=False)
 
@@ -165,6 +183,8 @@ class Trainer:
         return images, torch.from_numpy(split.labels.astype(np.int64)).to(self.device)
 
     def _run_epoch(self) -> EpochMetrics:
+        if self.epoch in self.config.recipe.restarts:
+            self._restart()
         # Each epoch has a seed of its own, so resuming needs no state of any random generator.
         torch.manual_seed(derived_seed(self.config.seed, self.epoch))
         start = time.perf_counter()

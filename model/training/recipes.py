@@ -23,6 +23,11 @@ class Recipe(BaseModel):
     schedule: Literal["step", "one-cycle"] = Field(
         default="step", description="step: StepLR by epochs; one-cycle: up and down to 0 by batches, over all epochs"
     )
+    restarts: tuple[int, ...] = Field(
+        default=(),
+        description="epochs after which one-cycle begins anew; what was reached becomes a member of the released "
+        "network (snapshot ensemble: Huang et al., arXiv:1704.00109)",
+    )
     warm_up: float = Field(default=0.3, gt=0, lt=1, description="share of one-cycle in which the learning rate rises")
     step_size: int = Field(default=1, ge=1, description="epochs between two steps of StepLR")
     gamma: float = Field(default=1.0, gt=0, le=1, description="factor of the learning rate at each step")
@@ -30,6 +35,11 @@ class Recipe(BaseModel):
     distillation: Distillation | None = Field(default=None, description="learn from another network's answers too")
     validation_size: int = Field(default=5000, ge=1, description="training images held out, stratified by class")
     validation_seed: int | None = Field(default=None, description="which images are held out; None: the run's seed")
+
+    def cycle(self, epoch: int) -> tuple[int, int]:
+        """Between which two numbers of completed epochs a one-cycle ends and begins, that the ``epoch``-th is in."""
+        first = max((end for end in self.restarts if end < epoch), default=0)
+        return first, min((end for end in self.restarts if end > first), default=self.epochs)
 
     @property
     def parents(self) -> list[str]:
@@ -69,13 +79,14 @@ _RECIPES = (
     Recipe(
         name="deep",
         architecture="fashionnet-deep",
-        epochs=80,
+        epochs=130,
         batch_size=128,
         optimizer="sgd",
         learning_rate=0.1,
         weight_decay=5e-4,
         schedule="one-cycle",
         warm_up=0.1,
+        restarts=(80,),
         augmentation=Augmentation(flip=True, shift=2, cutout=14),
         validation_seed=1,
     ),

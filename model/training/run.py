@@ -83,7 +83,7 @@ class Run:
             "validation": self.validation,
             "test": limited(self.data_set.load("test"), self.config.limit),
         }
-        network = self.trainer.network.cpu().eval().folded()
+        network = self.trainer.released_network()
         artifact = export(network, describe(network, self.trainer), self.train, splits)
         cards = [save_artifact(folder, artifact.card, artifact.content) for folder in folders]
         return cards[0]
