@@ -63,6 +63,13 @@ def test_the_temperature_of_overconfident_logits_is_found(temperature):
     assert fitted.ece < 0.02
 
 
+def test_at_the_temperature_that_is_found_the_mean_confidence_is_the_accuracy():
+    logits = (RNG.normal(0, 3, (2_000, 10)) + 4 * np.eye(10)[np.arange(2_000) % 10]).astype(np.float32)
+    labels = (np.arange(2_000) % 10).astype(np.uint8)
+    confidences = softmax(logits / np.float32(fit_temperature(logits, labels))).max(1)
+    assert confidences.mean() == pytest.approx((logits.argmax(1) == labels).mean(), abs=1e-3)
+
+
 def outputs(features: np.ndarray, sharpness: float = 5.0) -> EngineOutputs:
     logits = (features[:, :10] * sharpness).astype(np.float32)
     return EngineOutputs(logits, features.astype(np.float32), np.full(len(features), np.nan, np.float32))

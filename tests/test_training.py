@@ -110,6 +110,7 @@ def test_a_deep_network_is_released_like_the_other(small_data, tmp_path):
 def test_cycles_end_and_begin_at_restarts():
     recipe = RECIPES["deep"].model_copy(update={"epochs": 6, "restarts": (2, 5)})
     assert [recipe.cycle(epoch) for epoch in range(1, 7)] == [(0, 2)] * 2 + [(2, 5)] * 3 + [(5, 6)]
+    assert recipe.model_copy(update={"epochs": 1}).cycle(1) == (0, 1), "a run may be cut short of its restarts"
 
 
 def snapshots(data_set: FashionMnist) -> RunConfig:

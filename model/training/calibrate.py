@@ -10,7 +10,7 @@ from sklearn.cluster import MiniBatchKMeans
 from model.appearance import MEANS, MOST_STEPS, STEPS, Appearance, levels, sums
 from model.data import Split
 from model.detector import Detector
-from model.engines import EngineOutputs, log_softmax
+from model.engines import EngineOutputs, softmax
 
 CENTRES_PER_CLASS = 100
 APPEARANCES = 300
@@ -20,19 +20,22 @@ KEPT = 0.95
 
 
 def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.uint8]) -> float:
-    """The temperature with the least negative log-likelihood (Guo et al., arXiv:1706.04599).
+    """The temperature by which the mean confidence is the accuracy (expectation consistency, arXiv:2303.02644).
+
+    That of the least negative log-likelihood (Guo et al., arXiv:1706.04599) calibrates as well, but leaves answers more
+    confident than right on the whole: by .2 points, with the networks here.
 
     Args:
         logits: ``[N, C]``, of images that were not trained on.
         labels: ``[N]``.
     """
-    rows = np.arange(len(labels))
+    accuracy = (logits.argmax(1) == labels).mean()
 
-    def loss(log_temperature: float) -> float:
-        scaled = logits.astype(np.float64) / np.exp(log_temperature)
-        return float(-log_softmax(scaled)[rows, labels].mean())
+    def difference(log_temperature: float) -> float:
+        confidences = softmax(logits.astype(np.float64) / np.exp(log_temperature)).max(1)
+        return float((confidences.mean() - accuracy) ** 2)
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+    return float(np.exp(minimize_scalar(difference, bounds=(-3, 3), method="bounded", options={"xatol": 1e-6}).x))
 
 
 class Seen(NamedTuple):

@@ -39,7 +39,7 @@ class Recipe(BaseModel):
     def cycle(self, epoch: int) -> tuple[int, int]:
         """Between which two numbers of completed epochs a one-cycle ends and begins, that the ``epoch``-th is in."""
         first = max((end for end in self.restarts if end < epoch), default=0)
-        return first, min((end for end in self.restarts if end > first), default=self.epochs)
+        return first, min([self.epochs, *(end for end in self.restarts if end > first)])
 
     @property
     def parents(self) -> list[str]:
