@@ -139,7 +139,7 @@ class _OpenLoop:
         self.content, self.port = content, port
         self.poll = select.epoll()
         self.all: dict[int, _Connection] = {}
-        self.idle: list[_Connection] = []
+        self.idle: deque[_Connection] = deque()
         self.waiting: deque[float] = deque()
         self.statuses: Counter[int] = Counter()
         self.latencies: list[float] = []
@@ -170,9 +170,12 @@ class _OpenLoop:
         return len(self.waiting) + len(self.all) - len(self.idle)
 
     def send(self) -> None:
-        """As many of the requests that are due as there are idle connections."""
+        """As many of the requests that are due as there are idle connections, on those that are idle longest.
+
+        On the one that was answered last they would all go to a worker that refuses, because that answers soonest.
+        """
         while self.waiting and self.idle:
-            connection = self.idle.pop()
+            connection = self.idle.popleft()
             connection.due = self.waiting.popleft()
             try:
                 connection.socket.send(self.content)

@@ -66,7 +66,7 @@ _RECIPES = (
     Recipe(
         name="best",
         architecture="fashionnet-normalised",
-        epochs=36,
+        epochs=48,
         batch_size=128,
         optimizer="sgd",
         learning_rate=0.1,
