@@ -15,14 +15,14 @@ Draw = ImageDraw.ImageDraw
 
 def shirt(draw: Draw) -> None:
     """Long sleeves, stripes, a collar and buttons."""
-    cloth, light, dark = "#3c4860", "#7c88a0", "#28303f"
+    cloth, light, collar, dark = "#3c4860", "#a8b2c4", "#7c88a0", "#28303f"
     draw.polygon([(150, 36), (250, 36), (300, 60), (296, 380), (104, 380), (100, 60)], cloth)
     draw.polygon([(102, 60), (78, 90), (48, 350), (88, 356), (106, 170)], cloth)
     draw.polygon([(298, 60), (322, 90), (352, 350), (312, 356), (294, 170)], cloth)
     for x in range(108, 300, 40):
         draw.line([(x, 75), (x, 374)], light, 8)
-    draw.polygon([(158, 30), (200, 66), (176, 104), (140, 48)], "#c4ccd8")
-    draw.polygon([(242, 30), (200, 66), (224, 104), (260, 48)], "#c4ccd8")
+    draw.polygon([(158, 30), (200, 66), (176, 104), (140, 48)], collar)
+    draw.polygon([(242, 30), (200, 66), (224, 104), (260, 48)], collar)
     draw.line([(200, 66), (200, 374)], dark, 5)
     for y in range(110, 360, 40):
         draw.ellipse((195, y, 205, y + 10), "#ffffff")
