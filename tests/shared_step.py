@@ -27,7 +27,7 @@ def train(recipe: str) -> dict[str, object]:
     labels = torch.randint(0, 10, (64,))
     split = Split(images.numpy(), labels.numpy().astype(np.uint8))
     config = RunConfig(
-        recipe=RECIPES[recipe].model_copy(update={"epochs": 100}), seed=1, precision="fp32",
+        recipe=RECIPES[recipe].model_copy(update={"epochs": 100, "restarts": ()}), seed=1, precision="fp32",
         threads=1, device="cpu", data={}, name="x", processes=processes.size(),
     )  # fmt: skip
     teacher = create_network("fashionnet-deep").eval()
