@@ -90,7 +90,7 @@ def sample(count: int) -> Seen:
     return Seen(Split(bars(count), labels.astype(np.uint8)), outputs(features))
 
 
-def given(seen: Seen) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def handed(seen: Seen) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What a detector is given of them."""
     return seen.split.images, seen.outputs.logits, seen.outputs.features
 
@@ -101,7 +101,7 @@ def detector() -> Detector:
 
 
 def test_a_detector_keeps_its_share_of_the_validation_images(detector):
-    scores = detector.score(*given(sample(4000)))
+    scores = detector.score(*handed(sample(4000)))
     assert (scores <= 1).mean() == pytest.approx(0.95, abs=0.015)
     assert np.median(scores) == pytest.approx(0, abs=0.25)
 
@@ -121,18 +121,18 @@ def test_strangers_score_above_1(detector, stranger):
     ids=["noise", "grey", "inverted"],
 )
 def test_pictures_that_look_otherwise_score_above_1_whatever_the_features(detector, stranger):
-    _, logits, features = given(sample(50))
+    _, logits, features = handed(sample(50))
     assert (detector.score(stranger, logits, features) > 1).all()
 
 
 def test_a_detector_is_read_as_it_was_written(detector):
     found = Detector.from_bytes(detector.to_bytes())
-    some = given(sample(20))
+    some = handed(sample(20))
     np.testing.assert_array_equal(found.score(*some), detector.score(*some))
 
 
 def test_distances_are_those_of_their_definitions(detector):
-    images, logits, features = given(sample(20))
+    images, logits, features = handed(sample(20))
     direction, place, energy, appearance = detector.distances(images, logits, features)
     centres = detector.centres
     cosines = features @ centres.T / np.linalg.norm(features, axis=1)[:, None] / np.linalg.norm(centres, axis=1)
@@ -143,7 +143,7 @@ def test_distances_are_those_of_their_definitions(detector):
 
 
 def test_an_image_scores_alike_alone_and_in_a_batch(detector):
-    some = given(sample(33))
+    some = handed(sample(33))
     alone = [detector.score(*(part[i : i + 1] for part in some))[0] for i in range(33)]
     np.testing.assert_array_equal(detector.score(*some), alone)
 

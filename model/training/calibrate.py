@@ -22,8 +22,8 @@ KEPT = 0.95
 def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.uint8]) -> float:
     """The temperature by which the mean confidence is the accuracy (expectation consistency, arXiv:2303.02644).
 
-    That of the least negative log-likelihood (Guo et al., arXiv:1706.04599) calibrates as well, but leaves answers more
-    confident than right on the whole: by .2 points, with the networks here.
+    That of the least negative log-likelihood (Guo et al., arXiv:1706.04599) calibrates as well, but leaves the networks
+    here more confident than right on the whole.
 
     Args:
         logits: ``[N, C]``, of images that were not trained on.

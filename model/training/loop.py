@@ -135,7 +135,7 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> Self:
         """Continue from what ``state_dict`` returned."""
         self.history = [EpochMetrics(**metrics) for metrics in state["history"]]
-        self.snapshots = state["snapshots"]
+        self.snapshots = state.get("snapshots", [])  # a run that began before there were any has none
         self._begin_cycle(max(1, self.epoch))
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -25,6 +25,7 @@ class Recipe(BaseModel):
     )
     restarts: tuple[int, ...] = Field(
         default=(),
+        max_length=1,  # three members have more features than the detector sums exactly
         description="epochs after which one-cycle begins anew; what was reached becomes a member of the released "
         "network (snapshot ensemble: Huang et al., arXiv:1704.00109)",
     )
