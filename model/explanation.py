@@ -82,8 +82,9 @@ def _coloured(heat: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def _of_article(layer: NDArray[np.uint8], done: Preprocessing) -> NDArray[np.uint8]:
-    """The part of ``[28, 28, C]`` that the article was scaled into."""
+    """The part of ``[28, 28, C]`` that the article was scaled into, as it lies in the picture."""
     if done.frame is None:
         return layer
     left, top, right, bottom = done.frame
-    return np.ascontiguousarray(layer[top:bottom, left:right])
+    turns_back = -(done.turned or 0) // 90
+    return np.ascontiguousarray(np.rot90(layer[top:bottom, left:right], turns_back))

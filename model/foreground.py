@@ -16,6 +16,8 @@ Map = NDArray[np.floating]
 """``[H, W]``"""
 Mask = NDArray[np.bool_]
 """``[H, W]``"""
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom; right and bottom lie just beyond it."""
 
 PLAIN = 0.75
 """Share of the border within EVEN of its median from which on a background is plain: the article may touch it."""
@@ -54,6 +56,12 @@ def find_foreground(pixels: NDArray[np.uint8]) -> Foreground:
     mask = _differing(pixels, background) if plain else _filled(_main_parts(_grown(pixels)))
     contrast = np.abs(pixels[mask].mean(axis=0) - background).max() / 255 if mask.any() else 0.0
     return Foreground(mask, (int(background[0]), int(background[1]), int(background[2])), plain, float(contrast))
+
+
+def bounds(mask: Mask) -> Box:
+    """The box of what is True; something is."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def _frame(height: int, width: int) -> Mask:

@@ -4,6 +4,7 @@ The convention (Xiao et al., arXiv:1708.07747, section 2): grey, the article lig
 trimmed, its longest edge 28 pixels, centred. A 28x28 grey picture is taken to be in it already and passes untouched.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,8 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from model.decode import MAX_PIXELS, Decoded, decode
-from model.foreground import Foreground, find_foreground
+from model.foreground import Box, Foreground, bounds, find_foreground
+from model.silhouette import Part, Pose, find_pose
 
 SIZE = 28
 WORKING_SIZE = 128
@@ -20,13 +22,9 @@ WORKING_SIZE = 128
 DARKEST, MIDDLE = 30.0, 150.0
 """The least brightness of an article out of a photo, and the mean that half of its distance to is bridged: exposure
 differs more between photos than between the data set's."""
-WIDTHS = (0.8, 0.7, 1.0)
-"""Widths of an article out of a photo, to what it is there: sleeves lie spread, where the data set's hang down."""
 CONTRASTS = (1.0, 0.5)
 """Contrasts within it, to what they are there: folds and prints of the data set's are a thumbnail's."""
 SMALL, LOW_CONTRAST = 0.05, 0.1
-
-Box = tuple[int, int, int, int]
 
 
 class Preprocessing(BaseModel):
@@ -41,6 +39,7 @@ class Preprocessing(BaseModel):
         default=None, description="left, top, right and bottom of the article in the upright picture, in pixels"
     )
     frame: Box | None = Field(default=None, description="where the article lies in the 28x28 image, in the same way")
+    turned: int | None = Field(default=None, description="degrees by which it was turned in between, counter-clockwise")
     coverage: float | None = Field(default=None, ge=0, le=1, description="share of the picture that the article covers")
 
 
@@ -99,26 +98,39 @@ def _cut_out(decoded: Decoded) -> Picture:
         )
     grey = np.asarray(image.convert("L"), np.float32)
     inverted = not found.plain or _lightness(found.background) >= grey[found.mask].mean()
-    box = _bounds(found.mask)
-    views, frame = _views(grey, found, box)
+    pose = Pose("", [Part(found.mask, 0, (1.0,))]) if found.plain else find_pose(found.mask)
+    views, frame = _views(grey, found, pose)
+    box = bounds(pose.parts[0].mask)
     preprocessing = Preprocessing(
-        steps=[*_first_steps(decoded), *_later_steps(found, inverted=inverted)],
+        steps=[*_first_steps(decoded), *_later_steps(found, pose, len(views), inverted=inverted)],
         inverted=inverted,
         background=background,
         crop_box=_scaled(box, image.size, decoded.size),
         frame=frame,
+        turned=90 * pose.parts[0].turns or None,
         coverage=float(found.mask.mean()),
     )
-    return Picture(views, preprocessing, tuple(_warnings(found, box)))
+    return Picture(views, preprocessing, tuple(_warnings(found)))
 
 
-def _views(grey: NDArray[np.float32], found: Foreground, box: Box) -> tuple[NDArray[np.uint8], Box]:
+def _views(grey: NDArray[np.float32], found: Foreground, pose: Pose) -> tuple[NDArray[np.uint8], Box]:
     """Grey ``[H, W]`` -> the article in it as the network sees it, ``[V, 28, 28]``; where it lies in the first."""
-    widths: tuple[float, ...] = (1.0,) if found.plain else WIDTHS
-    brightness = [_contrast(grey, found)] if found.plain else [_exposed(255 - grey, found.mask, c) for c in CONTRASTS]
-    cropped = [np.where(found.mask, article, np.float32(0))[box[1] : box[3], box[0] : box[2]] for article in brightness]
-    centred = [_centre(article, width) for article in cropped for width in widths]
+    centred = [
+        _centre(article, width)
+        for part in pose.parts
+        for article in _articles(grey, found, part)
+        for width in part.widths
+    ]
     return np.stack([view for view, _ in centred]), centred[0][1]
+
+
+def _articles(grey: NDArray[np.float32], found: Foreground, part: Part) -> Iterator[NDArray[np.float32]]:
+    """One part in its brightness in the data set's convention, cropped and turned: in all contrasts, of a photo."""
+    left, top, right, bottom = bounds(part.mask)
+    for contrast in CONTRASTS[:1] if found.plain else CONTRASTS:
+        light = _contrast(grey, found) if found.plain else _exposed(255 - grey, part.mask, contrast)
+        cropped = np.where(part.mask, light, np.float32(0))[top:bottom, left:right]
+        yield np.ascontiguousarray(np.rot90(cropped, part.turns))
 
 
 def _first_steps(decoded: Decoded) -> list[str]:
@@ -126,22 +138,23 @@ def _first_steps(decoded: Decoded) -> list[str]:
     return [step for step, was_done in done.items() if was_done]
 
 
-def _later_steps(found: Foreground, *, inverted: bool) -> list[str]:
+def _later_steps(found: Foreground, pose: Pose, views: int, *, inverted: bool) -> list[str]:
     done = {
         "plain background removed": found.plain,
         "background told from the article by colour, place and edges, and removed": not found.plain,
         "cropped to the article": True,
         "inverted": inverted,
         "exposure brought near the data set's": not found.plain,
-        f"narrowed to {WIDTHS[0]:.0%}": not found.plain,
+        pose.step: not found.plain,
         "longest edge scaled to 28 pixels, centred": True,
-        f"seen in {len(WIDTHS)} widths and {len(CONTRASTS)} contrasts, answers averaged": not found.plain,
+        f"seen in {views} ways, of other widths and contrasts, answers averaged": not found.plain,
     }
     return [step for step, was_done in done.items() if was_done]
 
 
-def _warnings(found: Foreground, box: Box) -> list[str]:
+def _warnings(found: Foreground) -> list[str]:
     """What may have gone wrong."""
+    box = bounds(found.mask)
     height, width = found.mask.shape
     coverage = float(found.mask.mean())
     cut = sum((box[0] == 0, box[1] == 0, box[2] == width, box[3] == height))
@@ -171,12 +184,6 @@ def _exposed(brightness: NDArray[np.float32], mask: NDArray[np.bool_], contrast:
     mean = brightness[mask].mean()
     exposed: NDArray[np.float32] = np.clip((brightness - mean) * contrast + (mean + MIDDLE) / 2, DARKEST, 255)
     return exposed
-
-
-def _bounds(mask: NDArray[np.bool_]) -> Box:
-    """Left, top, right and bottom of what is True; right and bottom lie just beyond it."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def _scaled(box: Box, small: tuple[int, int], whole: tuple[int, int]) -> Box:

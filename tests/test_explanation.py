@@ -7,7 +7,7 @@ from PIL import Image
 from model import preprocess
 from model.decode import decode
 from model.explanation import PATCH, STEPS, draw_heat_map, heat_map, occlusions
-from model.preprocess import UNTOUCHED
+from model.preprocess import UNTOUCHED, Preprocessing
 from tests.pictures import encode, grey_png, scene, trousers
 from tests.problems import assert_problem
 
@@ -50,6 +50,17 @@ def test_the_heat_lies_on_the_article_in_the_picture():
     assert warm[top : bottom - 1, left : right - 1].all()
     warm[top - 1 : bottom + 1, left - 1 : right + 1] = False
     assert not warm.any()
+
+
+def test_the_heat_of_a_turned_article_is_turned_back():
+    page = Image.new("RGB", (300, 200), "white")
+    heat = np.zeros((28, 28), np.float32)
+    heat[:, 20:] = 1  # where the article, turned clockwise, has what was its top
+    done = Preprocessing(steps=[], crop_box=(100, 40, 200, 180), frame=(0, 4, 28, 24), turned=270)
+    drawn = np.asarray(opened(draw_heat_map(encode(page), heat, done)), int)
+    warm = drawn[..., 0] - drawn[..., 2] > 60
+    assert warm[42:70, 102:198].all()
+    assert not warm[100:].any()
 
 
 def test_brightness_alone_is_that_of_the_whole_picture():

@@ -8,7 +8,8 @@ from scipy import ndimage
 
 from model.foreground import find_foreground, label
 from model.prediction import examine
-from model.preprocess import CONTRASTS, WIDTHS, preprocess
+from model.preprocess import CONTRASTS, preprocess
+from model.silhouette import WIDTHS
 from tests.pictures import encode, scene, trousers
 
 MASKS = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=12))
