@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     max_batch_bytes: int = Field(100_000_000, ge=1, description="largest body of one /predict/batch, in bytes")
     max_pixels: int = Field(50_000_000, ge=1, description="largest picture, in pixels")
     body_timeout: float = Field(30, gt=0, description="seconds that a request's body may take to arrive")
-    queue_size: int = Field(32, ge=1, description="pictures that may wait for a worker's engine; past it 429")
+    queue_size: int = Field(48, ge=1, description="pictures that may wait for a worker's engine; past it 429")
     batch_size: int = Field(64, ge=1, description="pictures that the engine takes at once")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
     log_format: Literal["text", "json"] = Field("text", description="lines for people, or JSON for machines")
