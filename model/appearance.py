@@ -1,8 +1,9 @@
-"""What a picture looks like before any network has seen it: eleven levels, and how far they are from what is usual.
+"""What a picture looks like before any network has seen it: eleven levels, and how far they are from its class's usual.
 
 Networks that pool take noise and clouds for cloth: their features lie among those of clothes. A glance at the pixels
-tells them apart. The levels are the roughness across and down, the brightness of the four edges and of the four
-quarters, and the share that is not black; each is the square root of a mean, 0..16, as brightness is seen.
+tells them apart, the better as it asks whether a picture looks like the class that it is taken for: shorts are taken
+for trousers, and are too wide. The levels are the roughness across and down, the brightness of the four edges and of
+the four quarters, and the share that is not black; each is the square root of a mean, 0..16, as brightness is seen.
 """
 
 import numpy as np
@@ -44,22 +45,28 @@ MEANS: Floats = np.array([1 / 27**2] * 2 + [1 / 28] * 4 + [1 / 14**2] * 4 + [256
 
 
 class Appearance:
-    """The centres of what the training images look like."""
+    """The centres of what the training images of each class look like."""
 
     def __init__(self, factors: Floats, centres: Floats) -> None:
         """Keep what ``model.training.calibrate`` found.
 
         Args:
             factors: ``[11]``; the roots of the sums times these are levels in steps, ``MOST_STEPS`` at most.
-            centres: ``[K, 11]``, in whole steps.
+            centres: ``[C, K, 11]``, of every class, in whole steps.
         """
         self.factors, self.centres = factors, centres
-        self.squares: Floats = (centres**2).sum(1)
+        self.squares: Floats = (centres**2).sum(2)
 
-    def distance(self, images: NDArray[np.uint8]) -> Floats:
-        """Images uint8 ``[N, 28, 28]`` -> ``[N]``, the Euclidean distance to the nearest centre, in steps."""
+    def distance(self, images: NDArray[np.uint8], classes: NDArray[np.intp]) -> Floats:
+        """Images uint8 ``[N, 28, 28]`` -> ``[N]``, the Euclidean distance to the nearest centre, in steps.
+
+        Args:
+            images: in the data set's convention.
+            classes: ``[N]``, those that they are taken for: only their centres count.
+        """
         steps = levels(images, self.factors)
-        nearest = (self.squares - steps @ self.centres.T * np.float32(2)).min(1) + (steps**2).sum(1)
+        products = (steps @ self.centres.reshape(-1, COUNT).T).reshape(len(steps), *self.squares.shape)
+        nearest = (self.squares - products * np.float32(2)).min(2)[np.arange(len(steps)), classes] + (steps**2).sum(1)
         distance: Floats = np.sqrt(np.maximum(nearest, 0))
         return distance
 

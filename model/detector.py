@@ -3,7 +3,8 @@
 The features of the training images are summed up in some hundred centres. Four distances are added, each in
 units of its spread over the validation images: that of the direction to the nearest centre's (cosine; Sun et al.,
 arXiv:2204.06507, with neighbours), that to the nearest centre (Euclidean), the energy of the logits (Liu et al.,
-arXiv:2010.03759), and that of the picture itself from what training images look like (``model.appearance``).
+arXiv:2010.03759), and that of the picture itself from what training images of its class look like
+(``model.appearance``).
 Features find other objects, pixels find noise and blanks; none finds all by itself
 (docs/decisions/0013-out-of-distribution.md).
 
@@ -11,6 +12,7 @@ Served graphs carry the same arithmetic (``model.training.detector_graph``); thi
 engine uses.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -19,10 +21,6 @@ from numpy.typing import NDArray
 
 from model.appearance import Appearance, Floats
 
-LEVELS = 255
-"""Features and centres are rounded to so many steps. Sums of their products stay below 2^24, so float32 holds them
-exactly, in whichever order a product of matrices adds: an image must score alike alone and in any batch."""
-MOST_FEATURES = 2**24 // LEVELS**2
 TINY = np.float32(1e-12)
 
 
@@ -36,7 +34,16 @@ class Distances(NamedTuple):
     energy: Floats
     """-logsumexp(logits)."""
     appearance: Floats
-    """Distance of the picture's levels to the nearest centre of the training images'."""
+    """Distance of the picture's levels to the nearest centre of its class's training images."""
+
+
+def levels(features: int) -> int:
+    """To how many steps so many features are rounded: 255 at most, as bytes hold them.
+
+    Sums of their products stay below 2^24, so float32 holds them exactly, in whichever order a product of matrices
+    adds: an image must score alike alone and in any batch.
+    """
+    return min(255, math.isqrt(2**24 // features))
 
 
 class Detector:
@@ -49,17 +56,13 @@ class Detector:
         """Keep what ``model.training.calibrate`` found.
 
         Args:
-            centres: ``[K, F]``, none below 0; rounded to ``LEVELS`` steps of the largest.
+            centres: ``[K, F]``, none below 0; rounded to ``levels(F)`` steps of the largest.
             appearance: what the training images look like.
             typical: ``[4]``, the medians of the distances over the validation images.
             spread: ``[4]``, in what units the distances from there are added.
-
-        Raises:
-            ValueError: there are more than ``MOST_FEATURES`` features.
         """
-        if centres.shape[1] > MOST_FEATURES:
-            raise ValueError(f"{centres.shape[1]} features are more than the {MOST_FEATURES} that are summed exactly.")
-        self.step = np.maximum(centres.max(), TINY) / np.float32(LEVELS)
+        self.levels = np.float32(levels(centres.shape[1]))
+        self.step = np.maximum(centres.max(), TINY) / self.levels
         self.steps = np.rint(centres / self.step)
         """``[K, F]``, the centres in whole steps."""
         self.appearance, self.typical, self.spread = appearance, typical, spread
@@ -79,7 +82,7 @@ class Detector:
         """What ``to_bytes`` wrote."""
         tensors = safetensors.numpy.load(content)
         centres = tensors["steps"].astype(np.float32) * tensors["step"]
-        appearance = Appearance(tensors["appearance.factors"], tensors["appearance.centres"].astype(np.float32))
+        appearance = Appearance(tensors["appearance.factors"], tensors["appearance.of_classes"].astype(np.float32))
         return cls(centres, appearance, tensors["typical"], tensors["spread"])
 
     def to_bytes(self) -> bytes:
@@ -89,7 +92,7 @@ class Detector:
                 "steps": self.steps.astype(np.uint8),
                 "step": self.step.reshape(1),
                 "appearance.factors": self.appearance.factors,
-                "appearance.centres": self.appearance.centres.astype(np.uint16),
+                "appearance.of_classes": self.appearance.centres.astype(np.uint16),
                 "typical": self.typical,
                 "spread": self.spread,
             }
@@ -105,10 +108,10 @@ class Detector:
 
     def distances(self, images: NDArray[np.uint8], logits: Floats, features: Floats) -> Distances:
         """Images uint8 ``[N, 28, 28]``, their logits ``[N, C]`` and features ``[N, F]`` -> the four distances."""
-        step = np.maximum(features.max(1, keepdims=True), TINY) / np.float32(LEVELS)
+        step = np.maximum(features.max(1, keepdims=True), TINY) / self.levels
         steps = np.rint(features / step)
         products, squares = steps @ self.steps.T, (steps**2).sum(1)
         cosines = (products * self.inverse_lengths).max(1) / np.sqrt(np.maximum(squares, TINY))
         nearest = (self.squares - products * (step * (2 * self.step))).min(1) + squares * step[:, 0] ** 2
         place, energy = np.sqrt(np.maximum(nearest, 0)), -np.logaddexp.reduce(logits, axis=1)
-        return Distances(1 - cosines, place, energy, self.appearance.distance(images))
+        return Distances(1 - cosines, place, energy, self.appearance.distance(images, logits.argmax(1)))

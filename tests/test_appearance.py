@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from model.appearance import COUNT, MEANS, MOST_STEPS, levels, sums
+from model.data import Split
 from model.training.calibrate import fit_appearance
 
 RNG = np.random.default_rng(0)
@@ -51,19 +52,34 @@ def test_sums_are_whole_and_alike_alone_and_in_a_batch(images, index):
     np.testing.assert_array_equal(sums(images[index : index + 1]), together[index : index + 1])
 
 
+def of_class(images: np.ndarray, label: int = 0) -> Split:
+    return Split(images, np.full(len(images), label, np.uint8))
+
+
 @pytest.mark.parametrize("images", [np.zeros((9, 28, 28), np.uint8), RNG.integers(0, 256, (400, 28, 28), np.uint8)])
 def test_levels_have_so_few_steps_that_their_products_are_summed_exactly(images):
     """Where all training images are alike, a step would be infinitely small."""
-    appearance = fit_appearance(images)
+    appearance = fit_appearance(of_class(images))
     most = levels(np.concatenate([WHITE, CHESS]), appearance.factors).max()
     assert most <= MOST_STEPS
     assert COUNT * MOST_STEPS**2 <= 2**24
-    assert np.isfinite(appearance.distance(WHITE)).all()
+    assert np.isfinite(appearance.distance(WHITE, np.array([0]))).all()
 
 
 def test_what_was_seen_is_near_and_the_rest_is_far():
     seen = np.zeros((200, 28, 28), np.uint8)
     seen[:, 6:22, 6:22] = RNG.integers(90, 200, (200, 1, 1))
-    appearance = fit_appearance(seen)
-    near, far = appearance.distance(seen), appearance.distance(np.concatenate([WHITE, CHESS, 255 - seen]))
+    appearance = fit_appearance(of_class(seen))
+    strangers = np.concatenate([WHITE, CHESS, 255 - seen])
+    near, far = (appearance.distance(images, np.zeros(len(images), int)) for images in (seen, strangers))
     assert near.max() < far.min() / 3
+
+
+def test_a_picture_is_far_from_a_class_that_looks_otherwise():
+    narrow, wide = np.zeros((2, 60, 28, 28), np.uint8)
+    narrow[:, :, 10:18] = RNG.integers(90, 200, (60, 1, 1))
+    wide[:, :, 2:26] = RNG.integers(90, 200, (60, 1, 1))
+    appearance = fit_appearance(Split(np.concatenate([narrow, wide]), np.repeat([1, 3], 60).astype(np.uint8)))
+    own, other, unseen = (appearance.distance(wide, np.full(60, label)) for label in (3, 1, 7))
+    assert own.max() < other.min() / 3
+    assert unseen.max() < other.min() / 3  # nobody has seen a 7: it may look like anything

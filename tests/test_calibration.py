@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from model import WEIGHTS, create_engine, load_artifact
 from model.calibration import BINS, brier_score, expected_calibration_error, reliability, wilson_interval
 from model.data import Split
-from model.detector import Detector
+from model.detector import Detector, levels
 from model.engines import EngineOutputs, softmax
 from model.evaluate import compute_outputs, report
 from model.training.calibrate import Seen, fit_detector, fit_temperature
@@ -139,7 +139,7 @@ def test_distances_are_those_of_their_definitions(detector):
     np.testing.assert_allclose(direction, 1 - cosines.max(1), atol=1e-3)  # both are rounded to 255 steps
     np.testing.assert_allclose(place, np.linalg.norm(features[:, None] - centres, axis=2).min(1), atol=0.02)
     np.testing.assert_allclose(energy, -np.log(np.exp(logits).sum(1)), rtol=1e-4)
-    np.testing.assert_array_equal(appearance, detector.appearance.distance(images))
+    np.testing.assert_array_equal(appearance, detector.appearance.distance(images, logits.argmax(1)))
 
 
 def test_an_image_scores_alike_alone_and_in_a_batch(detector):
@@ -148,9 +148,24 @@ def test_an_image_scores_alike_alone_and_in_a_batch(detector):
     np.testing.assert_array_equal(detector.score(*some), alone)
 
 
-def test_too_many_features_to_be_summed_exactly_are_refused(detector):
-    with pytest.raises(ValueError, match="300 features are more than the 258"):
-        Detector(np.ones((2, 300), np.float32), detector.appearance, np.zeros(4, np.float32), np.ones(4, np.float32))
+@given(st.integers(1, 5000))
+def test_however_many_features_are_rounded_to_as_many_steps_as_are_summed_exactly(features):
+    assert 1 <= levels(features) <= 255
+    assert features * levels(features) ** 2 <= 2**24
+    assert levels(features) == 255 or features * (levels(features) + 1) ** 2 > 2**24
+
+
+def test_a_detector_of_three_networks_features_scores_alike_in_any_order_of_them(detector):
+    """Sums that are exact do not depend on their order."""
+    centres = RNG.uniform(0, 9, (50, 384)).astype(np.float32)
+    features = RNG.uniform(0, 9, (20, 384)).astype(np.float32)
+    images, logits, _ = handed(sample(20))
+    limits = detector.typical, detector.spread
+    scores = [
+        Detector(centres[:, order], detector.appearance, *limits).score(images, logits, features[:, order])
+        for order in (np.arange(384), RNG.permutation(384))
+    ]
+    np.testing.assert_array_equal(*scores)
 
 
 @pytest.mark.parametrize("name", [path.stem for path in WEIGHTS.glob("*.json")])

@@ -195,7 +195,7 @@ def test_the_model_tab_shows_the_card_and_the_other_network(page):
     page.wait(lambda: "1,199,882" in page.one("#models-content").text)
     assert page.one("#models .chart").get_attribute("aria-label").startswith("Accuracy over")
     Select(page.one("#model")).select_by_value("fashionnet-deep")
-    page.wait(lambda: "1,536,596" in page.one("#models-content").text)
+    page.wait(lambda: "2,304,894" in page.one("#models-content").text)
     assert "models/fashionnet-deep" in page.one("#models-curl").text
 
 

@@ -8,13 +8,14 @@ from scipy.optimize import minimize_scalar
 from sklearn.cluster import MiniBatchKMeans
 
 from model.appearance import MEANS, MOST_STEPS, STEPS, Appearance, levels, sums
-from model.data import Split
+from model.data import CLASSES, Split
 from model.detector import Detector
 from model.engines import EngineOutputs, softmax
 
 CENTRES_PER_CLASS = 100
-APPEARANCES = 300
-"""Centres of what training images look like, of all classes together."""
+APPEARANCES_PER_CLASS = 30
+APPEARANCE_WEIGHT = 2
+"""Of the appearance's distance; the three others, which all come from the network, have 1 each."""
 KEPT = 0.95
 """Share of the validation images that the detector takes for images of the distribution."""
 
@@ -54,21 +55,29 @@ def fit_detector(train: Seen, validation: Seen) -> Detector:
     """
     labels, features = train.split.labels, train.outputs.features
     centres = np.concatenate([_centres(features[labels == label], CENTRES_PER_CLASS) for label in np.unique(labels)])
-    appearance = fit_appearance(train.split.images)
+    appearance = fit_appearance(train.split)
     bare = Detector(centres.astype(np.float32), appearance, np.zeros(4, np.float32), np.ones(4, np.float32))
     given = validation.split.images, validation.outputs.logits, validation.outputs.features
     typical, upper = (np.quantile(bare.distances(*given), q, axis=1).astype(np.float32) for q in (0.5, KEPT))
-    spread = np.maximum(upper - typical, 1e-6)
+    spread = np.maximum(upper - typical, 1e-6) / np.array([1, 1, 1, APPEARANCE_WEIGHT], np.float32)
     limit = np.quantile(Detector(bare.centres, appearance, typical, spread).score(*given), KEPT)
     return Detector(bare.centres, appearance, typical, spread * np.float32(limit))
 
 
-def fit_appearance(images: NDArray[np.uint8]) -> Appearance:
-    """The centres of what images uint8 ``[N, 28, 28]`` look like; a level counts in units of its deviation."""
-    deviation = np.sqrt(sums(images) * MEANS).std(0)
+def fit_appearance(train: Split) -> Appearance:
+    """The centres of what the training images of each class look like; a level counts in units of its deviation."""
+    deviation = np.sqrt(sums(train.images) * MEANS).std(0)
     steps = np.minimum(STEPS / np.maximum(deviation, 1e-6), MOST_STEPS / 16)
     factors = (MEANS * steps**2).astype(np.float32)
-    return Appearance(factors, np.rint(_centres(levels(images, factors), APPEARANCES)).astype(np.float32))
+    steps_seen = levels(train.images, factors)
+    centres = [_centres_of_class(steps_seen, train.labels == label) for label in range(len(CLASSES))]
+    return Appearance(factors, np.rint(np.stack(centres)).astype(np.float32))
+
+
+def _centres_of_class(points: NDArray[np.float32], of_class: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """``APPEARANCES_PER_CLASS`` of them, some more than once in a class of fewer images; of all, in a class of none."""
+    centres = _centres(points[of_class] if of_class.any() else points, APPEARANCES_PER_CLASS)
+    return np.resize(centres, (APPEARANCES_PER_CLASS, points.shape[1]))
 
 
 def _centres(points: NDArray[np.float32], count: int) -> NDArray[np.float64]:

@@ -7,8 +7,8 @@ import numpy as np
 import onnx
 from onnx import compose, helper, numpy_helper, parser
 
-from model.appearance import DARK, regions
-from model.detector import LEVELS, TINY, Detector
+from model.appearance import COUNT, DARK, regions
+from model.detector import TINY, Detector
 
 OUTPUT = "ood_scores"
 
@@ -30,8 +30,12 @@ detector (uint8[N, 28, 28] pictures, float[N, F] seen, float[N, C] said) => (flo
     exact_levels = Sqrt (level_squares)
     levels = Round (exact_levels)
     level_products = MatMul (levels, twice_level_centres)
-    level_differences = Sub (level_centre_squares, level_products)
-    least_level = ReduceMin <keepdims = 0> (level_differences, last)
+    products_of_classes = Reshape (level_products, by_class)
+    level_differences = Sub (level_centre_squares, products_of_classes)
+    least_of_classes = ReduceMin <keepdims = 0> (level_differences, last_of_three)
+    said_class = ArgMax <axis = 1> (said)
+    least_of_class = GatherElements <axis = 1> (least_of_classes, said_class)
+    least_level = Squeeze (least_of_class, last)
     own_level = ReduceSumSquare <keepdims = 0> (levels, last)
     level_sum = Add (least_level, own_level)
     level_square = Max (level_sum, nothing)
@@ -103,13 +107,15 @@ def _constants(detector: Detector) -> dict[str, np.ndarray | np.generic]:
         "slope_kernels": np.array([[[[-1, 1], [0, 0]]], [[[-1, 0], [1, 0]]]], np.float32),
         "area": np.array([2, 3], np.int64),
         "level_factors": looks.factors,
-        "twice_level_centres": np.ascontiguousarray(2 * looks.centres.T),
+        "twice_level_centres": np.ascontiguousarray(2 * looks.centres.reshape(-1, COUNT).T),
+        "by_class": np.array([-1, *looks.squares.shape], np.int64),
+        "last_of_three": np.array([2], np.int64),
         "level_centre_squares": looks.squares,
         "appearance_weight": appearance,
         "last": np.array([1], np.int64),
         "tiny": TINY,
         "nothing": np.float32(0),
-        "most_steps": np.float32(LEVELS),
+        "most_steps": detector.levels,
         "centres": np.ascontiguousarray(detector.steps.T),
         "weighted_inverse_lengths": detector.inverse_lengths * direction,
         "centre_squares": detector.squares,

@@ -25,7 +25,6 @@ class Recipe(BaseModel):
     )
     restarts: tuple[int, ...] = Field(
         default=(),
-        max_length=1,  # three members have more features than the detector sums exactly
         description="epochs after which one-cycle begins anew; what was reached becomes a member of the released "
         "network (snapshot ensemble: Huang et al., arXiv:1704.00109)",
     )
@@ -80,14 +79,14 @@ _RECIPES = (
     Recipe(
         name="deep",
         architecture="fashionnet-deep",
-        epochs=130,
+        epochs=190,
         batch_size=128,
         optimizer="sgd",
         learning_rate=0.1,
         weight_decay=5e-4,
         schedule="one-cycle",
         warm_up=0.1,
-        restarts=(80,),
+        restarts=(80, 130),
         augmentation=Augmentation(flip=True, shift=2, cutout=14),
         validation_seed=1,
     ),
