@@ -14,7 +14,7 @@ from model.engines import EngineOutputs, softmax
 
 CENTRES_PER_CLASS = 100
 APPEARANCES_PER_CLASS = 30
-APPEARANCE_WEIGHT = 2
+APPEARANCE_WEIGHT = 3
 """Of the appearance's distance; the three others, which all come from the network, have 1 each."""
 KEPT = 0.95
 """Share of the validation images that the detector takes for images of the distribution."""
