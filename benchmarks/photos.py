@@ -43,6 +43,7 @@ from model import (
 from model.bulk import find_pictures
 from model.data import FashionMnist
 from model.decode import decode
+from model.errors import DataError
 from model.preprocess import WORKING_SIZE, preprocess
 from model.training.outliers import auroc
 from model.training.recipes import RECIPES
@@ -149,7 +150,10 @@ LAID_SIZE, GROUND_SIZE = 88, 128
 
 def on_grounds() -> str:
     """Accuracy, a class, on validation images that lie on grounds as clothes do in photos, as Markdown."""
-    _, validation = training_splits(FashionMnist(read_settings().data_dir), RECIPES["best"], 1)
+    try:
+        _, validation = training_splits(FashionMnist(read_settings().data_dir), RECIPES["best"], 1)
+    except DataError as error:
+        return f"Nothing was laid on made grounds: {error}"
     chosen = np.concatenate([np.flatnonzero(validation.labels == c)[:LAID_PER_CLASS] for c in range(len(CLASSES))])
     rng = np.random.default_rng(0)
     pictures = [preprocess(_encoded(laid(validation.images[i], rng), "PNG")) for i in chosen]

@@ -47,7 +47,9 @@ class Prediction(BaseModel):
         ge=0, le=1, description="its probability, calibrated: of many answers of .8, 80 % are right"
     )
     in_distribution: bool = Field(description="whether the picture looks like those that the network was trained on")
-    ood_score: float = Field(description="how strange it looks: 0 is typical, above 1 is out of the distribution")
+    ood_score: float = Field(
+        description="how strange it looks: 0 is typical, above 1 is out of the distribution; of a photo, less 1"
+    )
     probabilities: dict[str, float] = Field(description="of every class, by name; they sum to 1")
     warnings: list[str] = Field(description="what may be wrong with the picture or the answer, in words")
     preprocessing: Preprocessing = Field(description="what was done to the picture before the network saw it")

@@ -21,7 +21,7 @@ LOPSIDED = 0.78
 """Overlap of an outline with its mirror image below which what is wider than high is a single shoe from the side."""
 NOTCH = 0.09
 """Least depth, to the height, of the notches between two shoes: at their toes and at their heels."""
-TALLEST = 0.85
+LEAST_HEIGHT = 0.85
 """Height of a pair to its width, at least."""
 ALIKE = 0.7
 """Overlap of one shoe of a pair with the other one's mirror image, at least."""
@@ -74,7 +74,7 @@ def _seam(outline: Mask) -> int | None:
     Between the two there are notches above and below, about as deep. Trousers have none above, shirts none below.
     """
     height, width = outline.shape
-    if height < TALLEST * width:
+    if height < LEAST_HEIGHT * width:
         return None
     above, below = _notches(outline), _notches(outline[::-1])
     middle = np.arange(round(0.35 * width), round(0.65 * width))
