@@ -31,9 +31,18 @@ DRY_RUN_IMAGES = 1280
 STOPPED = 130  # what a shell reports of a program ended by Ctrl-C
 
 
+class Terminated(KeyboardInterrupt):
+    """Told to end: by whoever sends SIGTERM, or by torchrun because another process is gone, perhaps the first."""
+
+
+def terminate(*_: object) -> None:
+    """Handle SIGTERM as Ctrl-C is handled."""
+    raise Terminated
+
+
 def main() -> int:
     """Parse, train, release; returns the exit status."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, terminate)
     keep_freed_memory()
     try:
         with processes.joined():
@@ -56,6 +65,7 @@ def run_command() -> int:
     except RuntimeError as error:
         if not processes.lost_a_peer(error):
             raise
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, which has noticed it too
         print(
             "error: Another process of this run has ended. Every completed epoch is saved; go on with:", file=sys.stderr
         )
@@ -71,9 +81,9 @@ def train(arguments: argparse.Namespace, settings: Settings, path: Path) -> int:
     say(opening(run))
     try:
         card = follow(arguments, run, path)
-    except KeyboardInterrupt:
-        say(f"\nStopped after {run.trainer.epoch} completed epochs, which are saved. Go on with:", sys.stderr)
-        say(f"  {resume_command(path, processes.size())}", sys.stderr)
+    except KeyboardInterrupt as stop:
+        if processes.rank() == 0 or isinstance(stop, Terminated):  # the first may not live to say it
+            print(stopped(run.trainer.epoch, resume_command(path, processes.size())), file=sys.stderr)
         return STOPPED
     if card is None:
         return 0
@@ -139,6 +149,11 @@ def opening(run: Run) -> str:
         f"recipe {config.recipe.name}, seed {config.seed}: {config.recipe.epochs} epochs{begun} of {images:,} images "
         f"on {config.device} ({together}{config.threads} threads, {config.precision}), into {run.folder.path}"
     )
+
+
+def stopped(epochs: int, command: str) -> str:
+    """What an interrupted run leaves, and how to go on."""
+    return f"\nStopped after {epochs} completed epochs, which are saved. Go on with:\n  {command}"
 
 
 def epoch_line(metrics: EpochMetrics, epochs: int) -> str:

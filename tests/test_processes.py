@@ -83,13 +83,18 @@ def test_a_run_of_two_resumes_bit_for_bit(two, small_data, tmp_path):
     assert resumed == whole
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_process_ends_the_run_with_a_clear_message_and_no_damage(small_data, tmp_path, victim):
+@pytest.mark.parametrize(
+    "signals",
+    [{0: signal.SIGKILL}, {1: signal.SIGKILL}, {0: signal.SIGKILL, 1: signal.SIGTERM}],
+    ids=["the first", "the second", "the first, and torchrun is quick to end the second"],
+)
+def test_a_killed_process_ends_the_run_with_a_clear_message_and_no_damage(small_data, tmp_path, signals):
     command = [*TORCHRUN, "--nproc-per-node=2", *arguments(small_data.root, tmp_path, "--epochs", "500")]
     with process(*command) as launcher:
         wait_until(lambda: any(tmp_path.glob("checkpoints/*.pt")), 90)
         children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
-        os.kill(int(children[victim]), signal.SIGKILL)
+        for rank, signum in signals.items():
+            os.kill(int(children[rank]), signum)
         _, errors = launcher.communicate(timeout=90)
     assert launcher.returncode != 0
     assert resume_command(tmp_path, 2) in errors
