@@ -40,8 +40,7 @@ def serve(settings: Settings) -> None:
 
     from app.logs import log_config
     from app.main import require_artifacts
-    from app.shedding import SheddingProtocol
-    from app.workers import fork_workers
+    from app.workers import fork_workers, sharing
 
     require_artifacts(settings)
     fork_workers()
@@ -52,7 +51,8 @@ def serve(settings: Settings) -> None:
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
-        http=SheddingProtocol,
+        **sharing(settings.workers),
+        ws="none",
         log_config=log_config(settings),
         access_log=False,  # the service has its own
         server_header=False,

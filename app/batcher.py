@@ -11,9 +11,11 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
-LONG_TURN = 0.008
+LONG_TURN = 0.005
 """Seconds; a turn of the event loop in which something is refused shall not take longer: all callers wait for it."""
 LEAST_EXPECTED = 2
+LEAST_KEPT = 0.25
+"""Share of what is expected that one long turn leaves at least."""
 
 Value = TypeVar("Value")
 Result = TypeVar("Result")
@@ -137,9 +139,13 @@ class MicroBatcher(Generic[Value, Result]):
         self._worker = None
 
     def _adapt(self, turn: float) -> None:
-        """Expect a quarter less after a long turn with refusals, else one more (Chiu & Jain, 1989, as TCP does)."""
+        """Expect fewer after a turn with refusals by as much as it was too long, else one more.
+
+        Increase by steps and decrease by shares lets all who share something find an even load (Chiu & Jain, 1989).
+        """
         if self._has_refused and turn > LONG_TURN:
-            self._most_expected = max(min(LEAST_EXPECTED, self.max_queue), self._most_expected * 3 // 4)
+            fewer = int(self._most_expected * max(LONG_TURN / turn, LEAST_KEPT))
+            self._most_expected = max(min(LEAST_EXPECTED, self.max_queue), fewer)
         elif self._most_expected < self.max_queue:
             self._most_expected += 1
         self._has_refused = False

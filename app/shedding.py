@@ -7,13 +7,16 @@ uvicorn 0.54's HttpToolsProtocol: a cycle whose response is complete has the res
 
 import asyncio
 import time
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.errors import MEDIA_TYPE, Overloaded, refusal
 from app.telemetry import Telemetry, record
 from app.transport import JoiningTransport
+
+if TYPE_CHECKING:
+    from app.connections import OpenConnections
 
 PATH = b"/predict"
 
@@ -25,13 +28,28 @@ class _Refused:
 
 
 class SheddingProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, which answers 429 itself to a prediction that would find the queue full."""
+    """uvicorn's HTTP protocol, which answers 429 itself to a prediction that would find the queue full.
+
+    Args:
+        options: uvicorn's own.
+        connections: is told of every connection that ends.
+    """
 
     transport: JoiningTransport  # type: ignore[assignment]
+
+    def __init__(self, *, connections: "OpenConnections | None" = None, **options: Any) -> None:
+        super().__init__(**options)
+        self._counted = connections
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin a connection whose answers go out in one piece each."""
         super().connection_made(JoiningTransport(transport))  # type: ignore[arg-type]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End a connection."""
+        super().connection_lost(exc)
+        if self._counted is not None:
+            self._counted.closed()
 
     def on_response_complete(self) -> None:
         """Send what is left of a response; go on with the next request."""

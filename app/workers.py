@@ -11,8 +11,12 @@ import multiprocessing
 import os
 import signal
 import sys
+from functools import partial
+from typing import Any
 
 from uvicorn import _subprocess
+
+from app.shedding import SheddingProtocol
 
 _PR_SET_PDEATHSIG = 1
 
@@ -24,6 +28,16 @@ def fork_workers() -> None:
         gc.freeze()  # what is there already is never collected, so that its pages stay shared
         os.register_at_fork(after_in_child=_end_with_parent)
         _subprocess.spawn = multiprocessing.get_context("fork")  # type: ignore[assignment]
+
+
+def sharing(workers: int) -> dict[str, Any]:
+    """The options by which uvicorn serves over our protocol, and several workers share the connections evenly."""
+    if workers == 1 or sys.platform != "linux":
+        return {"http": SheddingProtocol}
+    from app.connections import EvenLoop, OpenConnections
+
+    connections = OpenConnections(workers)
+    return {"loop": partial(EvenLoop, connections), "http": partial(SheddingProtocol, connections=connections)}
 
 
 def _end_with_parent() -> None:
