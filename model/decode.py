@@ -1,11 +1,14 @@
 """From the bytes of any picture to its pixels, or to a sentence that says why there are none."""
 
 import io
+import struct
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+import pyspng
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -37,6 +40,31 @@ class Decoded(NamedTuple):
     """Whether its EXIF orientation turned or mirrored it."""
     transparent: bool
     """Whether it had an alpha channel."""
+
+
+def decode_small_png(content: bytes, edge: int) -> NDArray[np.uint8] | None:
+    """A PNG as the data set's images are mostly sent: its pixels ``[edge, edge]`` in a quarter of Pillow's time.
+
+    None where it is no such file: grey, 8 bits a pixel, not interlaced, nothing between header and pixels, undamaged.
+    ``decode`` is for all others, and has words for what is wrong with them.
+    """
+    if not content.startswith(_small_png_head(edge)) or content[_DATA] != b"IDAT":
+        return None
+    try:
+        pixels: NDArray[np.uint8] = pyspng.load(content, "L")
+    except RuntimeError:
+        return None
+    return pixels
+
+
+_DATA = slice(37, 41)
+"""Where the type of the chunk after the header stands; of a packed text there libspng would inflate all."""
+
+
+@cache
+def _small_png_head(edge: int) -> bytes:
+    """Signature and header (PNG specification, 5.2 and 11.2.1): 8 bits of grey, then the only methods there are."""
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", edge, edge, 8, 0, 0, 0, 0)
 
 
 def decode(

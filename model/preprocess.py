@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from model.decode import MAX_PIXELS, Decoded, decode
+from model.decode import MAX_PIXELS, Decoded, decode, decode_small_png
 from model.foreground import Box, Foreground, bounds, find_foreground
 from model.silhouette import Part, Pose, find_pose
 
@@ -68,6 +68,9 @@ def preprocess(content: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
     Raises:
         EmptyImage, NotAnImage, UnknownFormat, TooManyPixels, DamagedImage: why it cannot be used.
     """
+    small = decode_small_png(content, SIZE)
+    if small is not None:
+        return Picture(small[None], UNTOUCHED)
     decoded = decode(content, max_pixels, needed=2 * WORKING_SIZE, untouched=SIZE)
     image = decoded.image
     if image.size == (SIZE, SIZE) and _is_grey(image):

@@ -1,5 +1,7 @@
 import contextlib
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from model.decode import FORMATS
+from model.decode import FORMATS, decode, decode_small_png
 from model.errors import DamagedImage, EmptyImage, ImageError, NotAnImage, TooManyPixels, UnknownFormat
 from model.preprocess import preprocess
 from tests.pictures import encode, grey_png, random_image, trousers
@@ -21,6 +23,43 @@ def pixels_of(content, **options):
 @given(arrays(np.uint8, (28, 28)))
 def test_a_28x28_grey_picture_is_used_exactly_as_it_is(pixels):
     assert (pixels_of(encode(Image.fromarray(pixels))) == pixels).all()
+
+
+@given(arrays(np.uint8, (28, 28), elements=st.integers(0, 3)), st.integers(0, 9))
+def test_small_pngs_have_a_decoder_of_their_own_that_sees_the_same(pixels, level):
+    content = encode(Image.fromarray(pixels), compress_level=level)
+    assert (decode_small_png(content, 28) == pixels).all()
+    assert (np.asarray(decode(content, untouched=28).image) == pixels).all()
+
+
+@settings(deadline=None)
+@given(st.integers(0, 400), st.binary(min_size=1, max_size=4), st.booleans())
+def test_a_small_png_that_was_tampered_with_is_what_pillow_makes_of_it_or_refused(place, bytes_, cut):
+    content = encode(trousers("L").resize((28, 28)))
+    content = content[:place] + (b"" if cut else bytes_ + content[place + len(bytes_) :])
+    small = decode_small_png(content, 28)
+    if small is None:
+        with contextlib.suppress(ImageError):
+            preprocess(content)
+    else:
+        with contextlib.suppress(ImageError):
+            assert (np.asarray(decode(content, untouched=28).image) == small).all()
+
+
+@pytest.mark.parametrize(
+    "image", [Image.new("L", (27, 28)), Image.new("RGB", (28, 28)), Image.new("1", (28, 28)), Image.new("P", (28, 28))]
+)
+def test_other_pngs_are_left_to_pillow(image):
+    assert decode_small_png(encode(image), 28) is None
+
+
+def test_a_small_png_with_a_text_before_its_pixels_is_left_to_pillow_which_bounds_it():
+    content = encode(Image.new("L", (28, 28)))
+    text = b"zTXtbomb\0\0" + zlib.compress(bytes(900_000))
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    with_text = content[:33] + chunk + content[33:]
+    assert decode_small_png(with_text, 28) is None
+    assert not pixels_of(with_text).any()
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
