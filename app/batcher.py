@@ -11,7 +11,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
-LONG_TURN = 0.005
+LONG_TURN = 0.004
 """Seconds; a turn of the event loop in which something is refused shall not take longer: all callers wait for it."""
 LEAST_EXPECTED = 2
 LEAST_KEPT = 0.25
