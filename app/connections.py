@@ -39,7 +39,8 @@ class OpenConnections:
         self._file = os.memfd_create("fashionnet-connections")
         os.ftruncate(self._file, 4 * self._slots)
         self._counts = memoryview(mmap.mmap(self._file, 4 * self._slots)).cast("i")
-        self._counts[:] = memoryview(_FREE.to_bytes(4, "little") * self._slots).cast("i")
+        for slot in range(self._slots):
+            self._counts[slot] = _FREE
         self._own: int | None = None
 
     def join(self) -> None:
