@@ -52,7 +52,7 @@ def serve(settings: Settings) -> None:
         port=settings.port,
         workers=settings.workers,
         **sharing(settings.workers),
-        ws="none",
+        ws="none",  # there are none, and their ends would not be counted
         log_config=log_config(settings),
         access_log=False,  # the service has its own
         server_header=False,
