@@ -15,10 +15,10 @@ from app.settings import Settings
 
 
 def find_predictor(request: Request) -> Predictor:
-    """The network that the query names with ``model``, or the default; raises UnknownModel."""
+    """The network that the query names with ``model``, or what answers unnamed; raises UnknownModel."""
     predictors: Predictors = request.app.state.predictors
     name = request.query_params.get("model") if request.scope["query_string"] else None
-    return predictors[name or predictors.default]
+    return predictors[name] if name else predictors.unnamed
 
 
 async def _settings(request: Request) -> Settings:
@@ -49,7 +49,7 @@ EvaluatorDep = Annotated[Evaluator, Depends(_evaluator)]
 
 async def chosen_predictor(
     request: Request,
-    model: Annotated[str | None, Query(description="a name from /models; default: the default model")] = None,  # noqa: ARG001
+    model: Annotated[str | None, Query(description="a name from /models; default: as /models says")] = None,  # noqa: ARG001
 ) -> Predictor:
     """As ``find_predictor``, for the framework and its documentation."""
     return find_predictor(request)

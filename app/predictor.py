@@ -1,6 +1,7 @@
 """From pictures to predictions: artefact, engine and batcher. Knows no HTTP; every route and protocol calls it."""
 
 import asyncio
+import copy
 import os
 import statistics
 import sys
@@ -8,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from model import (
     UNTOUCHED,
     Artifact,
     ArtifactMissing,
+    Choice,
     Engine,
     EngineOutputs,
     Finding,
@@ -32,6 +34,7 @@ from model import (
     create_engine,
     examine,
     heat_map,
+    is_in_form,
     list_artifacts,
     load_for_engine,
     occlusions,
@@ -102,6 +105,7 @@ class Predictor:
     def __init__(self, card: ModelCard, engine: Engine, executors: Executors, settings: Settings) -> None:
         self.card = card
         self.engine = engine
+        self._choice = Choice(self, self)
         self.executors = executors
         self.max_pixels = settings.max_pixels
         self.batch_size = settings.batch_size
@@ -116,10 +120,15 @@ class Predictor:
         self._confidence = {label: CONFIDENCE.labels(card.name, label) for label in card.classes}
         MODEL_INFO.labels(card.name, card.version, card.architecture, engine.name).set(1)
 
-    @property
-    def is_slow(self) -> bool:
-        """Whether the engine takes so long that it has a thread of its own."""
-        return self.batcher.executor is not None
+    def leaving_photos_to(self, other: "Predictor") -> Self:
+        """The same network, queue and all, in whose place ``other`` answers photos."""
+        same = copy.copy(self)
+        same._choice = Choice(self, other)
+        return same
+
+    def is_slow(self, content: bytes) -> bool:
+        """Whether an answer takes so long that the caller may leave meanwhile: decoding or the engine has a thread."""
+        return self.batcher.executor is not None or not _decodes_at_once(content)
 
     async def predict(self, content: bytes, timer: StageTimer = NO_TIMER, *, with_image: bool = False) -> Prediction:
         """Classify one encoded picture; ``with_image`` adds what the network saw of it.
@@ -128,15 +137,23 @@ class Predictor:
             ImageError: the picture cannot be used.
             Overloaded: too many pictures wait for the engine.
         """
-        seen = await self._submit(content if len(content) <= SMALL_BYTES else await self.preprocess(content))
+        if _decodes_at_once(content):
+            network, seen = self, await self._submit(content)
+        else:
+            picture = await self.preprocess(content)
+            network = self._choice.of(picture)
+            seen = await network._submit(picture)
         timer.end("wait")
-        return self.answer(seen, with_image=with_image)
+        return network.answer(seen, with_image=with_image)
 
     async def explain(self, content: bytes) -> Explanation:
         """Classify one encoded picture and say which of its parts the answer rests on; raises as ``predict``."""
         if self.batcher.full:
             raise Overloaded
         picture = await self.preprocess(content)
+        return await self._choice.of(picture)._explain(picture)
+
+    async def _explain(self, picture: Picture) -> Explanation:
         finding = next(await self._examine([picture]))
         outputs = await self._run(self.executors.inference, occlusions(picture.image))
         prediction = self.answer(Seen(picture, finding))
@@ -214,13 +231,17 @@ class Predictor:
     async def _answer_all(
         self, pictures: list[Picture | BaseException], begun: "asyncio.Future[None]", *, with_image: bool
     ) -> list[Prediction | BaseException]:
-        findings = await self._examine([picture for picture in pictures if isinstance(picture, Picture)], begun)
-        return [
-            self.answer(Seen(picture, next(findings)), with_image=with_image)
-            if isinstance(picture, Picture)
-            else picture
-            for picture in pictures
-        ]
+        shares: dict[Predictor, list[Picture]] = {}
+        for picture in pictures:
+            if isinstance(picture, Picture):
+                shares.setdefault(self._choice.of(picture), []).append(picture)
+        findings = {network: await network._examine(its, begun) for network, its in shares.items()}
+
+        def answer(picture: Picture) -> Prediction:
+            network = self._choice.of(picture)
+            return network.answer(Seen(picture, next(findings[network])), with_image=with_image)
+
+        return [answer(picture) if isinstance(picture, Picture) else picture for picture in pictures]
 
     async def _submit(self, value: bytes | Picture) -> Seen:
         try:
@@ -246,9 +267,12 @@ class Predictor:
         """What the engine says of each picture; ``begun`` is set when its thread has come to them."""
         loop = asyncio.get_running_loop()
 
+        def begin() -> None:
+            if begun is not None and not begun.done():
+                begun.set_result(None)
+
         def work() -> Iterator[Finding]:
-            if begun is not None:
-                loop.call_soon_threadsafe(begun.set_result, None)
+            loop.call_soon_threadsafe(begin)
             return examine(self.engine, pictures)
 
         return await loop.run_in_executor(self.executors.inference, work)
@@ -262,6 +286,11 @@ def _chunks(contents: Sequence[Content]) -> Iterator[Sequence[Content]]:
     while start < len(contents):
         yield contents[start : start + size]
         start, size = start + size, min(2 * size, BULK_CHUNK)
+
+
+def _decodes_at_once(content: bytes) -> bool:
+    """Whether an encoded picture is so simple that it is decoded with its batch: surely no photo, and small."""
+    return len(content) <= SMALL_BYTES and is_in_form(content)
 
 
 def _views(value: bytes | Picture) -> int:
@@ -286,16 +315,17 @@ def _seconds_per_image(engine: Engine) -> float:
 
 
 class Predictors(Mapping[str, Predictor]):
-    """The served networks by name."""
+    """The served networks by name, and what answers where no name is given."""
 
     def __init__(self, artifacts: list[Artifact], executors: Executors, settings: Settings) -> None:
-        self.default = settings.default_model
         self._by_name = {
             artifact.card.name: Predictor(
                 artifact.card, create_engine(settings.engine, artifact, settings.threads), executors, settings
             )
             for artifact in artifacts
         }
+        self.default, self.photos = settings.models_among(self._by_name)
+        self.unnamed = self[self.default].leaving_photos_to(self[self.photos])
 
     def __getitem__(self, name: str) -> Predictor:
         try:

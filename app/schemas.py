@@ -84,6 +84,7 @@ class ModelSummary(BaseModel):
     name: str
     version: str
     default: bool = Field(description="whether it answers where a request names none")
+    default_for_photos: bool = Field(description="whether it answers where the picture is no 28x28 PNG in grey")
     architecture: str
     description: str
     parameters: int
@@ -91,11 +92,11 @@ class ModelSummary(BaseModel):
     metrics: dict[str, Metrics] = Field(description="what was measured with that engine, by split")
 
     @classmethod
-    def of(cls, card: ModelCard, engine: str, default: str) -> Self:
-        """The summary of ``card``, run by ``engine``, where ``default`` is the default model's name."""
+    def of(cls, card: ModelCard, engine: str, default: str, photos: str) -> Self:
+        """The summary of ``card``, run by ``engine``, where ``default`` and ``photos`` name what answers by itself."""
         fields = card.model_dump(include=set(cls.model_fields) - {"metrics"})
-        metrics = card.measured_with(engine)
-        return cls(**fields, version=card.version, engine=engine, metrics=metrics, default=card.name == default)
+        fields |= {"default": card.name == default, "default_for_photos": card.name == photos}
+        return cls(**fields, version=card.version, engine=engine, metrics=card.measured_with(engine))
 
 
 class ModelList(BaseModel):
@@ -109,6 +110,7 @@ class ModelDetails(BaseModel):
 
     version: str
     default: bool
+    default_for_photos: bool
     engine: str
     card: ModelCard
 

@@ -1,6 +1,7 @@
 """Every setting of the service and the scripts, read once from the environment (prefix ``FASHIONNET_``)."""
 
 import os
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Self
@@ -8,7 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from model import DEFAULT_DATA_URL, WEIGHTS, EngineName, usable_cores
+from model import DEFAULT_DATA_URL, WEIGHTS, Choice, EngineName, usable_cores
 
 
 class SettingsError(Exception):
@@ -30,7 +31,13 @@ class Settings(BaseSettings):
     model_dir: Path = Field(
         WEIGHTS, description="folder of the artefacts; default: the weights that come with FashionNet"
     )
-    default_model: str = Field("fashionnet", description="the artefact that answers where a request names none")
+    default_model: str = Field(
+        "fashionnet", description="the artefact that answers where a request names none, but for photos"
+    )
+    photo_model: str = Field(
+        "fashionnet-deep",
+        description="the artefact that answers photos where a request names none; the default model if it is missing",
+    )
     data_dir: Path = Field(Path("data"), description="folder that holds FashionMNIST/raw")
     data_url: str = Field(DEFAULT_DATA_URL, description="mirror that the data set is downloaded from")
     max_upload_bytes: int = Field(10_000_000, ge=1, description="largest picture, in bytes")
@@ -57,6 +64,10 @@ class Settings(BaseSettings):
         if self.engine == "torch" and find_spec("torch") is None:
             raise ValueError("FASHIONNET_ENGINE: torch is not installed; install it with: pip install -e '.[train]'")
         return self
+
+    def models_among(self, there: Collection[str]) -> Choice[str]:
+        """The names of the networks that answer where none is asked for, of those that are there."""
+        return Choice(self.default_model, self.photo_model if self.photo_model in there else self.default_model)
 
 
 def metrics_folder() -> Path | None:

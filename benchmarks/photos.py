@@ -125,23 +125,25 @@ def confusion(photos: Photos, answers: Answers) -> list[str]:
 def report(photos: Photos) -> str:
     """Everything, as Markdown."""
     lines = ["| network | accuracy | tutorial's way | strangers, AUROC |", "|---|---|---|---|"]
-    tables = []
-    prepared = {way: [way(file) for file in photos.files] for way in (ours, tutorials)}
-    for name, engine in engines().items():
-        answers, plain = (run(engine, pictures) for pictures in prepared.values())
-        known, strange = answers.ood_scores[photos.mapped], answers.ood_scores[~photos.mapped]
-        apart = f"{auroc(known, strange):.3f}" if len(known) and len(strange) else "none there"
-        right, plainly_right = hits(photos, answers), hits(photos, plain)
-        lines.append(
-            f"| {name} | {right.mean():.1%} ({right.sum()} of {right.size}) | {plainly_right.mean():.1%} | {apart} |"
-        )
-        tables += [
-            "",
-            f"`{name}` (rows what the photo shows, columns the answer; known: `in_distribution`):",
-            "",
-            *confusion(photos, answers),
-        ]
-    return "\n".join([*lines, *tables])
+    prepared, plainly = ([way(file) for file in photos.files] for way in (ours, tutorials))
+    found = {name: (run(engine, prepared), run(engine, plainly)) for name, engine in engines().items()}
+    lines += [f"| {name} {figures(photos, *answers)}" for name, answers in found.items()]
+    names = read_settings().models_among(list(found))
+    served = [(found[names.of(picture)][0], i) for i, picture in enumerate(prepared)]
+    by_picture = Answers(*(np.array([answers[part][i] for answers, i in served]) for part in range(2)))
+    lines.append(f"| **by the picture, as served** {figures(photos, by_picture, found[names.default][1])}")
+    for name, (answers, _) in found.items():
+        title = f"`{name}` (rows what the photo shows, columns the answer; known: `in_distribution`):"
+        lines += ["", title, "", *confusion(photos, answers)]
+    return "\n".join(lines)
+
+
+def figures(photos: Photos, answers: Answers, plainly: Answers) -> str:
+    """The cells of one row: accuracy, that of the tutorial's way, how well strangers are told apart."""
+    known, strange = answers.ood_scores[photos.mapped], answers.ood_scores[~photos.mapped]
+    apart = f"{auroc(known, strange):.3f}" if len(known) and len(strange) else "none there"
+    right, plainly_right = hits(photos, answers), hits(photos, plainly)
+    return f"| {right.mean():.1%} ({right.sum()} of {right.size}) | {plainly_right.mean():.1%} | {apart} |"
 
 
 LAID_PER_CLASS = 60

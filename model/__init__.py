@@ -36,18 +36,18 @@ from model.evaluate import Report, chunks, evaluate, report
 from model.explanation import draw_heat_map, heat_map, occlusions
 from model.gallery import draw_gallery, show
 from model.prediction import Prediction, classify, examine
-from model.preprocess import UNTOUCHED, Picture, preprocess
+from model.preprocess import UNTOUCHED, Choice, Picture, is_in_form, preprocess
 
 WEIGHTS = Path(__file__).parent / "weights"
 """The folder of the artefacts that come with FashionNet."""
 
 __all__ = [
     "CLASSES", "DEFAULT_DATA_URL", "UNTOUCHED", "WEIGHTS",
-    "Artifact", "ArtifactError", "ArtifactMissing", "DamagedImage", "DataError", "EmptyImage", "Engine",
+    "Artifact", "ArtifactError", "ArtifactMissing", "Choice", "DamagedImage", "DataError", "EmptyImage", "Engine",
     "EngineName", "EngineOutputs", "FashionMnist", "FashionNetError", "Finding", "ImageError", "Metrics",
     "ModelCard", "NotAnImage", "Picture", "Prediction", "Report", "Split", "TooManyPixels", "UnknownFormat",
     "chunks", "classify", "create_engine", "draw_confusion", "draw_gallery", "draw_heat_map", "evaluate",
-    "examine", "heat_map", "list_artifacts",
+    "examine", "heat_map", "is_in_form", "list_artifacts",
     "load_artifact", "load_for_engine", "log_softmax", "occlusions", "preprocess", "report", "show", "softmax",
     "usable_cores",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 import csv
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -11,10 +11,10 @@ from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 from model.artifact import ModelCard
 from model.decode import MAX_PIXELS
-from model.engines import Engine
+from model.engines import Engine, EngineName, create_engine, load_for_engine
 from model.errors import ImageError
 from model.prediction import Prediction, classify, examine
-from model.preprocess import Picture, preprocess
+from model.preprocess import Choice, Picture, preprocess
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 BATCH = 64
@@ -43,6 +43,20 @@ class Outcome(NamedTuple):
         return {"file": str(self.path)} | answer | probabilities | {"error": self.error}
 
 
+class Loaded(NamedTuple):
+    """A network that is ready to answer."""
+
+    engine: Engine
+    card: ModelCard
+
+
+def load_both(engine: EngineName, folder: Path, names: Choice[str], threads: int = 1) -> Choice[Loaded]:
+    """The networks of these names out of ``folder``; raises what ``load_artifact`` and ``create_engine`` do."""
+    artifacts = {name: load_for_engine(engine, folder, name) for name in names}
+    loaded = {name: Loaded(create_engine(engine, one, threads), one.card) for name, one in artifacts.items()}
+    return Choice(*(loaded[name] for name in names))
+
+
 def find_pictures(paths: Iterable[Path]) -> list[Path]:
     """The files among ``paths``, and every picture (by its suffix) in the folders among them, sorted."""
     found: list[Path] = []
@@ -53,25 +67,43 @@ def find_pictures(paths: Iterable[Path]) -> list[Path]:
 
 
 def classify_files(
-    paths: Iterable[Path], engine: Engine, card: ModelCard, *, threads: int, max_pixels: int = MAX_PIXELS
+    paths: Iterable[Path], networks: Choice[Loaded], *, threads: int, max_pixels: int = MAX_PIXELS
 ) -> Iterator[Outcome]:
-    """Classify every file, in order; decoding goes on in ``threads`` threads while the network computes."""
+    """Classify every file, in order; decoding goes on in ``threads`` threads while a network computes."""
 
-    def read(path: Path) -> tuple[Path, Picture | str]:
+    def read(path: Path) -> _Read:
         try:
-            return path, preprocess(path.read_bytes(), max_pixels)
+            picture = preprocess(path.read_bytes(), max_pixels)
+            return _Read(path, picture, networks.of(picture))
         except (ImageError, OSError) as error:
-            return path, str(error)
+            return _Read(path, str(error), networks.default)
 
     with ThreadPoolExecutor(threads) as pool:
         pictures = _ahead(pool, read, paths)
         while batch := list(islice(pictures, BATCH)):
-            findings = examine(engine, [picture for _, picture in batch if not isinstance(picture, str)])
-            for path, picture in batch:
-                if isinstance(picture, str):
-                    yield Outcome(path, None, picture)
-                else:
-                    yield Outcome(path, classify(next(findings), card, picture), None)
+            yield from _answers(batch)
+
+
+class _Read(NamedTuple):
+    """A file that has been read: its picture, or why there is none, and the network that answers it."""
+
+    path: Path
+    picture: Picture | str
+    network: Loaded
+
+
+def _answers(batch: Sequence[_Read]) -> Iterator[Outcome]:
+    """What becomes of each file, in order; each engine is called once, with all that is its own."""
+    pictures: dict[Engine, list[Picture]] = {}
+    for _, picture, (engine, _) in batch:
+        if not isinstance(picture, str):
+            pictures.setdefault(engine, []).append(picture)
+    findings = {engine: examine(engine, its) for engine, its in pictures.items()}
+    for path, picture, (engine, card) in batch:
+        if isinstance(picture, str):
+            yield Outcome(path, None, picture)
+        else:
+            yield Outcome(path, classify(next(findings[engine]), card, picture), None)
 
 
 def _ahead(pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

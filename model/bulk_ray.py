@@ -7,25 +7,24 @@ from typing import Any
 import ray
 import ray.data
 
-from model.bulk import BATCH, Outcome
-from model.engines import EngineName, create_engine, load_for_engine
+from model.bulk import BATCH, Outcome, load_both
+from model.engines import EngineName
 from model.errors import ImageError
 from model.prediction import classify, examine
-from model.preprocess import preprocess
+from model.preprocess import Choice, preprocess
 
 
 class Classifier:
-    """What a Ray actor does: loads the network once, then classifies batch after batch."""
+    """What a Ray actor does: loads the networks once, then classifies batch after batch."""
 
-    def __init__(self, engine: EngineName, model_dir: Path, name: str) -> None:
-        artifact = load_for_engine(engine, model_dir, name)
-        self.card = artifact.card
-        self.engine = create_engine(engine, artifact)
+    def __init__(self, engine: EngineName, model_dir: Path, names: Choice[str]) -> None:
+        self.networks = load_both(engine, model_dir, names)
+        self.classes = self.networks.default.card.classes
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Columns ``image`` (a file's bytes) and ``file`` -> the columns of ``Outcome.row``."""
         rows = [
-            self._outcome(str(file), content).row(self.card.classes)
+            self._outcome(str(file), content).row(self.classes)
             for file, content in zip(batch["file"], batch["image"], strict=True)
         ]
         return {name: [row[name] for row in rows] for name in rows[0]}
@@ -33,14 +32,14 @@ class Classifier:
     def _outcome(self, file: str, content: bytes) -> Outcome:
         try:
             picture = preprocess(bytes(content))
-            finding = next(examine(self.engine, [picture]))
         except ImageError as error:
             return Outcome(Path(file), None, str(error))
-        return Outcome(Path(file), classify(finding, self.card, picture), None)
+        engine, card = self.networks.of(picture)
+        return Outcome(Path(file), classify(next(examine(engine, [picture])), card, picture), None)
 
 
 def classify_on_cluster(
-    inputs: Sequence[Path], out: Path, engine: EngineName, model_dir: Path, name: str
+    inputs: Sequence[Path], out: Path, engine: EngineName, model_dir: Path, names: Choice[str]
 ) -> tuple[int, int]:
     """Classify pictures across the cluster into a folder of Parquet files; returns how many, and how many could not.
 
@@ -49,14 +48,14 @@ def classify_on_cluster(
         out: the folder to write.
         engine: the engine of every actor.
         model_dir: the artefacts' folder, which every node must see.
-        name: the artefact.
+        names: the artefacts that answer.
     """
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
     cores = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
     found = _read(inputs).map_batches(
         Classifier,
-        fn_constructor_args=(engine, model_dir, name),
+        fn_constructor_args=(engine, model_dir, names),
         batch_size=BATCH,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, cores)),
     )

@@ -48,13 +48,18 @@ def decode_small_png(content: bytes, edge: int) -> NDArray[np.uint8] | None:
     None where it is no such file: grey, 8 bits a pixel, not interlaced, nothing between header and pixels, undamaged.
     ``decode`` is for all others, and has words for what is wrong with them.
     """
-    if not content.startswith(_small_png_head(edge)) or content[_DATA] != b"IDAT":
+    if not is_small_png(content, edge) or content[_DATA] != b"IDAT":
         return None
     try:
         pixels: NDArray[np.uint8] = pyspng.load(content, "L")
     except RuntimeError:
         return None
     return pixels
+
+
+def is_small_png(content: bytes, edge: int) -> bool:
+    """Whether a file begins as a PNG of ``edge`` by ``edge`` pixels of 8 bits of grey, not interlaced."""
+    return content.startswith(_small_png_head(edge))
 
 
 _DATA = slice(37, 41)

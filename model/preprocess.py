@@ -5,14 +5,14 @@ trimmed, its longest edge 28 pixels, centred. A 28x28 grey picture is taken to b
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from model.decode import MAX_PIXELS, Decoded, decode, decode_small_png
+from model.decode import MAX_PIXELS, Decoded, decode, decode_small_png, is_small_png
 from model.foreground import Box, Foreground, bounds, find_foreground
 from model.silhouette import Part, Pose, find_pose
 
@@ -58,6 +58,25 @@ class Picture(NamedTuple):
         first: NDArray[np.uint8] = self.views[0]
         return first
 
+    @property
+    def is_photo(self) -> bool:
+        """Whether it was cut out of a background that is not plain, and so has several views."""
+        return len(self.views) > 1
+
+
+Item = TypeVar("Item")
+
+
+class Choice(NamedTuple, Generic[Item]):
+    """Two of a kind, networks or their names, of which one answers photos."""
+
+    default: Item
+    photos: Item
+
+    def of(self, picture: Picture) -> Item:
+        """The one for this picture."""
+        return self.photos if picture.is_photo else self.default
+
 
 UNTOUCHED = Preprocessing(steps=["28x28 and grey: used as it is"])
 
@@ -77,6 +96,11 @@ def preprocess(content: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
         pixels = image.convert("L").tobytes() if image.mode != "L" else image.tobytes()
         return Picture(np.frombuffer(pixels, np.uint8).reshape(1, SIZE, SIZE), UNTOUCHED)
     return _cut_out(decoded)
+
+
+def is_in_form(content: bytes) -> bool:
+    """Whether an encoded picture begins as most of the data set's form are sent: as a 28x28 PNG of 8 bits of grey."""
+    return is_small_png(content, SIZE)
 
 
 def _is_grey(image: Image.Image) -> bool:

@@ -16,8 +16,8 @@ from typing import Any, get_args
 from tqdm import tqdm
 
 from app.settings import Settings, SettingsError, read_settings
-from model import EngineName, FashionNetError, create_engine, load_for_engine, usable_cores
-from model.bulk import Outcome, classify_files, find_pictures, open_table
+from model import Choice, EngineName, FashionNetError, list_artifacts, usable_cores
+from model.bulk import Outcome, classify_files, find_pictures, load_both, open_table
 
 ROWS = 1024
 """Rows that are written at once."""
@@ -28,20 +28,27 @@ def main() -> int:
     try:
         settings = read_settings()
         arguments = parse_arguments(settings)
+        names = chosen_names(arguments, settings)
         if arguments.ray:
-            return classify_on_ray(arguments)
-        artifact = load_for_engine(arguments.engine, arguments.model_dir, arguments.model)
-        engine = create_engine(arguments.engine, artifact, usable_cores() if arguments.out else 1)
-        pictures = find_pictures(arguments.files)
-        outcomes = classify_files(
-            pictures, engine, artifact.card, threads=usable_cores(), max_pixels=settings.max_pixels
+            return classify_on_ray(arguments, names)
+        networks = load_both(
+            arguments.engine, arguments.model_dir, names, threads=usable_cores() if arguments.out else 1
         )
+        pictures = find_pictures(arguments.files)
+        outcomes = classify_files(pictures, networks, threads=usable_cores(), max_pixels=settings.max_pixels)
         if arguments.out:
-            return tabulate(outcomes, len(pictures), arguments.out, artifact.card.classes)
+            return tabulate(outcomes, len(pictures), arguments.out, networks.default.card.classes)
         return int(sum(show(outcome, arguments.json) for outcome in outcomes) > 0)
     except (FashionNetError, SettingsError, ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def chosen_names(arguments: argparse.Namespace, settings: Settings) -> Choice[str]:
+    """The network that is asked for, or those that the service would take."""
+    if arguments.model:
+        return Choice(arguments.model, arguments.model)
+    return settings.models_among(list_artifacts(arguments.model_dir))
 
 
 def tabulate(outcomes: Iterable[Outcome], count: int, path: Path, classes: tuple[str, ...]) -> int:
@@ -59,13 +66,11 @@ def tabulate(outcomes: Iterable[Outcome], count: int, path: Path, classes: tuple
     return int(failed > 0)
 
 
-def classify_on_ray(arguments: argparse.Namespace) -> int:
+def classify_on_ray(arguments: argparse.Namespace, names: Choice[str]) -> int:
     """Classify a folder of pictures, or Parquet files with a column ``image``, across the cluster."""
     from model.bulk_ray import classify_on_cluster
 
-    count, failed = classify_on_cluster(
-        arguments.files, arguments.out, arguments.engine, arguments.model_dir, arguments.model
-    )
+    count, failed = classify_on_cluster(arguments.files, arguments.out, arguments.engine, arguments.model_dir, names)
     print(f"{count:,} pictures into {arguments.out}, {failed:,} of them could not be read")
     return int(failed > 0)
 
@@ -96,7 +101,8 @@ def parse_arguments(settings: Settings) -> argparse.Namespace:
     add("--json", action="store_true", help="a line of JSON a file, with all ten probabilities")
     add("--out", type=Path, metavar="TABLE", help="write a row a picture into TABLE.csv or TABLE.parquet")
     add("--ray", action="store_true", help="across the Ray cluster at hand, or a local one (needs the extra ray)")
-    add("--model", default=settings.default_model, help="name of the artefact (default: %(default)s)")
+    default = f"{settings.default_model}, and {settings.photo_model} for photos"
+    add("--model", help=f"name of the artefact that answers all (default: {default})")
     add("--model-dir", type=Path, default=settings.model_dir, help="its folder (default: the committed weights)")
     add("--engine", choices=get_args(EngineName), default=settings.engine, help="default: %(default)s")
     arguments = parser.parse_args()

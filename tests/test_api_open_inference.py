@@ -103,7 +103,7 @@ def test_a_channel_dimension_is_taken(inference, expected, artifact):
 def test_a_photo_gets_what_predict_answers(client, inference):
     content = encode(scene("wood")[0], "JPEG")
     result = inference.infer("fashionnet", [tensor(np.array([content, grey_png()], object), "BYTES")])
-    answer = client.post("/predict", files={"file": content}).json()
+    answer = client.post("/predict", files={"file": content}, params={"model": "fashionnet"}).json()
     np.testing.assert_allclose(result.as_numpy("probabilities")[0], list(answer["probabilities"].values()), atol=1e-6)
 
 

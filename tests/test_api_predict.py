@@ -14,8 +14,10 @@ from PIL import Image
 
 from app.batcher import MicroBatcher
 from app.main import create_app
+from app.predictor import SMALL_BYTES
 from app.settings import Settings
-from model import CLASSES, WEIGHTS, classify, examine, preprocess
+from model import CLASSES, WEIGHTS, Choice, classify, examine, preprocess
+from model.bulk import load_both
 from tests.pictures import encode, grey_png, scene, trousers
 from tests.problems import assert_problem, assert_problem_body
 from tests.servers import ROOT, run, serve, wait_for_queue
@@ -65,15 +67,20 @@ def test_a_raw_body_is_as_good_as_a_form(client, format_):
     assert raw.json() == post(client, content).json()
 
 
-def test_every_way_gives_the_same_picture_identical_probabilities(client, engine, artifact, tmp_path):
+def test_every_way_gives_the_same_picture_identical_probabilities(client, tmp_path):
     contents = [grey_png(1), trousers_png(), encode(trousers(), "JPEG"), encode(scene("wood")[0], "JPEG")]
     single = [post(client, content).json() for content in contents]
     batch = client.post("/predict/batch", files=[("files", content) for content in contents]).json()["predictions"]
+    networks = load_both("auto", WEIGHTS, Choice("fashionnet", "fashionnet-deep"))
     pictures = [preprocess(content) for content in contents]
-    direct = [
-        classify(next(examine(engine, [picture])), artifact.card, picture).model_dump(mode="json", exclude_none=True)
-        for picture in pictures
-    ]
+    direct = []
+    for picture in pictures:
+        engine, card = networks.of(picture)
+        prediction = classify(next(examine(engine, [picture])), card, picture)
+        direct.append(prediction.model_dump(mode="json", exclude_none=True))
+    assert [answer["model"] for answer in direct] == ["fashionnet"] * 3 + ["fashionnet-deep"], (
+        "only the last is a photo"
+    )
     paths = [tmp_path / str(i) for i in range(len(contents))]
     for path, content in zip(paths, contents, strict=True):
         path.write_bytes(content)
@@ -122,6 +129,36 @@ def test_a_stranger_is_warned_of(client):
 def test_the_deep_network_answers_where_it_is_asked_for(client):
     answer = client.post("/predict", files={"file": trousers_png()}, params={"model": "fashionnet-deep"}).json()
     assert (answer["label"], answer["model"]) == ("Trouser", "fashionnet-deep")
+
+
+@pytest.mark.parametrize("form", ["JPEG", "small PNG"])
+def test_photos_are_answered_by_the_network_for_them_unless_another_is_asked_for(client, form):
+    photo = scene("wood")[0] if form == "JPEG" else scene("wood")[0].resize((24, 24))
+    content = encode(photo, form.split()[-1])
+    assert (len(content) < SMALL_BYTES) == (form != "JPEG")
+    files = [("files", content), ("files", trousers_png()), ("files", b"nothing"), ("files", content)]
+
+    def answering(**query):
+        answer = client.post("/predict", files={"file": content}, params=query).json()
+        explanation = client.post("/explain", files={"file": content}, params=query | {"format": "json"}).json()
+        batch = client.post("/predict/batch", files=files, params=query).json()["predictions"]
+        assert [batch[0], batch[3], explanation["prediction"]] == [answer] * 3
+        assert "error" in batch[2]
+        return answer["model"], batch[1]["model"]
+
+    assert answering() == ("fashionnet-deep", "fashionnet")
+    assert answering(model="fashionnet") == ("fashionnet", "fashionnet")
+    assert answering(model="fashionnet-deep") == ("fashionnet-deep", "fashionnet-deep")
+
+
+def test_where_the_network_for_photos_is_missing_the_default_one_answers(tmp_path):
+    for file in WEIGHTS.glob("fashionnet.*"):
+        (tmp_path / file.name).symlink_to(file)
+    with serve(Settings(model_dir=tmp_path)) as client:
+        answer = client.post("/predict", files={"file": encode(scene("wood")[0], "JPEG")}).json()
+        (summary,) = client.get("/models").json()["models"]
+    assert answer["model"] == "fashionnet"
+    assert (summary["default"], summary["default_for_photos"]) == (True, True)
 
 
 def test_many_callers_at_once_get_their_own_answers(client):

@@ -3,7 +3,8 @@ import json
 
 import pytest
 
-from model.bulk import AHEAD, classify_files, find_pictures, open_table
+from model import Choice
+from model.bulk import AHEAD, Loaded, classify_files, find_pictures, open_table
 from tests.pictures import encode, grey_png, trousers
 from tests.servers import run
 
@@ -31,10 +32,11 @@ def test_every_file_gets_its_outcome_in_order_past_every_buffer(tmp_path, engine
     for number in range(count):
         content = grey_png(number) if number % 7 else b"broken"
         (tmp_path / f"{number:04}.png").write_bytes(content)
-    outcomes = list(classify_files(find_pictures([tmp_path]), engine, artifact.card, threads=2))
+    networks = Choice(*[Loaded(engine, artifact.card)] * 2)
+    outcomes = list(classify_files(find_pictures([tmp_path]), networks, threads=2))
     assert [outcome.path.stem for outcome in outcomes] == [f"{number:04}" for number in range(count)]
     assert all((outcome.prediction is None) == (int(outcome.path.stem) % 7 == 0) for outcome in outcomes)
-    (alone,) = classify_files([tmp_path / "0008.png"], engine, artifact.card, threads=1)
+    (alone,) = classify_files([tmp_path / "0008.png"], networks, threads=1)
     assert outcomes[8] == alone, "a batch changes no answer"
 
 

@@ -15,7 +15,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from tests.pictures import encode, grey_png, trousers
+from tests.pictures import encode, grey_png, scene, trousers
 from tests.servers import ROOT
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -132,6 +132,25 @@ def test_an_uploaded_picture_is_answered_with_all_that_is_known(page, pictures):
     page.one("#answers summary").click()
     assert "plain background removed" in page.one("#answers details").text
     assert "curl -F file=@shirt.png" in page.one("#predict-curl").text
+
+
+def networks_of(page, name: str) -> list[str]:
+    """The networks that answered the pictures of this name."""
+    lines = [row.text.splitlines() for row in page.all("#answers tbody tr")]
+    return [line for row in lines if row[0] == name for line in row if line.startswith("fashionnet")]
+
+
+@needs_browser
+def test_the_service_chooses_the_network_by_the_picture_until_one_is_chosen(page, pictures, tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(encode(scene("wood")[0], "JPEG"))
+    page.upload(pictures["trousers"], tmp_path / "photo.jpg")
+    assert networks_of(page, "trousers.png") == ["fashionnet"]
+    assert networks_of(page, "photo.jpg") == ["fashionnet-deep"]
+    assert "model=" not in page.one("#predict-curl").text
+    Select(page.one("#model")).select_by_value("fashionnet")
+    assert "model=fashionnet" in page.one("#predict-curl").text
+    page.upload(tmp_path / "photo.jpg")
+    assert sorted(networks_of(page, "photo.jpg")) == ["fashionnet", "fashionnet-deep"]
 
 
 @needs_browser

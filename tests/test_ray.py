@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 
-from model import WEIGHTS
+from model import WEIGHTS, Choice
 from tests.pictures import encode, grey_png, trousers
 from tests.servers import ROOT, free_port, wait_until
 
@@ -24,6 +24,7 @@ with warnings.catch_warnings():
     from deploy.ray.serve_app import FashionNet
     from model.bulk_ray import classify_on_cluster
 
+NETWORKS = Choice("fashionnet", "fashionnet-deep")
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own, by the dozen
 
 
@@ -107,7 +108,7 @@ def test_a_folder_is_classified_across_the_cluster(cluster, tmp_path: Path):
     for number in range(120):
         content = encode(trousers()) if number % 3 == 0 else grey_png(number) if number % 3 == 1 else b"broken"
         (folder / f"{number:03}.png").write_bytes(content)
-    count, failed = classify_on_cluster([folder], tmp_path / "found", "auto", WEIGHTS, "fashionnet")
+    count, failed = classify_on_cluster([folder], tmp_path / "found", "auto", WEIGHTS, NETWORKS)
     assert (count, failed) == (120, 40)
     rows = sorted(pq.read_table(tmp_path / "found").to_pylist(), key=lambda row: row["file"])
     assert [row["label"] for row in rows[::3]] == ["Trouser"] * 40
@@ -119,4 +120,4 @@ def test_a_parquet_set_with_a_column_of_images_is_classified(cluster, tmp_path: 
     import pyarrow.parquet as pq
 
     pq.write_table(pa.table({"image": [encode(trousers())] * 5}), tmp_path / "set.parquet")
-    assert classify_on_cluster([tmp_path / "set.parquet"], tmp_path / "found", "auto", WEIGHTS, "fashionnet") == (5, 0)
+    assert classify_on_cluster([tmp_path / "set.parquet"], tmp_path / "found", "auto", WEIGHTS, NETWORKS) == (5, 0)

@@ -43,11 +43,13 @@ async def metrics(request: Request) -> Response:
 @router.get("/models", tags=["models"])
 async def models(predictors: PredictorsDep) -> ModelList:
     """The served networks."""
-    return ModelList(models=[ModelSummary.of(p.card, p.engine.name, predictors.default) for p in predictors.values()])
+    default, photos = predictors.default, predictors.photos
+    return ModelList(models=[ModelSummary.of(p.card, p.engine.name, default, photos) for p in predictors.values()])
 
 
 @router.get("/models/{name}", tags=["models"], responses=declare(UnknownModel, InvalidQuery))
 async def model_card(name: str, predictors: PredictorsDep) -> ModelDetails:
     """The card of one network: recipe, data, figures, checksums."""
     card, engine = predictors[name].card, predictors[name].engine.name
-    return ModelDetails(version=card.version, default=name == predictors.default, engine=engine, card=card)
+    default, for_photos = name == predictors.default, name == predictors.photos
+    return ModelDetails(version=card.version, default=default, default_for_photos=for_photos, engine=engine, card=card)

@@ -2,7 +2,11 @@
 
 import { byId } from "./dom.js";
 
+/** The chosen network; empty where the service shall choose by the picture. */
 export const chosenModel = () => byId("model").value;
+
+/** The one whose figures are shown. */
+export const shownModel = () => chosenModel() || byId("model").dataset.default;
 
 /** The path with its query, the chosen network in it. */
 export function address(path, query = {}) {

@@ -1,17 +1,17 @@
 /** The tab of the network itself: its card in words, its figures, the curves of its training. */
 
-import { chosenModel, getJson } from "./api.js";
+import { getJson, shownModel } from "./api.js";
 import { trainingCurves } from "./charts.js";
 import { byId, h, percent } from "./dom.js";
 
 export async function refresh() {
-  const model = chosenModel();
+  const model = shownModel();
   const path = `models/${encodeURIComponent(model)}`;
   byId("models-curl").textContent = `curl '${new URL(path, document.baseURI).href}'`;
   byId("models-problem").textContent = "";
   try {
     const details = await getJson(path);
-    if (model === chosenModel()) byId("models-content").replaceChildren(...contents(details));
+    if (model === shownModel()) byId("models-content").replaceChildren(...contents(details));
   } catch (error) {
     byId("models-content").replaceChildren();
     byId("models-problem").textContent = error.message;

@@ -1,6 +1,6 @@
 /** Tabs and the choice of a network; each tab has a module of its own. */
 
-import { getJson } from "./api.js";
+import { getJson, shownModel } from "./api.js";
 import { byId, h } from "./dom.js";
 import * as evaluation from "./evaluation.js";
 import * as gallery from "./gallery.js";
@@ -33,6 +33,16 @@ function move(event) {
   select(tabs[next].getAttribute("aria-controls"), { focus: true });
 }
 
+/** Fill the choice of networks; where one network answers photos and another the rest, the service may choose. */
+function offer(served) {
+  const usual = served.find((each) => each.default).name;
+  const forPhotos = served.find((each) => each.default_for_photos).name;
+  const names = served.map(({ name }) => h("option", { value: name, selected: name === usual }, name));
+  byId("model").append(...names);
+  byId("model").dataset.default = usual;
+  if (forPhotos !== usual) byId("model").prepend(h("option", { value: "", selected: true }, "by the picture"));
+}
+
 async function start() {
   for (const tab of tabs) tab.addEventListener("click", () => select(tab.getAttribute("aria-controls")));
   byId("tabs").addEventListener("keydown", move);
@@ -41,8 +51,8 @@ async function start() {
   predict.start();
   try {
     const { models: served } = await getJson("models");
-    byId("model").append(...served.map(({ name, default: isDefault }) => h("option", { value: name, selected: isDefault }, name)));
-    const { card } = await getJson(`models/${encodeURIComponent(byId("model").value)}`);
+    offer(served);
+    const { card } = await getJson(`models/${encodeURIComponent(shownModel())}`);
     gallery.start(card.classes);
     select("predict");
   } catch (error) {
