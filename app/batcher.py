@@ -123,7 +123,8 @@ class MicroBatcher(Generic[Value, Result]):
         """
         if self.full:
             raise QueueFull
-        item = _Item[Value, Result](value, asyncio.get_running_loop().create_future(), time.perf_counter())
+        # Not _Item[Value, Result](...): a subscripted class takes microseconds to call.
+        item: _Item[Value, Result] = _Item(value, asyncio.get_running_loop().create_future(), time.perf_counter())
         self._waiting.append(item)
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
