@@ -35,6 +35,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
+from benchmarks import plain_cpu
 from benchmarks.load import Outcome, Request, closed_loop, open_loop
 from model import CLASSES, WEIGHTS, classify, create_engine, examine, load_artifact, preprocess
 from model.cpu import cpu_flags, cpu_name, usable_cores
@@ -126,15 +127,15 @@ def request_for(contender: Contender, content: bytes) -> Request:
     return Request(contender.path, "multipart/form-data; boundary=X", head + content + b"\r\n--X--\r\n")
 
 
-def environment(contender: Contender, folder: Path) -> Path:
-    """The Python of the contender's environment, made where it is not there yet."""
+def environment(contender: Contender, folder: Path, *, plain: bool = False) -> Path:
+    """The Python of the contender's environment, made where it is not there yet; ``plain``: that sees no AVX-512."""
     home = folder / contender.name
     if not (home / "made").exists():
         subprocess.run(["uv", "venv", "-q", "--clear", "--python", contender.python, str(home)], check=True)
         install = ["uv", "pip", "install", "-q", "--python", str(home / "bin" / "python")]
         subprocess.run([*install, *contender.requirements], cwd=ROOT, check=True)
         (home / "made").touch()
-    return home / "bin" / "python"
+    return (plain_cpu.without_avx512(home) if plain else home) / "bin" / "python"
 
 
 @contextlib.contextmanager
@@ -410,6 +411,7 @@ def against(rows: dict[str, Any], peers: list[dict[str, Any]], connections: int)
 def method(arguments: argparse.Namespace) -> str:
     """How it was measured, and where."""
     flags = ", ".join(flag for flag in ("avx2", "avx512_vnni", "avx512_bf16") if flag in cpu_flags())
+    flags += "; AVX-512 hidden from all by --plain-cpu" if arguments.plain_cpu else ""
     return (
         f"{usable_cores()} cores of {cpu_name()} ({flags}), Linux {platform.release()}, {datetime.now(UTC).date()}. "
         f"Medians of {arguments.rounds} rounds in turns; closed loop by wrk with one thread on the same cores, "
@@ -449,13 +451,16 @@ def main() -> None:
     add("--seconds", type=float, default=6, help="of one load")
     add("--environments", type=Path, default=Path.home() / ".cache" / "fashionnet-serving", help="kept between runs")
     add("--prepare", action="store_true", help="make the environments and stop")
+    add("--plain-cpu", action="store_true", help="as with AVX2 alone: hide AVX-512 from all of them")
     add("--no-overload", action="store_true", help="leave the open loop out")
     add("--write", type=Path, metavar="STEM", help="write STEM.md and STEM.json")
     arguments = parser.parse_args()
     chosen = [c for c in CONTENDERS if c.name in (arguments.only or [c.name])]
     content = picture()
     wanted = {c.name: c for c in (*chosen, *CONTENDERS[:1])}
-    pythons = {name: environment(c, arguments.environments) for name, c in wanted.items()}
+    plain = arguments.plain_cpu
+    pythons = {name: environment(c, arguments.environments, plain=plain) for name, c in wanted.items()}
+    os.environ.update(plain_cpu.VARIABLES if plain else {})
     if arguments.prepare:
         return
     rounds, failed = compare(chosen, pythons, content, arguments)
