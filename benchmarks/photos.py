@@ -16,6 +16,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +34,7 @@ from model import (
     Picture,
     cpu,
     create_engine,
+    draw_canvas,
     draw_heat_map,
     examine,
     heat_map,
@@ -205,11 +207,13 @@ def times() -> str:
 
 
 def explain(engine: Engine, content: bytes) -> bytes:
-    """What POST /explain does."""
-    picture = preprocess(content)
-    finding = next(examine(engine, [picture]))
-    heat = heat_map(engine.run(occlusions(picture.image)).logits, int(finding.logits.argmax()))
-    return draw_heat_map(content, heat, picture.preprocessing)
+    """What POST /explain does, in two threads as well."""
+    with ThreadPoolExecutor(1) as thread:
+        canvas = thread.submit(draw_canvas, content)
+        picture = preprocess(content)
+        finding = next(examine(engine, [picture]))
+        heat = heat_map(engine.run(occlusions(picture.image)).logits, int(finding.logits.argmax()))
+        return draw_heat_map(canvas.result(), heat, picture.preprocessing)
 
 
 def engines() -> dict[str, Engine]:

@@ -4,6 +4,7 @@ Occlusion (Zeiler & Fergus, ECCV 2014): it asks nothing of the engine but answer
 """
 
 import io
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,34 +44,42 @@ def heat_map(logits: NDArray[np.float32], class_id: int) -> NDArray[np.float32]:
     return np.asarray(Image.fromarray(falls).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
 
 
-def draw_heat_map(
-    content: bytes, heat: NDArray[np.float32], done: Preprocessing, max_pixels: int = MAX_PIXELS
-) -> bytes:
+class Canvas(NamedTuple):
+    """What a heat map is laid over."""
+
+    image: Image.Image
+    """The picture in grey, small, of mode RGB."""
+    size: tuple[int, int]
+    """Width and height of the whole picture."""
+
+
+def draw_canvas(content: bytes, max_pixels: int = MAX_PIXELS) -> Canvas:
+    """An encoded picture, of ``max_pixels`` at most -> what a heat map is laid over; raises as ``preprocess``."""
+    decoded = decode(content, max_pixels, needed=MOST_PIXELS, grey=True)
+    image = decoded.image.convert("L")
+    image.thumbnail((MOST_PIXELS, MOST_PIXELS))
+    if max(image.size) < MOST_PIXELS // 4:  # a 28x28 picture would be a stamp
+        image = image.resize((image.width * 8, image.height * 8), Image.Resampling.NEAREST)
+    return Canvas(image.convert("RGB"), decoded.size)
+
+
+def draw_heat_map(canvas: Canvas, heat: NDArray[np.float32], done: Preprocessing) -> bytes:
     """A PNG of a picture in grey under its heat map: vermilion speaks for the answer, blue against it.
 
     Args:
-        content: the encoded picture.
+        canvas: the picture.
         heat: ``[28, 28]``, as from ``heat_map``.
         done: how the picture was preprocessed, and so where in it the heat lies.
-        max_pixels: the most that are decoded.
-
-    Raises:
-        ImageError: the picture cannot be used.
     """
-    decoded = decode(content, max_pixels, needed=MOST_PIXELS, grey=True)
-    canvas, size = decoded.image.convert("L"), decoded.size
-    canvas.thumbnail((MOST_PIXELS, MOST_PIXELS))
-    canvas = canvas.convert("RGB")
-    if max(canvas.size) < MOST_PIXELS // 4:  # a 28x28 picture would be a stamp
-        canvas = canvas.resize((canvas.width * 8, canvas.height * 8), Image.Resampling.NEAREST)
+    image, size = canvas
     box = done.crop_box or (0, 0, *size)
-    scale = canvas.width / size[0], canvas.height / size[1]
+    scale = image.width / size[0], image.height / size[1]
     place = round(box[0] * scale[0]), round(box[1] * scale[1])
     extent = max(1, round((box[2] - box[0]) * scale[0])), max(1, round((box[3] - box[1]) * scale[1]))
     patch = Image.fromarray(_of_article(_coloured(heat), done)).resize(extent, Image.Resampling.BILINEAR)
-    canvas.paste(patch.convert("RGB"), place, patch.getchannel("A"))
+    image.paste(patch.convert("RGB"), place, patch.getchannel("A"))
     buffer = io.BytesIO()
-    canvas.save(buffer, "PNG", compress_level=1)
+    image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from model import preprocess
 from model.decode import decode
-from model.explanation import PATCH, STEPS, draw_heat_map, heat_map, occlusions
+from model.explanation import PATCH, STEPS, draw_canvas, draw_heat_map, heat_map, occlusions
 from model.preprocess import UNTOUCHED, Preprocessing
 from tests.pictures import encode, grey_png, scene, trousers
 from tests.problems import assert_problem
@@ -44,7 +44,7 @@ def test_the_heat_lies_on_the_article_in_the_picture():
     page = Image.new("RGB", (300, 200), "white")
     page.paste(trousers(size=100), (180, 50))
     done = preprocess(encode(page)).preprocessing
-    drawn = np.asarray(opened(draw_heat_map(encode(page), np.ones((28, 28), np.float32), done)), int)
+    drawn = np.asarray(opened(draw_heat_map(draw_canvas(encode(page)), np.ones((28, 28), np.float32), done)), int)
     warm = drawn[..., 0] - drawn[..., 2] > 60
     left, top, right, bottom = done.crop_box
     assert warm[top : bottom - 1, left : right - 1].all()
@@ -57,7 +57,7 @@ def test_the_heat_of_a_turned_article_is_turned_back():
     heat = np.zeros((28, 28), np.float32)
     heat[:, 20:] = 1  # where the article, turned clockwise, has what was its top
     done = Preprocessing(steps=[], crop_box=(100, 40, 200, 180), frame=(0, 4, 28, 24), turned=270)
-    drawn = np.asarray(opened(draw_heat_map(encode(page), heat, done)), int)
+    drawn = np.asarray(opened(draw_heat_map(draw_canvas(encode(page)), heat, done)), int)
     warm = drawn[..., 0] - drawn[..., 2] > 60
     assert warm[42:70, 102:198].all()
     assert not warm[100:].any()
@@ -75,7 +75,7 @@ def test_brightness_alone_is_that_of_the_whole_picture():
 def test_for_is_vermilion_and_against_is_blue_and_a_small_picture_is_enlarged():
     heat = np.ones((28, 28), np.float32)
     heat[:14] = -1
-    drawn = np.asarray(opened(draw_heat_map(grey_png(), heat, UNTOUCHED)), int)
+    drawn = np.asarray(opened(draw_heat_map(draw_canvas(grey_png()), heat, UNTOUCHED)), int)
     assert drawn.shape == (224, 224, 3)
     assert (drawn[:100, :, 2] > drawn[:100, :, 0]).mean() > 0.95
     assert (drawn[120:, :, 0] > drawn[120:, :, 2]).mean() > 0.95

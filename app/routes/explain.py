@@ -1,6 +1,7 @@
 """``POST /explain``."""
 
 import asyncio
+from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -11,7 +12,7 @@ from app.errors import IMAGE_ERRORS, InvalidQuery, Responses, declare
 from app.routes.predict import BODY_ERRORS, ONE_BODY
 from app.schemas import ExplanationAnswer
 from app.uploads import read_picture
-from model import draw_heat_map
+from model import draw_canvas, draw_heat_map
 
 router = APIRouter(tags=["prediction"])
 
@@ -41,13 +42,13 @@ async def explain(
     Squares of the picture are hidden one after the other; what makes the answer less likely when hidden spoke for it.
     """
     content = await read_picture(request, request.app.state.upload_limits)
-    explanation = await predictor.explain(content)
     if format_ == "json":
-        answer = ExplanationAnswer.of(explanation)
+        answer = ExplanationAnswer.of(await predictor.explain(content))
         return Response(to_json(answer, exclude_none=True), media_type="application/json")
 
-    drawing = asyncio.get_running_loop().run_in_executor(
-        predictor.executors.decoding,
-        draw_heat_map, content, explanation.heat, explanation.prediction.preprocessing, settings.max_pixels,
-    )  # fmt: skip
-    return Response(await drawing, media_type="image/png")
+    in_thread = partial(asyncio.get_running_loop().run_in_executor, predictor.executors.decoding)
+    # The picture is decoded again, larger and in grey, while the network answers.
+    decoding = in_thread(draw_canvas, content, settings.max_pixels)
+    canvas, explanation = await asyncio.gather(decoding, predictor.explain(content))
+    png = await in_thread(draw_heat_map, canvas, explanation.heat, explanation.prediction.preprocessing)
+    return Response(png, media_type="image/png")
