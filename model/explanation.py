@@ -4,6 +4,7 @@ Occlusion (Zeiler & Fergus, ECCV 2014): it asks nothing of the engine but answer
 """
 
 import io
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +15,10 @@ from model.decode import MAX_PIXELS, decode
 from model.engines import log_softmax
 from model.preprocess import SIZE, Preprocessing
 
-STRIDE, PATCH = 4, 8
-"""Pixels from one hidden square to the next, and its edge: each lies over half of its neighbours."""
-STEPS = SIZE // STRIDE
+STEPS, PATCH = 6, 10
+"""Hidden squares across, and the edge of one in pixels: each lies over half of its neighbours."""
+_STARTS = [round((step + 0.5) * SIZE / STEPS - PATCH / 2) for step in range(STEPS)]
+"""Where they begin; the first and the last hang over the edge."""
 MOST_PIXELS = 480
 """Edge of the picture that a heat map is laid over."""
 FOR, AGAINST = (213, 94, 0), (0, 114, 178)
@@ -25,17 +27,15 @@ OPACITY = 0.75
 
 
 def occlusions(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """An image uint8 ``[28, 28]`` -> itself, and 49 copies with a square hidden each: uint8 ``[50, 28, 28]``."""
+    """An image uint8 ``[28, 28]`` -> itself, and 36 copies with a square hidden each: uint8 ``[37, 28, 28]``."""
     copies = np.repeat(image[None], STEPS**2 + 1, axis=0)
-    margin = (PATCH - STRIDE) // 2
-    for place in range(STEPS**2):
-        top, left = (step * STRIDE - margin for step in divmod(place, STEPS))
+    for place, (top, left) in enumerate(product(_STARTS, _STARTS)):
         copies[place + 1, max(0, top) : top + PATCH, max(0, left) : left + PATCH] = 0
     return copies
 
 
 def heat_map(logits: NDArray[np.float32], class_id: int) -> NDArray[np.float32]:
-    """Logits ``[50, 10]`` of ``occlusions`` -> float32 ``[28, 28]``: how much each pixel speaks for the class.
+    """Logits ``[37, 10]`` of ``occlusions`` -> float32 ``[28, 28]``: how much each pixel speaks for the class.
 
     In nats: by how much the class's log-probability falls where the pixel is hidden; below 0 where it rises.
     """
