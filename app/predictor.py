@@ -148,7 +148,7 @@ class Predictor:
 
     async def explain(self, content: bytes) -> Explanation:
         """Classify one encoded picture and say which of its parts the answer rests on; raises as ``predict``."""
-        if self.batcher.full:
+        if any(network.batcher.full for network in self._choice):
             raise Overloaded
         picture = await self.preprocess(content)
         return await self._choice.of(picture)._explain(picture)
