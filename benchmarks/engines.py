@@ -1,5 +1,7 @@
 """How long does the network take, without HTTP? Every engine at several batch sizes, one thread, in turns.
 
+Where the served graph has a convolution taken apart (docs/decisions/0018-low-rank.md), the whole one is beside it.
+
 python benchmarks/engines.py --write benchmarks/results/engines
 """
 
@@ -15,8 +17,25 @@ from pathlib import Path
 import numpy as np
 
 from app.settings import read_settings
-from model import EngineName, FashionMnist, create_engine, evaluate, list_artifacts, load_artifact
+from model import (
+    Artifact,
+    Engine,
+    EngineName,
+    FashionMnist,
+    Split,
+    create_engine,
+    evaluate,
+    list_artifacts,
+    load_artifact,
+)
+from model.artifact import Format
 from model.cpu import cpu_flags, cpu_name
+from model.detector import Detector
+from model.network import load_network
+from model.training.detector_graph import with_detector
+from model.training.export import export_onnx
+from model.training.low_rank import taken_apart
+from model.training.quantize import CALIBRATION_IMAGES, quantize
 from model.training.recipes import Recipe
 from model.training.run import training_splits
 
@@ -31,11 +50,13 @@ def measure(name: str, rounds: int) -> list[dict[str, object]]:
     """Milliseconds an image of the artefact ``name``, and validation accuracy, a row an engine."""
     artifact = load_artifact(read_settings().model_dir, name)
     data_set = FashionMnist(read_settings().data_dir)
-    _, validation = training_splits(data_set, Recipe(**artifact.card.recipe), artifact.card.training["seed"])
-    engines = {engine: create_engine(engine, artifact) for engine in ENGINES}
+    train, validation = training_splits(data_set, Recipe(**artifact.card.recipe), artifact.card.training["seed"])
+    engines: dict[str, Engine] = {engine: create_engine(engine, artifact) for engine in ENGINES}
+    if whole := without_factors(artifact, train):
+        engines |= {f"{engine}, whole": create_engine(engine, whole) for engine in ENGINES[1:]}
     times: dict[tuple[str, int], list[float]] = {}
     for turn in range(rounds + 1):  # the first one warms up
-        for engine in ENGINES:
+        for engine in engines:
             for batch in BATCHES:
                 images = validation.images[:batch]
                 for _ in range(CALLS[batch]):
@@ -51,8 +72,18 @@ def measure(name: str, rounds: int) -> list[dict[str, object]]:
             "ms": {batch: statistics.median(times[engine, batch]) for batch in BATCHES},
             "ms_p10": {batch: float(np.quantile(times[engine, batch], 0.1)) for batch in BATCHES},
         }
-        for engine in ENGINES
+        for engine in engines
     ]
+
+
+def without_factors(artifact: Artifact, train: Split) -> Artifact | None:
+    """The artefact with graphs of its network as it is; None where nothing of it was taken apart."""
+    network = load_network(artifact)
+    if taken_apart(network) is network:
+        return None
+    graph, detector = export_onnx(network), Detector.from_bytes(artifact.content["detector.safetensors"])
+    graphs: dict[Format, bytes] = {"onnx": graph, "int8.onnx": quantize(graph, train.images[:CALIBRATION_IMAGES])}
+    return Artifact(artifact.card, {name: with_detector(one, detector) for name, one in graphs.items()})
 
 
 def table(rows: list[dict], rounds: int) -> str:

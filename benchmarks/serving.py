@@ -11,6 +11,7 @@ saturation, while its health is asked too.
 
 import argparse
 import contextlib
+import http.client
 import io
 import json
 import os
@@ -28,9 +29,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import httpx
 import numpy as np
 import psutil
 from PIL import Image
@@ -138,39 +138,46 @@ def environment(contender: Contender, folder: Path, *, plain: bool = False) -> P
     return (plain_cpu.without_avx512(home) if plain else home) / "bin" / "python"
 
 
+class Server(NamedTuple):
+    """One that runs; all its processes have the contender's name in their environment."""
+
+    process: psutil.Process
+    name: str
+
+
 @contextlib.contextmanager
 def running(
-    contender: Contender, python: Path, content: bytes
-) -> Iterator[tuple[psutil.Process, float, dict[str, float]]]:
+    contender: Contender, python: Path, content: bytes, port: int = PORT
+) -> Iterator[tuple[Server, float, dict[str, float]]]:
     """The contender's server; its process, the seconds to its first right answer, and that answer's probabilities."""
-    require_free_port()
-    fill = {name: value.format(port=PORT) for name, value in contender.variables.items()}
+    require_free(port)
+    fill = {name: value.format(port=port) for name, value in contender.variables.items()}
     ours = {MARK: contender.name, "PYTHONPATH": str(ROOT), "PATH": f"{python.parent}:{os.environ['PATH']}"}
     variables = os.environ | ours | fill
-    command = [str(python), *(part.format(port=PORT) for part in contender.command)]
+    command = [str(python), *(part.format(port=port) for part in contender.command)]
     start = time.perf_counter()
     with tempfile.TemporaryFile() as log:
         server = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log, stderr=log, start_new_session=True)
         try:
-            answer = first_answer(contender, content, server)
-            yield psutil.Process(server.pid), time.perf_counter() - start, answer
+            answer = first_answer(contender, content, server, port)
+            yield Server(psutil.Process(server.pid), contender.name), time.perf_counter() - start, answer
         except Exception:
             log.seek(0)
             print(log.read()[-2000:].decode(errors="replace"), file=sys.stderr)
             raise
         finally:
-            stop(server)
+            stop(Server(psutil.Process(server.pid), contender.name))
 
 
-def require_free_port() -> None:
+def require_free(port: int) -> None:
     """Raise RuntimeError where something listens already: it would be measured in the contender's place."""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", PORT), timeout=1):
-        raise RuntimeError(f"something listens on port {PORT} already: end it first")
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        raise RuntimeError(f"something listens on port {port} already: end it first")
 
 
-def stop(server: "subprocess.Popen[bytes]") -> None:
+def stop(server: Server) -> None:
     """End the server and everything that it started."""
-    tree = family(psutil.Process(server.pid))
+    tree = family(server)
     for signal_ in (signal.SIGTERM, signal.SIGKILL):
         for process in tree:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -178,20 +185,24 @@ def stop(server: "subprocess.Popen[bytes]") -> None:
         _, tree = psutil.wait_procs(tree, timeout=10)
 
 
-def first_answer(contender: Contender, content: bytes, server: "subprocess.Popen[bytes]") -> dict[str, float]:
+def first_answer(
+    contender: Contender, content: bytes, server: "subprocess.Popen[bytes]", port: int
+) -> dict[str, float]:
     """Ask until there is an answer: the probabilities by class; empty for a constant."""
     request = request_for(contender, content)
-    for _ in range(1200):
+    deadline = time.perf_counter() + 60
+    while time.perf_counter() < deadline:
         if server.poll() is not None:
             raise RuntimeError(f"{contender.name} ended with {server.returncode}")
-        with contextlib.suppress(httpx.HTTPError):
-            response = httpx.post(
-                f"http://127.0.0.1:{PORT}{request.path}",
-                content=request.body, headers={"Content-Type": request.content_type}, timeout=30,
-            )  # fmt: skip
-            if response.status_code == 200:
-                return probabilities_of(response.json())
-        time.sleep(0.05)
+        with (
+            contextlib.suppress(OSError, http.client.HTTPException),
+            contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection,
+        ):
+            connection.request("POST", request.path, request.body, {"Content-Type": request.content_type})
+            response = connection.getresponse()
+            if response.status == 200:
+                return probabilities_of(json.loads(response.read()))
+        time.sleep(0.01)
     raise RuntimeError(f"{contender.name} did not answer")
 
 
@@ -202,7 +213,7 @@ def probabilities_of(answer: dict[str, Any]) -> dict[str, float]:
     return dict(answer.get("probabilities", {}))
 
 
-def cpu_seconds(server: psutil.Process) -> float:
+def cpu_seconds(server: Server) -> float:
     """User and system time of the server and all that it started."""
     total = 0.0
     for process in family(server):
@@ -212,17 +223,18 @@ def cpu_seconds(server: psutil.Process) -> float:
     return total
 
 
-def family(server: psutil.Process) -> list[psutil.Process]:
+def family(server: Server) -> list[psutil.Process]:
     """The server, what it detached (Ray's daemons; known by the mark in their environment), and all their children."""
-    marked = [process for process in psutil.process_iter(["environ"]) if MARK in (process.info["environ"] or {})]
+    environments = psutil.process_iter(["environ"])
+    marked = [process for process in environments if (process.info["environ"] or {}).get(MARK) == server.name]
     members: dict[int, psutil.Process] = {}
-    for process in (server, *marked):
+    for process in (server.process, *marked):
         with contextlib.suppress(psutil.NoSuchProcess):
             members |= {process.pid: process} | {child.pid: child for child in process.children(recursive=True)}
     return list(members.values())
 
 
-def memory(server: psutil.Process) -> tuple[float, float, int]:
+def memory(server: Server) -> tuple[float, float, int]:
     """Proportional set size in MB: of all processes, of the largest; and their number."""
     sizes = [process.memory_full_info().pss / 1e6 for process in family(server) if process.is_running()]
     return sum(sizes), max(sizes), len(sizes)
@@ -235,6 +247,20 @@ def probe() -> float:
     return (time.perf_counter() - start) * 1000
 
 
+class Cost(NamedTuple):
+    """What came of a closed loop, and the CPU time of all the server's processes, in ms a good answer."""
+
+    outcome: Outcome
+    cpu_ms: float
+
+
+def cost(server: Server, request: Request, port: int, connections: int, seconds: float) -> Cost:
+    """One closed loop."""
+    before = cpu_seconds(server)
+    outcome = closed_loop(request, port, connections, seconds)
+    return Cost(outcome, (cpu_seconds(server) - before) / max(outcome.answered, 1) * 1000)
+
+
 def measure(contender: Contender, python: Path, content: bytes, seconds: float) -> dict[str, Any]:
     """One round of one contender."""
     request, speed = request_for(contender, content), probe()
@@ -242,15 +268,34 @@ def measure(contender: Contender, python: Path, content: bytes, seconds: float) 
         closed_loop(request, PORT, 16, 3)
         rows = {}
         for connections in CONNECTIONS:
-            before = cpu_seconds(server)
-            outcome = closed_loop(request, PORT, connections, seconds)
-            cpu = (cpu_seconds(server) - before) / max(outcome.answered, 1) * 1000
-            rows[connections] = asdict(outcome) | {"rate": outcome.rate, "cpu_ms": cpu}
+            outcome, cpu_ms = cost(server, request, PORT, connections, seconds)
+            rows[connections] = asdict(outcome) | {"rate": outcome.rate, "cpu_ms": cpu_ms}
         total, largest, processes = memory(server)
     return {
         "name": contender.name, "probe_ms": speed, "start_s": start, "probabilities": answer, "closed": rows,
         "pss_mb": total, "largest_pss_mb": largest, "processes": processes,
     }  # fmt: skip
+
+
+def beside_bare(pythons: dict[str, Path], content: bytes, turns: int = 20) -> dict[int, list[float]]:
+    """CPU time a request of ours over the bare reader's, by connections: both up, in turns of a second.
+
+    Between longer ones the machine's own speed changes by more than what is to be seen.
+    """
+    ours, bare = CONTENDERS[0], next(contender for contender in CONTENDERS if contender.name == "floor")
+    with contextlib.ExitStack() as stack:
+        servers = [
+            (stack.enter_context(running(one, pythons[one.name], content, port))[0], request_for(one, content), port)
+            for one, port in ((ours, PORT), (bare, PORT + 1))
+        ]
+        for _, request, port in servers:
+            closed_loop(request, port, 16, 3)
+        found: dict[int, list[float]] = {}
+        for connections in CONNECTIONS[1:]:
+            for _ in range(turns):
+                mine, its = (cost(*server, connections, 1).cpu_ms for server in servers)
+                found.setdefault(connections, []).append(mine / its)
+    return found
 
 
 def overload(contender: Contender, pythons: dict[str, Path], content: bytes, seconds: float) -> list[dict[str, Any]]:
@@ -276,16 +321,23 @@ def in_processes(request: Request, rate: float, seconds: float) -> Outcome:
 
 @contextlib.contextmanager
 def health_asked() -> Iterator[list[float]]:
-    """Ask for /health/live twenty times a second; the seconds that each took."""
+    """Ask for /health/live fifty times a second; the seconds that each took.
+
+    By the plainest client: httpx takes a millisecond of the cores that the server and its load want too.
+    """
     waits: list[float] = []
     ended = threading.Event()
 
     def ask() -> None:
-        with httpx.Client(base_url=f"http://127.0.0.1:{PORT}") as client:
-            while not ended.wait(0.05):
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", PORT)) as connection:
+            while not ended.wait(0.02):
                 start = time.perf_counter()
-                client.get("/health/live").raise_for_status()
+                connection.request("GET", "/health/live")
+                answer = connection.getresponse()
+                answer.read()
                 waits.append(time.perf_counter() - start)
+                if answer.status != 200:
+                    raise RuntimeError(f"/health/live answered {answer.status}")
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -384,13 +436,22 @@ def ratios(result: dict[str, Any]) -> list[str]:
     """What the comparison comes to."""
     rows = {row["name"]: row for row in result["contenders"]}
     peers = [row for name, row in rows.items() if not name.startswith(("fashionnet", "floor"))]
-    if "fashionnet" not in rows or not peers:
-        return []
-    lines = [against(rows, peers, connections) for connections in (16, 64)]
-    if "naive" in rows:
+    lines = []
+    if "fashionnet" in rows and peers:
+        lines += [against(rows, peers, connections) for connections in CONNECTIONS[1:]]
+    if "fashionnet" in rows and "naive" in rows:
         start = rows["fashionnet"]["start_s"] / rows["naive"]["start_s"]
         lines.append(f"Ready in {start:.2f} of the time of plain FastAPI with torch.")
-    return lines
+    return lines + [beside_line(connections, found) for connections, found in result["beside_bare"].items()]
+
+
+def beside_line(connections: int, found: list[float]) -> str:
+    """Ours beside the bare reader."""
+    low, middle, high = statistics.quantiles(found, n=4)
+    return (
+        f"At {connections} connections {middle:.2f} times the bare reader's CPU time a request (quartiles {low:.2f} "
+        f"and {high:.2f} of {len(found)} turns of a second, both servers up)."
+    )
 
 
 def against(rows: dict[str, Any], peers: list[dict[str, Any]], connections: int) -> str:
@@ -398,13 +459,11 @@ def against(rows: dict[str, Any], peers: list[dict[str, Any]], connections: int)
     mine = rows["fashionnet"]["closed"][connections]
     best = max(peers, key=lambda row: row["closed"][connections]["rate"])
     quick, lean = (min(peers, key=lambda row: row["closed"][connections][key]) for key in ("p99", "cpu_ms"))
-    floor = rows.get("floor")
-    bare = f"; {mine['cpu_ms'] / floor['closed'][connections]['cpu_ms']:.2f} times the bare reader's" if floor else ""
     return (
         f"At {connections} connections: {mine['rate'] / best['closed'][connections]['rate']:.2f} times the throughput "
         f"of the best peer ({best['name']}), {mine['p99'] / quick['closed'][connections]['p99']:.2f} of the lowest p99 "
         f"({quick['name']}), {mine['cpu_ms'] / lean['closed'][connections]['cpu_ms']:.2f} of the least CPU time a "
-        f"request ({lean['name']}){bare}."
+        f"request ({lean['name']})."
     )
 
 
@@ -417,7 +476,8 @@ def method(arguments: argparse.Namespace) -> str:
         f"Medians of {arguments.rounds} rounds in turns; closed loop by wrk with one thread on the same cores, "
         f"{arguments.seconds:g} s each after 3 s of warm-up; one 28x28 grey PNG as multipart (MLServer: its pixels as "
         "V2 JSON). CPU: user and system time of all processes of the server over good answers. PSS: proportional set "
-        "size after the load. Start: from the command to the first right answer. By `python benchmarks/serving.py`."
+        "size after the load. Start: from the command to the first right answer, once it is in the disk's cache. By "
+        "`python benchmarks/serving.py`."
     )
 
 
@@ -427,11 +487,14 @@ def compare(
     """The rounds of every contender, in turns; and why some could not be measured."""
     rounds: dict[str, list[dict[str, Any]]] = {}
     failed: dict[str, str] = {}
-    for _ in range(arguments.rounds):
+    for turn in range(arguments.rounds + 1):
         for contender in contenders:
             if contender.name in failed:
                 continue
             try:
+                if not turn:  # the first start reads everything from the disk
+                    with running(contender, pythons[contender.name], content):
+                        continue
                 found = measure(contender, pythons[contender.name], content, arguments.seconds)
             except Exception as error:  # noqa: BLE001 - one that does not start must not end the comparison
                 failed[contender.name] = str(error)
@@ -470,6 +533,7 @@ def main() -> None:
             for name, found in rounds.items()
         ],
         "overload": [] if arguments.no_overload else overload(CONTENDERS[0], pythons, content, arguments.seconds),
+        "beside_bare": beside_bare(pythons, content) if "floor" in rounds else {},
         "rounds": rounds,
         "failed": failed,
         "method": method(arguments),

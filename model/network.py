@@ -136,6 +136,10 @@ class FashionNet(Network):
         return logits
 
 
+MIXTURES = 16
+"""Of how many mixtures of its 32 inputs the second convolution's outputs are made, where it is trained so."""
+
+
 class NormalisedFashionNet(FashionNet):
     """FashionNet for training with batch normalisation (Ioffe & Szegedy, arXiv:1502.03167), which ``folded`` removes.
 
@@ -143,6 +147,9 @@ class NormalisedFashionNet(FashionNet):
     can be any. So they never turn the order of values round, and the second one may follow the pooling, which leaves
     it a quarter of the work. Augmentation and a teacher regularise this network; of dropout there is a quarter of
     FashionNet's, and only between the linear layers.
+
+    The second convolution sees 16 mixtures of its 32 inputs. Together the two are one convolution whose weights have
+    that rank over the inputs, which is what ``folded`` makes of them; a graph for serving takes it apart again.
     """
 
     architecture = "fashionnet-normalised"
@@ -150,6 +157,8 @@ class NormalisedFashionNet(FashionNet):
 
     def __init__(self) -> None:
         super().__init__()
+        self.mixture = nn.Conv2d(32, MIXTURES, kernel_size=1, bias=False)
+        self.conv2 = nn.Conv2d(MIXTURES, 64, kernel_size=3)
         self.norm1 = nn.BatchNorm2d(32, affine=False)
         self.norm2 = nn.BatchNorm2d(64, affine=False)
         self.norm3 = nn.BatchNorm1d(128, affine=False)
@@ -158,15 +167,17 @@ class NormalisedFashionNet(FashionNet):
         """Images uint8 ``[N, 28, 28]`` -> penultimate activations float32 ``[N, 128]``, before dropout."""
         x = F.conv2d(normalise(images), self.conv1.weight)
         x = F.relu(_normalised(x, self.norm1, self.conv1.bias))  # [N, 32, 26, 26]
-        x = F.max_pool2d(F.conv2d(x, self.conv2.weight), 2)
+        x = F.max_pool2d(F.conv2d(self.mixture(x), self.conv2.weight), 2)
         x = F.relu(_normalised(x, self.norm2, self.conv2.bias))  # [N, 64, 12, 12]
         x = F.linear(self.dropout1(torch.flatten(x, 1)), self.fc1.weight)
         return F.relu(_normalised(x, self.norm3, self.fc1.bias))
 
     def folded(self) -> FashionNet:
-        """FashionNet itself, with the normalisations of evaluation mode inside its weights and biases."""
+        """FashionNet itself: normalisations of evaluation mode and the mixture are inside its weights and biases."""
         plain = FashionNet().eval()
         state = self.state_dict()
+        mixture = state["mixture.weight"][:, :, 0, 0]
+        state["conv2.weight"] = torch.einsum("omhw,mi->oihw", state["conv2.weight"], mixture).contiguous()
         for layer, norm in (("conv1", "norm1"), ("conv2", "norm2"), ("fc1", "norm3")):
             scale = (state[f"{norm}.running_var"] + _EPSILON).rsqrt()
             weight = state[f"{layer}.weight"]

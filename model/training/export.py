@@ -22,6 +22,7 @@ from model.network import Network, NetworkOutputs
 from model.training.calibrate import Seen, fit_detector, fit_temperature
 from model.training.detector_graph import with_detector
 from model.training.loop import Trainer
+from model.training.low_rank import taken_apart
 from model.training.outliers import measure_detector
 from model.training.quantize import CALIBRATION_IMAGES, quantize
 
@@ -62,7 +63,7 @@ def export(network: Network, card: ModelCard, train: Split, splits: dict[str, Sp
     """
     network.eval()
     weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    graph = export_onnx(network)
+    graph = export_onnx(taken_apart(network))
     bare = OnnxEngine(Artifact(card.model_copy(update={"files": {}}), {"onnx": graph}), usable_cores())
     _check_parity(network, bare)
     seen, validation = (Seen(split, compute_outputs(bare, split.images)) for split in (train, splits["validation"]))
