@@ -13,10 +13,12 @@ from model.network import Network
 
 NEGLIGIBLE = 1e-5
 """Singular values below this share of the largest are rounding."""
+WORTHWHILE = 0.75
+"""The most that may be left of a convolution's multiplications: one more node of the graph takes time too."""
 
 
 def taken_apart(network: Network) -> Network:
-    """The same function, each convolution that it spares arithmetic in two; the network itself where there is none."""
+    """The same function, each convolution that can do with less in two; the network itself where there is none."""
     found = {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d)}
     pairs = {name: pair for name, layer in found.items() if (pair := factors(layer))}
     if not pairs:
@@ -34,7 +36,7 @@ def factors(layer: nn.Conv2d) -> nn.Sequential | None:
     left, strengths, right = torch.linalg.svd(by_input, full_matrices=False)
     rank = int((strengths > NEGLIGIBLE * strengths[0]).sum())
     taps = outputs * kernel[0] * kernel[1]
-    if layer.groups > 1 or not 0 < rank * (inputs + taps) < inputs * taps:
+    if layer.groups > 1 or not 0 < rank * (inputs + taps) <= WORTHWHILE * inputs * taps:
         return None
     mixing, rest = nn.Conv2d(inputs, rank, kernel_size=1, bias=False), copy.deepcopy(layer)
     # Orthonormal mixtures: none is so faint beside the others that 8 bits would lose it.
