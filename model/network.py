@@ -175,6 +175,7 @@ class NormalisedFashionNet(FashionNet):
     def folded(self) -> FashionNet:
         """FashionNet itself: normalisations of evaluation mode and the mixture are inside its weights and biases."""
         plain = FashionNet().eval()
+        plain.description += f" The second convolution's weights have rank {MIXTURES} over its inputs."
         state = self.state_dict()
         mixture = state["mixture.weight"][:, :, 0, 0]
         state["conv2.weight"] = torch.einsum("omhw,mi->oihw", state["conv2.weight"], mixture).contiguous()

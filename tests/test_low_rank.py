@@ -62,6 +62,7 @@ def test_what_is_released_is_fashionnet_and_what_is_served_is_cheaper(images):
         trained(images)
     released = trained.eval().folded()
     assert type(released) is FashionNet
+    assert released.description == load_artifact(WEIGHTS, "fashionnet").card.description, "the card declares it"
     assert released.conv2.weight.shape == (64, 32, 3, 3)
     served = taken_apart(released)
     assert [tuple(one.weight.shape) for one in served.conv2] == [(MIXTURES, 32, 1, 1), (64, MIXTURES, 3, 3)]
