@@ -201,18 +201,14 @@ def render(error: Exception, path: str = "") -> Response:
 
 def refuse() -> Response:
     """The answer of ``render`` to Overloaded, made once: refusing must cost little, or it cannot help."""
-    return Response(refusal(), Overloaded.kind.status, Overloaded.headers, MEDIA_TYPE)
-
-
-def refusal() -> bytes:
-    """The body of ``refuse``, counted."""
     _rejections(Overloaded.kind.slug).inc()
     return _refusal()
 
 
 @cache
-def _refusal() -> bytes:
-    return _body(problem_of(Overloaded()), open_inference=False)
+def _refusal() -> Response:
+    body = _body(problem_of(Overloaded()), open_inference=False)
+    return Response(body, Overloaded.kind.status, Overloaded.headers, MEDIA_TYPE)
 
 
 @cache

@@ -1,34 +1,44 @@
 """Load shedding where it costs least: in the server's protocol, before anything of the application runs.
 
 At three times the rate that can be served, two of three requests are refused. Through the application that alone
-would fill the cores; here a refusal takes about half as long (docs/decisions/0012-load-shedding.md). It builds on
-uvicorn 0.54's HttpToolsProtocol: a cycle whose response is complete has the rest of its request thrown away.
+would fill the cores; here a refusal takes about half as long (docs/decisions/0012-load-shedding.md). Whether the
+process lives is answered here too: whoever asks shall not wait for the predictions that are being made.
+It builds on uvicorn 0.54's HttpToolsProtocol: a cycle whose response is complete has the rest of its request thrown
+away.
 """
 
 import asyncio
 import time
+from collections.abc import Iterable
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.responses import Response
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from app.errors import MEDIA_TYPE, Overloaded, refusal
-from app.telemetry import Telemetry, record
+from app.errors import refuse
+from app.logs import request_id
+from app.schemas import Health
+from app.telemetry import Telemetry
 from app.transport import JoiningTransport
 
 if TYPE_CHECKING:
     from app.connections import OpenConnections
+    from app.predictor import Predictors
 
-PATH = b"/predict"
+PREDICT = b"/predict"
+LIVE = b"/health/live"
 
 
-class _Refused:
+class _Answered:
     """Stands where uvicorn keeps the request that it answers; this one is answered."""
 
     response_complete: ClassVar[bool] = True
+    message_event: ClassVar[asyncio.Event] = asyncio.Event()  # set where the connection ends; nobody waits for it
 
 
 class SheddingProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, which answers 429 itself to a prediction that would find the queue full.
+    """uvicorn's HTTP protocol, which itself refuses what would find the queue full, and tells that the process lives.
 
     Args:
         options: uvicorn's own.
@@ -57,51 +67,55 @@ class SheddingProtocol(HttpToolsProtocol):
         super().on_response_complete()
 
     def on_headers_complete(self) -> None:
-        """Refuse, or let the application answer."""
-        if self.url.startswith(PATH) and self._idle() and self._would_be_refused():
-            self._refuse()
-        else:
+        """Answer at once where that is possible, or let the application answer."""
+        response = self._answer_at_once() if self._idle() else None
+        if response is None:
             super().on_headers_complete()
+        else:
+            self._send(response)
 
     def _idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
-    def _would_be_refused(self) -> bool:
-        """Whether this is a prediction by the default network, and that one's queue is full."""
-        predictors = getattr(getattr(self.app, "state", None), "predictors", None)
-        if predictors is None or self.url != PATH or self.parser.get_method() != b"POST":
-            return False
-        expected: bool = predictors[predictors.default].batcher.expect()
-        return not expected
+    def _answer_at_once(self) -> Response | None:
+        if self.url == PREDICT:
+            return refuse() if self.parser.get_method() == b"POST" and self._queue_is_full() else None
+        return _alive() if self.url == LIVE and self.parser.get_method() == b"GET" else None
 
-    def _refuse(self) -> None:
+    def _queue_is_full(self) -> bool:
+        """Whether a prediction by the default network would be refused."""
+        predictors: Predictors = self.app.state.predictors
+        return not predictors[predictors.default].batcher.expect()
+
+    def _send(self, response: Response) -> None:
         start = time.perf_counter()
-        keep = bool(self.parser.should_keep_alive())
-        self.cycle: Any = _Refused()
-        self.transport.write(_response(self._identifier(), keep=keep))
-        record(PATH.decode(), Overloaded.kind.status, time.perf_counter() - start)
+        telemetry: Telemetry = self.app.state.telemetry
+        identifier = telemetry.identifier(self.headers)
+        keep = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+        own = [*self.server_state.default_headers, (b"x-request-id", identifier)]
+        token = request_id.set(identifier.decode())
+        self.cycle: Any = _Answered()
+        self.transport.write(_on_the_wire(response) % _lines(own if keep else [*own, (b"connection", b"close")]))
+        method, path = self.parser.get_method().decode(), self.url.decode()
+        telemetry.count(method, path, response.status_code, time.perf_counter() - start, route=path)
+        request_id.reset(token)
         if keep:
             self.on_response_complete()
         else:
             self.transport.close()
 
-    def _identifier(self) -> bytes:
-        telemetry: Telemetry = self.app.state.telemetry
-        return telemetry.identifier(self.headers)
+
+@cache
+def _alive() -> Response:
+    return Response(Health(status="live").model_dump_json(), media_type="application/json")
 
 
-def _response(identifier: bytes, *, keep: bool) -> bytes:
-    """The whole answer as it goes over the wire."""
-    body = refusal()
-    return (
-        b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: %s\r\ncontent-length: %d\r\nretry-after: %s\r\n"
-        b"x-request-id: %s\r\n%s\r\n%s"
-        % (
-            MEDIA_TYPE.encode(),
-            len(body),
-            Overloaded.headers["Retry-After"].encode(),
-            identifier,
-            b"" if keep else b"connection: close\r\n",
-            body,
-        )
-    )
+@cache
+def _on_the_wire(response: Response) -> bytes:
+    """All of a response as HTTP/1.1 has it, with a place for the headers that each request has its own of."""
+    head = STATUS_LINE[response.status_code] + _lines(response.raw_headers)
+    return head.replace(b"%", b"%%") + b"%s\r\n" + bytes(response.body).replace(b"%", b"%%")
+
+
+def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([b"%s: %s\r\n" % header for header in headers])

@@ -54,7 +54,7 @@ class Telemetry:
             await self.app(scope, receive, watch)
         finally:
             self.state.in_progress -= 1
-            self._record(scope, status, time.perf_counter() - start)
+            self.count(scope["method"], scope["path"], status, time.perf_counter() - start, route=_route(scope))
             request_id.reset(token)
 
     def identifier(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -64,12 +64,13 @@ class Telemetry:
                 return value
         return b"%s-%x" % (self.prefix, next(self.numbers))
 
-    def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        record(_route(scope), status, seconds)
+    def count(self, method: str, path: str, status: int, seconds: float, *, route: str) -> None:
+        """Count one answered request, and log it where that is wanted; ``request_id`` is set meanwhile."""
+        _requests(route, status).observe(seconds)
         if self.log_requests:
             access.info(
-                "%s %s %d in %.1f ms", scope["method"], scope["path"], status, seconds * 1000,
-                extra={"status": status, "path": scope["path"], "method": scope["method"], "seconds": seconds},
+                "%s %s %d in %.1f ms", method, path, status, seconds * 1000,
+                extra={"status": status, "path": path, "method": method, "seconds": seconds},
             )  # fmt: skip
 
 
@@ -85,11 +86,6 @@ async def keep_gauges(state: State) -> None:
     while True:
         set_gauges(state)
         await asyncio.sleep(1)
-
-
-def record(route: str, status: int, seconds: float) -> None:
-    """Count one answered request."""
-    _requests(route, status).observe(seconds)
 
 
 @cache

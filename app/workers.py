@@ -24,7 +24,6 @@ _PR_SET_PDEATHSIG = 1
 def fork_workers() -> None:
     """Let uvicorn fork its workers, where the system forks safely: on Linux."""
     if sys.platform == "linux":
-        gc.collect()
         gc.freeze()  # what is there already is never collected, so that its pages stay shared
         os.register_at_fork(after_in_child=_end_with_parent)
         _subprocess.spawn = multiprocessing.get_context("fork")  # type: ignore[assignment]

@@ -298,9 +298,28 @@ def beside_bare(pythons: dict[str, Path], content: bytes, turns: int = 20) -> di
     return found
 
 
+def beside_naive(pythons: dict[str, Path], content: bytes, turns: int = 7) -> list[float]:
+    """Seconds to the first answer of ours over those of plain FastAPI with torch, started in turns."""
+    ours, naive = CONTENDERS[0], next(contender for contender in CONTENDERS if contender.name == "naive")
+    found = []
+    for _ in range(turns):
+        mine, its = (start_of(one, pythons[one.name], content) for one in (ours, naive))
+        found.append(mine / its)
+    return found
+
+
+def start_of(contender: Contender, python: Path, content: bytes) -> float:
+    """Seconds to the first right answer."""
+    with running(contender, python, content) as (_, seconds, _):
+        return seconds
+
+
 def overload(contender: Contender, pythons: dict[str, Path], content: bytes, seconds: float) -> list[dict[str, Any]]:
-    """Ours in the open loop at parts and multiples of its saturating rate, with its health asked meanwhile."""
-    request = request_for(contender, content)
+    """Ours in the open loop at parts and multiples of its saturating rate, with its health asked meanwhile.
+
+    For ten seconds each at least: in fewer, a handful of health's answers would decide its p99.
+    """
+    request, seconds = request_for(contender, content), max(seconds, 10.0)
     with running(contender, pythons[contender.name], content):
         closed_loop(request, PORT, 16, 3)
         saturation = closed_loop(request, PORT, 64, seconds).rate
@@ -439,9 +458,12 @@ def ratios(result: dict[str, Any]) -> list[str]:
     lines = []
     if "fashionnet" in rows and peers:
         lines += [against(rows, peers, connections) for connections in CONNECTIONS[1:]]
-    if "fashionnet" in rows and "naive" in rows:
-        start = rows["fashionnet"]["start_s"] / rows["naive"]["start_s"]
-        lines.append(f"Ready in {start:.2f} of the time of plain FastAPI with torch.")
+    if result["beside_naive"]:
+        low, middle, high = statistics.quantiles(result["beside_naive"], n=4)
+        lines.append(
+            f"Ready in {middle:.2f} of the time of plain FastAPI with torch (quartiles {low:.2f} and {high:.2f} of "
+            f"{len(result['beside_naive'])} starts of both in turns)."
+        )
     return lines + [beside_line(connections, found) for connections, found in result["beside_bare"].items()]
 
 
@@ -474,10 +496,10 @@ def method(arguments: argparse.Namespace) -> str:
     return (
         f"{usable_cores()} cores of {cpu_name()} ({flags}), Linux {platform.release()}, {datetime.now(UTC).date()}. "
         f"Medians of {arguments.rounds} rounds in turns; closed loop by wrk with one thread on the same cores, "
-        f"{arguments.seconds:g} s each after 3 s of warm-up; one 28x28 grey PNG as multipart (MLServer: its pixels as "
-        "V2 JSON). CPU: user and system time of all processes of the server over good answers. PSS: proportional set "
-        "size after the load. Start: from the command to the first right answer, once it is in the disk's cache. By "
-        "`python benchmarks/serving.py`."
+        f"{arguments.seconds:g} s each after 3 s of warm-up, the open loop {max(arguments.seconds, 10):g} s; one 28x28 "
+        "grey PNG as multipart (MLServer: its pixels as V2 JSON). CPU: user and system time of all processes of the "
+        "server over good answers. PSS: proportional set size after the load. Start: from the command to the first "
+        "right answer, once it is in the disk's cache. By `python benchmarks/serving.py`."
     )
 
 
@@ -534,6 +556,7 @@ def main() -> None:
         ],
         "overload": [] if arguments.no_overload else overload(CONTENDERS[0], pythons, content, arguments.seconds),
         "beside_bare": beside_bare(pythons, content) if "floor" in rounds else {},
+        "beside_naive": beside_naive(pythons, content) if "naive" in rounds else [],
         "rounds": rounds,
         "failed": failed,
         "method": method(arguments),

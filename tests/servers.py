@@ -24,7 +24,14 @@ ROOT = Path(__file__).parent.parent
 @contextlib.contextmanager
 def serve(settings: Settings, *, ready: bool = True) -> Iterator[httpx.Client]:
     """The service over ``settings`` on a free port, in a thread of this process; a client for it."""
-    config = uvicorn.Config(create_app(settings), port=0, log_level="warning", http=SheddingProtocol)
+    config = uvicorn.Config(
+        create_app(settings),
+        port=0,
+        log_level="warning",
+        http=SheddingProtocol,
+        server_header=False,
+        proxy_headers=False,
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -12,7 +12,7 @@ import pytest
 
 from model import WEIGHTS
 from tests.pictures import grey_png
-from tests.servers import free_port, process, run, wait_until
+from tests.servers import free_port, process, run, service, wait_until
 
 UVICORN = ["-m", "uvicorn", "--factory", "app.main:create_app"]
 
@@ -82,6 +82,28 @@ print(sorted({name.split(".")[0] for name in sys.modules} & {"torch", "torchvisi
 """
     done = run("-c", code)
     assert done.stdout.splitlines() == ["Shirt", "[]"], done.stderr
+
+
+def test_a_start_imports_no_package_that_it_can_do_without():
+    code = """
+import sys
+from app.__main__ import import_quickly
+import_quickly()
+from app.main import create_app
+assert create_app().openapi()["paths"]["/predict"]
+print([name for name in sys.modules if name.startswith("pydantic.v1.")])
+"""
+    done = run("-c", code)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_garbage_is_looked_for_again_once_it_serves():
+    def collections(client):
+        return re.search(r'python_gc_collections_total{generation="0"} (\S+)', client.get("/metrics").text)[1]
+
+    with service(workers=1) as (_, client):
+        before = collections(client)
+        wait_until(lambda: client.get("/models").is_success and collections(client) != before)
 
 
 def test_nothing_is_reported_to_anybody(tmp_path):

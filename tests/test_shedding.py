@@ -11,6 +11,7 @@ import pytest
 
 from app.batcher import MicroBatcher
 from app.settings import Settings
+from app.telemetry import Telemetry
 from tests.pictures import encode, grey_png, trousers
 from tests.problems import assert_problem, assert_problem_body
 from tests.servers import serve, wait_for_queue
@@ -59,12 +60,26 @@ def test_the_next_one_is_refused_at_once_and_told_when_to_come_back(full, path):
 
 
 def test_both_ways_of_refusing_answer_alike(full):
-    one, other = (full.post(path, **FORM) for path in ("/predict", "/predict?model=fashionnet"))
-    assert one.content == other.content
-    ignored = {"date", "x-request-id"}
-    assert {k: v for k, v in one.headers.items() if k not in ignored} == {
-        k: v for k, v in other.headers.items() if k not in ignored
-    }
+    assert_alike(*(full.post(path, **FORM) for path in ("/predict", "/predict?model=fashionnet")))
+
+
+def test_both_ways_of_telling_that_it_lives_answer_alike(full):
+    one, other = (full.get(path, headers={"X-Request-ID": "mine"}) for path in ("/health/live", "/health/live?"))
+    assert_alike(one, other)
+    assert one.json() == {"status": "live"}
+    assert one.headers["x-request-id"] == "mine"
+    assert_problem(full.post("/health/live"), 405, "method-not-allowed")
+
+
+def test_that_it_lives_is_told_before_the_application_runs(full, monkeypatch):
+    """The application's answers wait for the batches that are computed meanwhile."""
+
+    async def never(*_):
+        raise AssertionError("the application was asked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Telemetry, "__call__", never)
+        assert full.get("/health/live").status_code == 200
 
 
 def test_what_needs_no_engine_is_answered_all_the_same(full):
@@ -89,13 +104,21 @@ def test_a_refused_connection_goes_on(full):
         assert answer_of(connection).startswith(b"HTTP/1.1 200 OK")
 
 
-def test_a_connection_that_is_to_end_ends(full):
+@pytest.mark.parametrize("head", ["POST /predict HTTP/1.1\r\nConnection: close", "POST /predict HTTP/1.0"])
+def test_a_connection_that_is_to_end_ends(full, head):
     with contextlib.closing(socket.create_connection((full.base_url.host, full.base_url.port))) as connection:
-        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        connection.sendall(head.encode() + b"\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
-    head, _, body = answer.partition(b"\r\n\r\n")
-    assert b"\r\nconnection: close" in head
+    headers, _, body = answer.partition(b"\r\n\r\n")
+    assert b"\r\nconnection: close" in headers
     assert_problem_body(json.loads(body), 429, "overloaded")
+
+
+def test_a_connection_that_ends_after_a_refusal_leaves_no_error(full, caplog):
+    with httpx.Client(base_url=full.base_url) as mine:
+        assert_problem(mine.post("/predict", **FORM), 429, "overloaded")
+    full.get("/health/live")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_refusals_are_counted(full):
@@ -108,6 +131,14 @@ def test_refusals_are_counted(full):
     for path in ("/predict", "/predict", "/predict?model=fashionnet"):
         full.post(path, **FORM)
     assert [after - was for after, was in zip(counts(), before, strict=True)] == [3, 3]
+
+
+def assert_alike(one: httpx.Response, other: httpx.Response) -> None:
+    """The same answer, but for what differs from request to request."""
+    assert (one.status_code, one.content) == (other.status_code, other.content)
+    differing = dict.fromkeys(("date", "x-request-id"))
+    assert dict(one.headers) | differing == dict(other.headers) | differing
+    assert set(differing) <= set(one.headers)
 
 
 def answer_of(connection: socket.socket) -> bytes:

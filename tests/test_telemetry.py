@@ -46,12 +46,13 @@ def test_json_logs_have_a_line_a_request_with_its_identifier():
     with service(workers=1, log_format="json", access_log=True) as (server, client):
         client.post("/predict", files={"file": grey_png()}, headers={"X-Request-ID": "mine-1"})
         client.post("/predict", files={"file": b"x"}, headers={"X-Request-ID": "mine-2"})
+        client.get("/health/live", headers={"X-Request-ID": "mine-3"})
         server.send_signal(signal.SIGTERM)
         _, log = server.communicate(timeout=20)
     lines = [json.loads(line) for line in log.splitlines()]
     requests = {line["request_id"]: line for line in lines if line["logger"] == "fashionnet.access"}
-    assert {requests["mine-1"]["status"], requests["mine-2"]["status"]} == {200, 415}
-    assert requests["mine-1"]["path"] == "/predict"
+    assert [requests[f"mine-{number}"]["status"] for number in (1, 2, 3)] == [200, 415, 200]
+    assert [requests[f"mine-{number}"]["path"] for number in (1, 3)] == ["/predict", "/health/live"]
     assert 0 < requests["mine-1"]["seconds"] < 10
     assert all({"time", "level", "logger", "message"} <= set(line) for line in lines)
 
