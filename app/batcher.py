@@ -16,6 +16,8 @@ LONG_TURN = 0.004
 LEAST_EXPECTED = 2
 LEAST_KEPT = 0.25
 """Share of what is expected that one long turn leaves at least."""
+OVER = 0.1
+"""Seconds without a refusal after which an overload is over."""
 
 Value = TypeVar("Value")
 Result = TypeVar("Result")
@@ -83,6 +85,7 @@ class MicroBatcher(Generic[Value, Result]):
         self._expected = 0
         self._most_expected = max_queue
         self._has_refused = False
+        self._refused_at = 0.0
         self._worker: asyncio.Task[None] | None = None
 
     @property
@@ -101,8 +104,11 @@ class MicroBatcher(Generic[Value, Result]):
         A turn reads all requests that are there before the first of them gets as far as ``submit``. Under overload
         fewer are expected than the queue would hold: the time is needed to refuse the others soon.
         """
+        now = time.perf_counter()
+        if now - self._refused_at > OVER:
+            self._most_expected = self.max_queue
         if len(self._waiting) + self._expected >= self._most_expected:
-            self._has_refused = True
+            self._has_refused, self._refused_at = True, now
             return False
         if not self._expected:
             asyncio.get_running_loop().call_soon(self._forget_expected)

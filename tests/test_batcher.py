@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.batcher import MicroBatcher, QueueFull
+from app.batcher import OVER, MicroBatcher, QueueFull
 
 
 def function(values):
@@ -232,3 +232,18 @@ def test_fewer_are_expected_where_refusing_makes_turns_long_and_all_again_afterw
         assert expected() == 16
 
     with_batcher(use, slow, inline=True, max_queue=16)
+
+
+def test_all_are_expected_again_once_an_overload_is_over():
+    async def use(batcher):
+        async def expected():
+            await asyncio.sleep(0.001)  # another turn
+            return sum(batcher.expect() for _ in range(9))
+
+        assert await expected() == 4
+        batcher._most_expected = 2
+        assert await expected() == 2
+        await asyncio.sleep(OVER)
+        assert await expected() == 4
+
+    with_batcher(use, slow, inline=True, max_queue=4)
