@@ -4,7 +4,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal
 
 import numpy as np
@@ -108,9 +108,8 @@ class Evaluator:
     async def draw_gallery(self, predictor: Predictor, selection: "Selection") -> bytes:
         """A PNG grid of the test images that ``selection`` picks, captioned predicted and true."""
         split, (chosen, predicted) = await self.load(), await self.choose(predictor, selection)
-        return await asyncio.to_thread(
-            draw_gallery, split.images[chosen], split.labels[chosen], predicted, columns=selection.columns
-        )
+        draw = partial(draw_gallery, split.images[chosen], split.labels[chosen], predicted, columns=selection.columns)
+        return await predictor.run_in_background(draw)
 
     async def choose(self, predictor: Predictor, selection: "Selection") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The indices of the test images that ``selection`` picks, and what the network takes each for."""

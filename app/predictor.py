@@ -7,9 +7,10 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import NamedTuple, Self
+from functools import partial
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,6 @@ from model import (
     ArtifactMissing,
     Choice,
     Engine,
-    EngineOutputs,
     Finding,
     ImageError,
     ModelCard,
@@ -48,13 +48,14 @@ SMALL_SECONDS = 0.0001
 LOOP_SECONDS = 0.004
 """How long an engine may hold the event loop; health and new requests wait meanwhile."""
 FIRST_CHUNK = 8
-"""Pictures of one request that go to the engine first, so that it soon has something to do ..."""
+"""Pictures of one request that go first to an engine that has nothing to do, so that it soon has ..."""
 BULK_CHUNK = 32
-"""... and the most that follow together. The next chunk is decoded meanwhile, on another core, which takes about half
-of the engine's time for as many: so each may be twice the one before."""
+"""... and the most that follow together, or go first to one that has. The next chunk is decoded meanwhile, on another
+core, which takes about half of the engine's time for as many: so each may be twice the one before."""
 BACKGROUND_NICENESS = 10
 NO_TIMER = StageTimer(on=False)
 
+Item = TypeVar("Item")
 Content = bytes | Exception
 """An encoded picture, or why there is none."""
 
@@ -117,6 +118,8 @@ class Predictor:
             weigh=_views,
             observe=BatchObserver(card.name),
         )
+        self._bulk: set[asyncio.Task[list[Prediction | BaseException]]] = set()
+        """What the engine has still to do of requests with many pictures."""
         self._confidence = {label: CONFIDENCE.labels(card.name, label) for label in card.classes}
         MODEL_INFO.labels(card.name, card.version, card.architecture, engine.name).set(1)
 
@@ -155,7 +158,8 @@ class Predictor:
 
     async def _explain(self, picture: Picture) -> Explanation:
         finding = next(await self._examine([picture]))
-        outputs = await self._run(self.executors.inference, occlusions(picture.image))
+        loop, inference = asyncio.get_running_loop(), self.executors.inference
+        outputs = await loop.run_in_executor(inference, self.engine.run, occlusions(picture.image))
         prediction = self.answer(Seen(picture, finding))
         return Explanation(prediction, heat_map(outputs.logits / self.card.temperature, prediction.class_id))
 
@@ -173,10 +177,12 @@ class Predictor:
         What is an exception already is passed through. The pictures go to the engine in whole batches, past the queue.
         """
         batches = []
-        for chunk in _chunks(contents):
+        for chunk in _chunks(contents, BULK_CHUNK if self._bulk else FIRST_CHUNK):
             pictures = await self._decode_all(chunk)
             begun = asyncio.get_running_loop().create_future()
             batches.append(asyncio.create_task(self._answer_all(pictures, begun, with_image=with_image)))
+            self._bulk.add(batches[-1])
+            batches[-1].add_done_callback(self._bulk.discard)
             # Decoding holds the interpreter's lock, which the engine needs once more to begin.
             await asyncio.wait((begun, batches[-1]), return_when=asyncio.FIRST_COMPLETED)
         return [answer for batch in batches for answer in await batch]
@@ -192,7 +198,11 @@ class Predictor:
 
     async def infer_in_background(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Images uint8 ``[N, 28, 28]`` -> logits ``[N, 10]``, as one call of the engine; for work that can wait."""
-        return (await self._run(self.executors.background, images)).logits
+        return (await self.run_in_background(partial(self.engine.run, images))).logits
+
+    async def run_in_background(self, work: Callable[[], Item]) -> Item:
+        """What ``work`` comes to, as predictions leave time for it."""
+        return await asyncio.get_running_loop().run_in_executor(self.executors.background, work)
 
     async def self_test(self) -> None:
         """One inference through everything that a prediction goes through; raises what goes wrong.
@@ -277,12 +287,9 @@ class Predictor:
 
         return await loop.run_in_executor(self.executors.inference, work)
 
-    async def _run(self, executor: Executor, images: NDArray[np.uint8]) -> EngineOutputs:
-        return await asyncio.get_running_loop().run_in_executor(executor, self.engine.run, images)
 
-
-def _chunks(contents: Sequence[Content]) -> Iterator[Sequence[Content]]:
-    start, size = 0, FIRST_CHUNK
+def _chunks(contents: Sequence[Content], size: int) -> Iterator[Sequence[Content]]:
+    start = 0
     while start < len(contents):
         yield contents[start : start + size]
         start, size = start + size, min(2 * size, BULK_CHUNK)

@@ -1,7 +1,7 @@
 """Test images with their predicted and true labels, as a picture."""
 
 import io
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +13,8 @@ TILE = 112
 """Pixels of one side of an image in the grid, four times its own."""
 CAPTION = 34
 GAP = 8
+QUICK = 1
+"""zlib's level: half the time of its usual one for an eighth more bytes."""
 RIGHT, WRONG = "#0072b2", "#d55e00"
 """Blue and vermilion: told apart with every kind of colour vision (Okabe and Ito, 2008)."""
 INK, PAPER = "#1a1a1a", "#ffffff"
@@ -36,7 +38,7 @@ def draw_gallery(
         classes: names of the class ids.
     """
     buffer = io.BytesIO()
-    _draw(images, np.asarray(labels), np.asarray(predicted), columns, classes).save(buffer, "PNG")
+    _draw(images, np.asarray(labels), np.asarray(predicted), columns, classes).save(buffer, "PNG", compress_level=QUICK)
     return buffer.getvalue()
 
 
@@ -67,13 +69,20 @@ def _draw_tile(
     canvas: Image.Image, corner: tuple[int, int], image: NDArray[np.uint8], predicted: str, true: str
 ) -> None:
     x, y = corner
-    colour = RIGHT if predicted == true else WRONG
-    draw = ImageDraw.Draw(canvas)
-    draw.rectangle((x - 2, y - 2, x + TILE + 1, y + TILE + 1), fill=colour)
+    canvas.paste(RIGHT if predicted == true else WRONG, (x - 2, y - 2, x + TILE + 2, y + TILE + 2))
     canvas.paste(Image.fromarray(image).resize((TILE, TILE), Image.Resampling.NEAREST), corner)
-    _draw_mark(draw, (x + 1, y + TILE + 5), predicted == true, colour)
-    draw.text((x + 16, y + TILE + 3), predicted, colour, _font(13))
-    draw.text((x + 16, y + TILE + 18), f"true {true}", INK, _font(12))
+    canvas.paste(_caption(predicted, true), (x, y + TILE + 2))
+
+
+@lru_cache(maxsize=len(CLASSES) ** 2)
+def _caption(predicted: str, true: str) -> Image.Image:
+    """What stands below an image; kept, because writing takes longer than all else that is drawn."""
+    caption = Image.new("RGB", (TILE + GAP - 2, CAPTION), PAPER)
+    colour, draw = RIGHT if predicted == true else WRONG, ImageDraw.Draw(caption)
+    _draw_mark(draw, (1, 3), predicted == true, colour)
+    draw.text((16, 1), predicted, colour, _font(13))
+    draw.text((16, 16), f"true {true}", INK, _font(12))
+    return caption
 
 
 def _draw_mark(draw: ImageDraw.ImageDraw, corner: tuple[int, int], right: bool, colour: str) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from app.batcher import MicroBatcher
 from app.main import create_app
-from app.predictor import SMALL_BYTES
+from app.predictor import SMALL_BYTES, Executors, Predictors, load_artifacts
 from app.settings import Settings
 from model import CLASSES, WEIGHTS, Choice, classify, examine, preprocess
 from model.bulk import load_both
@@ -305,6 +305,31 @@ def test_a_batch_larger_than_the_engine_takes_at_once_keeps_its_order(small_data
     with serve(Settings(data_dir=small_data.root, batch_size=3)) as client:
         batch = client.post("/predict/batch", files=[("files", content) for content in contents]).json()["predictions"]
         assert batch == [post(client, content).json() for content in contents]
+
+
+def test_a_busy_engine_gets_many_pictures_at_once_and_an_idle_one_soon_gets_some(monkeypatch):
+    """Of 40 pictures 8 come first while it is idle, and 32 while it has still to do with the other request."""
+    begun, gate, sizes = threading.Event(), threading.Event(), []
+
+    def held_up(engine, pictures):
+        sizes.append(len(pictures))
+        begun.set()
+        gate.wait(20)
+        return examine(engine, pictures)
+
+    async def two_requests():
+        requests = [asyncio.create_task(predictor.predict_many([trousers_png()] * 40)) for _ in range(2)]
+        await asyncio.to_thread(begun.wait, 20)
+        gate.set()
+        return await asyncio.gather(*requests)
+
+    settings, executors = Settings(), Executors.create()
+    predictor = Predictors(load_artifacts(settings), executors, settings)["fashionnet"]
+    monkeypatch.setattr("app.predictor.examine", held_up)
+    answers = asyncio.run(two_requests())
+    executors.shut_down()
+    assert sorted(sizes) == [8, 8, 16, 16, 32]
+    assert {answer.label for request in answers for answer in request} == {"Trouser"}
 
 
 BAD_BATCHES = {
