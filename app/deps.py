@@ -3,7 +3,7 @@
 Not from lifespan-yielded state: Ray Serve and httpx's ASGI transport do not copy that into a request.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import Depends, Query, Request
 
@@ -68,7 +68,9 @@ def wants_image(request: Request) -> bool:
 
 async def image_wanted(
     request: Request,
-    image: Annotated[Literal["true", "false"], Query(description="whether to add what the network saw")] = "false",  # noqa: ARG001
+    image: Annotated[  # noqa: ARG001
+        str, Query(description="whether to add what the network saw", json_schema_extra={"enum": ["true", "false"]})
+    ] = "false",
 ) -> bool:
     """As ``wants_image``, for the framework and its documentation."""
     return wants_image(request)

@@ -76,8 +76,10 @@ def surround(app: FastAPI, settings: Settings) -> ASGIApp:
     """What is ours around what is the framework's; the first to see a request is the outermost, written first."""
     inner = app.build_middleware_stack()
     # The framework traces only what takes its own way.
-    lanes = inner if settings.tracing else errors.LastResort(FastLane(inner, predict.FAST_LANES))
-    return Telemetry(lanes, app.state)
+    if settings.tracing:
+        return Telemetry(inner, app.state)
+    lanes = predict.LANES | open_inference.lanes(artifact.card.name for artifact in app.state.artifacts)
+    return Telemetry(errors.LastResort(FastLane(inner, lanes)), app.state)
 
 
 def telemetry(settings: Settings) -> TelemetryConfig:

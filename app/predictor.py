@@ -30,6 +30,7 @@ from model import (
     ModelCard,
     Picture,
     Prediction,
+    chunks,
     classify,
     create_engine,
     examine,
@@ -194,7 +195,18 @@ class Predictor:
         starts = range(0, len(pictures), self.batch_size)
         findings = [await self._examine(pictures[start : start + self.batch_size]) for start in starts]
         logits = [finding.logits for batch in findings for finding in batch]
-        return np.stack(logits) if logits else np.zeros((0, len(self.card.classes)), np.float32)
+        return np.stack(logits) if logits else self._no_logits()
+
+    async def infer_images(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Images uint8 ``[N, 28, 28]`` in the data set's convention -> logits float32 ``[N, 10]``, as ``infer``."""
+        if len(images) == 1:
+            return await self.infer([Picture(images, UNTOUCHED)])
+        loop, inference, run = asyncio.get_running_loop(), self.executors.inference, self.engine.run
+        outputs = [await loop.run_in_executor(inference, run, chunk) for chunk in chunks(images, self.batch_size)]
+        return np.concatenate([self._no_logits(), *(output.logits for output in outputs)])
+
+    def _no_logits(self) -> NDArray[np.float32]:
+        return np.zeros((0, len(self.card.classes)), np.float32)
 
     async def infer_in_background(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Images uint8 ``[N, 28, 28]`` -> logits ``[N, 10]``, as one call of the engine; for work that can wait."""

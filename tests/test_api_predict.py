@@ -3,9 +3,11 @@ import base64
 import http.client
 import io
 import json
+import re
 import socket
 import threading
 import time
+from collections import Counter
 
 import httpx
 import numpy as np
@@ -421,13 +423,40 @@ def test_the_connection_outlives_what_nobody_foresaw(small_data, monkeypatch):
         connection.close()
 
 
-def test_the_framework_way_and_the_fast_lane_answer_alike(client, small_data):
-    """With traces on every request takes the framework's way; the answers are the same, problems too."""
-    with serve(Settings(data_dir=small_data.root, tracing=True)) as slow:
-        for path, content in [("/predict", trousers_png()), ("/predict", b""), ("/predict?model=x", trousers_png())]:
-            answers = [each.post(path, files={"file": content}) for each in (client, slow)]
-            assert answers[0].status_code == answers[1].status_code
-            assert answers[0].json() == answers[1].json()
+PIXELS = {"name": "images", "shape": [2, 28, 28], "datatype": "UINT8", "data": [*trousers().tobytes()] * 2}
+BOTH_WAYS = [
+    ("/predict", {"files": {"file": trousers_png()}}),
+    ("/predict", {"files": {"file": b""}}),
+    ("/predict?model=x", {"files": {"file": trousers_png()}}),
+    ("/predict/batch?image=true", {"files": [("files", trousers_png()), ("files", b"x")]}),
+    ("/predict/batch?image=perhaps", {"files": [("files", trousers_png())]}),
+    ("/predict/batch?model=x", {"files": [("files", trousers_png())]}),
+    ("/predict/batch", {"files": {"file": b""}, "headers": {"content-type": "text/plain"}}),
+    ("/v2/models/fashionnet/infer", {"json": {"inputs": [PIXELS]}}),
+    ("/v2/models/fashionnet/infer", {"json": {"inputs": [PIXELS | {"shape": [0, 28, 28], "data": []}]}}),
+    ("/v2/models/fashionnet/infer", {"json": {"inputs": [PIXELS | {"shape": [3, 28, 28]}]}}),
+    ("/v2/models/x/infer", {"json": {"inputs": [PIXELS]}}),
+]
+
+
+def test_the_framework_way_and_the_fast_lanes_answer_alike(small_data):
+    """With traces on every request takes the framework's way; the answers are the same, problems and counts too."""
+    settings = Settings(data_dir=small_data.root)
+    with serve(settings) as fast, serve(settings.model_copy(update={"tracing": True})) as slow:
+        counts, answers = [counted(fast)], []
+        for client in (fast, slow):
+            responses = [client.post(path, **request) for path, request in BOTH_WAYS]
+            answers.append([(each.status_code, each.headers["content-type"], each.json()) for each in responses])
+            counts.append(counted(fast))
+    assert answers[0] == answers[1]
+    assert counts[2] - counts[1] == counts[1] - counts[0]
+    assert "/v2/models/{name}/infer" in str(counts[1] - counts[0])
+
+
+def counted(client) -> Counter:
+    """The requests for predictions so far, by route and status."""
+    pattern = r'^fashionnet_request_duration_seconds_count\{(route="/[pv].*)\} (.+)$'
+    return Counter({labels: float(n) for labels, n in re.findall(pattern, client.get("/metrics").text, re.M)})
 
 
 def test_a_body_that_trickles_in_is_given_up_on(small_data):

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic_core import to_json
 
-from app.deps import PredictorDep, SettingsDep, chosen_predictor, find_predictor, image_wanted, wants_image
+from app.deps import chosen_predictor, find_predictor, image_wanted, wants_image
 from app.errors import (
     IMAGE_ERRORS,
     BodyTooLarge,
@@ -22,6 +22,7 @@ from app.errors import (
     declare,
     refuse,
 )
+from app.fast_lane import Lane
 from app.metrics import StageTimer
 from app.schemas import BatchAnswer
 from app.uploads import Limits, read_picture, read_uploads
@@ -94,18 +95,22 @@ async def unless_left(request: Request, work: Coroutine[Any, Any, Prediction]) -
 
 @router.post(
     "/predict/batch",
+    response_model=BatchAnswer,
     responses=declare(*BODY_ERRORS),
     response_model_exclude_none=True,
     openapi_extra={"requestBody": _MANY_BODY},
-    dependencies=[Depends(image_wanted)],
+    dependencies=[Depends(chosen_predictor), Depends(image_wanted)],
 )
-async def predict_batch(request: Request, predictor: PredictorDep, settings: SettingsDep) -> BatchAnswer:
+async def predict_batch(request: Request) -> Response:
     """Classify many pictures; each file of the form gets its own answer, in their order: a prediction or an `error`."""
+    settings, predictor = request.app.state.settings, find_predictor(request)
+    with_image = wants_image(request)
     uploads = await read_uploads(request, Limits.of_batch(settings))
     if not uploads:
         raise MissingFile("The form has no file: send them as  -F files=@shirt.png -F files=@bag.png")
     contents = [upload.read_or_error(settings.max_upload_bytes) for upload in uploads]
-    return BatchAnswer.of(await predictor.predict_many(contents, with_image=wants_image(request)))
+    answer = BatchAnswer.of(await predictor.predict_many(contents, with_image=with_image))
+    return Response(to_json(answer, exclude_none=True), media_type="application/json")
 
 
-FAST_LANES = {"/predict": predict}
+LANES = {"/predict": Lane("/predict", predict), "/predict/batch": Lane("/predict/batch", predict_batch)}
