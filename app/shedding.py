@@ -21,6 +21,7 @@ from app.logs import request_id
 from app.schemas import Health
 from app.telemetry import Telemetry
 from app.transport import JoiningTransport
+from app.uploads import BODY_IS_HERE
 
 if TYPE_CHECKING:
     from app.connections import OpenConnections
@@ -65,6 +66,11 @@ class SheddingProtocol(HttpToolsProtocol):
         """Send what is left of a response; go on with the next request."""
         self.transport.response_ended()
         super().on_response_complete()
+
+    def on_message_complete(self) -> None:
+        """Tell the application, where it has not begun to read yet, that all there is to read is here."""
+        super().on_message_complete()
+        self.scope["extensions"] = {BODY_IS_HERE: {}}
 
     def on_headers_complete(self) -> None:
         """Answer at once where that is possible, or let the application answer."""

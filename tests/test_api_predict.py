@@ -22,7 +22,7 @@ from model import CLASSES, WEIGHTS, Choice, classify, examine, preprocess
 from model.bulk import load_both
 from tests.pictures import encode, grey_png, scene, trousers
 from tests.problems import assert_problem, assert_problem_body
-from tests.servers import ROOT, run, serve, wait_for_queue
+from tests.servers import ROOT, run, serve, wait_for_queue, wait_until
 
 FIELDS = {
     "label", "class_id", "confidence", "in_distribution", "ood_score", "probabilities", "warnings", "preprocessing",
@@ -470,6 +470,21 @@ def test_a_body_that_trickles_in_is_given_up_on(small_data):
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert_problem_body(json.loads(answer.partition(b"\r\n\r\n")[2]), 408, "slow-body")
         assert_still_good(client)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_only_a_body_that_is_not_there_yet_is_timed(client, monkeypatch, at_once):
+    timed, timeout = [], asyncio.timeout
+    monkeypatch.setattr("app.uploads.asyncio.timeout", lambda seconds: timed.append(seconds) or timeout(seconds))
+    request = client.build_request("POST", "/predict", files={"file": trousers_png()})
+    head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+    pieces = [f"POST /predict HTTP/1.1\r\n{head}\r\n".encode(), request.read()]
+    with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
+        for piece in [b"".join(pieces)] if at_once else pieces:
+            connection.sendall(piece)
+            wait_until(lambda: at_once or timed)
+        assert receive(connection, b"}").startswith(b"HTTP/1.1 200 ")
+    assert len(timed) == (0 if at_once else 1)
 
 
 def test_both_engines_of_full_precision_answer_alike(small_data):
