@@ -20,8 +20,8 @@ FRAMING = 64 * 1024
 FIELDS = 32
 """Parts that a form for one picture may have; browsers and tools add a few beside the file."""
 BODY_IS_HERE = "fashionnet.body_is_here"
-"""Extension of the ASGI scope by which a server tells that it has the whole body; no timer is needed then, which takes
-longer to set than the body to read."""
+"""Extension of the ASGI scope by which a server tells that it has the whole body: no timer is needed then, which takes
+some microseconds to set."""
 RAW_TYPES = ("image/", "application/octet-stream")
 
 

@@ -14,7 +14,7 @@ TILE = 112
 CAPTION = 34
 GAP = 8
 QUICK = 1
-"""zlib's level: half the time of its usual one for an eighth more bytes."""
+"""zlib's level: about half the time of its usual one for a sixth more bytes."""
 RIGHT, WRONG = "#0072b2", "#d55e00"
 """Blue and vermilion: told apart with every kind of colour vision (Okabe and Ito, 2008)."""
 INK, PAPER = "#1a1a1a", "#ffffff"
