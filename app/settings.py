@@ -35,7 +35,7 @@ class Settings(BaseSettings):
         "fashionnet", description="the artefact that answers where a request names none, but for photos"
     )
     photo_model: str = Field(
-        "fashionnet-deep",
+        "fashionnet-photo",
         description="the artefact that answers photos where a request names none; the default model if it is missing",
     )
     data_dir: Path = Field(Path("data"), description="folder that holds FashionMNIST/raw")

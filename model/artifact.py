@@ -58,7 +58,7 @@ class ModelCard(BaseModel):
     classes: tuple[str, ...]
     recipe: dict[str, Any]
     training: dict[str, Any]
-    """Seed, precision, threads, epochs, library versions, CPU, date."""
+    """Seed, precision, threads, epochs, library versions, CPU or GPU, date."""
     data: dict[str, str]
     """SHA-256 of the data set's files, by name."""
     metrics: dict[str, Metrics]

@@ -195,6 +195,9 @@ def _normalised(x: Tensor, norm: nn.BatchNorm1d | nn.BatchNorm2d, bias: Tensor |
     """``norm`` with a ``bias`` of the layer's behind it; before it, the normalisation would subtract it at once."""
     if norm.training and are_several():
         return _normalised_together(x, norm, bias)
+    if bias is not None and not norm.affine and x.device.type != "cpu":  # a GPU gives no gradient of such a bias
+        plain = F.batch_norm(x, norm.running_mean, norm.running_var, None, None, norm.training, _MOMENTUM, _EPSILON)
+        return plain + bias.to(plain.dtype).view(1, -1, *[1] * (x.dim() - 2))
     return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, bias, norm.training, _MOMENTUM, _EPSILON)
 
 
@@ -244,10 +247,45 @@ class BatchNorm2d(nn.BatchNorm2d):
 class DeepFashionNet(Network):
     """A residual, batch-normalised network (He et al., arXiv:1512.03385) for 28x28 grey images.
 
-    Its work is spread evenly over three resolutions of 32, 64 and 128 channels, where a CPU multiplies well.
+    A stage a resolution; each begins with a convolution to its number of channels. Most of the channels are where the
+    images are small already, so that the multiplications are spread evenly.
     """
 
     architecture = "fashionnet-deep"
+    channels: ClassVar[tuple[int, ...]] = (32, 96, 192)
+    """Of each stage; those of the last are the features."""
+    blocks: ClassVar[tuple[int, ...]] = (2, 3, 3)
+    """Residual blocks of two convolutions in each stage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.Sequential()
+        for before, channels, blocks in zip((1, *self.channels), self.channels, self.blocks, strict=False):
+            pooling = [nn.MaxPool2d(2, ceil_mode=True)] if self.stages else []  # 28, 14, 7, 4 pixels
+            residuals = (Residual(channels) for _ in range(blocks))
+            self.stages.append(nn.Sequential(*pooling, ConvNorm(before, channels), *residuals))
+        self.fc = nn.Linear(self.channels[-1], 10)
+        layers, (*narrower, widest) = sum(1 + 2 * blocks for blocks in self.blocks), self.channels
+        self.description = (
+            f"{layers} convolutions of {', '.join(map(str, narrower))} and {widest} channels with batch normalisation "
+            "and residual connections, global average pooling."
+        )
+
+    def features(self, images: Tensor) -> Tensor:
+        """Images uint8 ``[N, 28, 28]`` -> averaged activations float32 ``[N, F]``, F = 192."""
+        maps: Tensor = self.stages(normalise(images))
+        return maps.mean((2, 3))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Features ``[N, F]`` -> logits ``[N, 10]``."""
+        logits: Tensor = self.fc(features)
+        return logits
+
+
+class PhotoFashionNet(Network):
+    """Fewer layers than the deep network's: a little less often right on the data set, and more often on photos."""
+
+    architecture = "fashionnet-photo"
     description = "Nine convolutions with batch normalisation and residual connections, global average pooling."
 
     def __init__(self) -> None:
@@ -277,6 +315,14 @@ class DeepFashionNet(Network):
         """Features ``[N, 128]`` -> logits ``[N, 10]``."""
         logits: Tensor = self.fc(self.dropout(features))
         return logits
+
+
+class TeacherFashionNet(DeepFashionNet):
+    """The layers of ResNet-18, too many to serve, whose answers teach the other networks."""
+
+    architecture = "fashionnet-teacher"
+    channels = (64, 128, 256, 512)
+    blocks = (2, 2, 2, 2)
 
 
 class ConvNorm(nn.Sequential):
@@ -310,7 +356,8 @@ def normalise(images: Tensor) -> Tensor:
 
 
 ARCHITECTURES: dict[str, type[Network]] = {
-    network.architecture: network for network in (FashionNet, NormalisedFashionNet, DeepFashionNet)
+    network.architecture: network
+    for network in (FashionNet, NormalisedFashionNet, DeepFashionNet, PhotoFashionNet, TeacherFashionNet)
 }
 
 
@@ -339,12 +386,18 @@ def load_network(artifact: Artifact) -> Network:
     """The trained network of an artefact that was loaded with its ``safetensors``, in evaluation mode on the CPU.
 
     Raises:
-        ArtifactCorrupt: this version knows no such architecture.
+        ArtifactCorrupt: this version knows no such architecture, or another one by that name.
     """
     architecture = artifact.card.architecture
     if architecture not in ARCHITECTURES:
         raise ArtifactCorrupt(f"This version knows no architecture {architecture!r}.")
     members = [create_network(architecture) for _ in range(artifact.card.members)]
     network = members[0] if len(members) == 1 else Ensemble(members)
-    network.load_state_dict(safetensors.torch.load(artifact.content["safetensors"]))
+    try:
+        network.load_state_dict(safetensors.torch.load(artifact.content["safetensors"]))
+    except RuntimeError:
+        raise ArtifactCorrupt(
+            f"The weights are not those of the architecture {architecture!r} as this version knows it: bring an "
+            "artefact of this version, or train one."
+        ) from None
     return network.eval()

@@ -22,7 +22,7 @@ from model.data import FashionMnist
 from model.errors import FashionNetError
 from model.network import create_network
 from model.training import processes
-from model.training.loop import EpochMetrics, RunConfig, choose_precision
+from model.training.loop import EpochMetrics, RunConfig, choose_precision, describe_machine
 from model.training.recipes import RECIPES, Recipe
 from model.training.run import Run, resume_command
 from model.training.trackers import TRACKERS, figures_of_card, figures_of_epoch, followed
@@ -126,6 +126,7 @@ def open_run(arguments: argparse.Namespace, path: Path, data_set: FashionMnist) 
         threads=arguments.threads,
         processes=processes.size(),
         device=device,
+        machine=describe_machine(device),
         data=dict(data_set.checksums()),
         name=arguments.name or create_network(recipe.architecture).folded().architecture,
         limit=DRY_RUN_IMAGES if arguments.dry_run else None,

@@ -31,11 +31,13 @@ def train(recipe: str) -> dict[str, object]:
         threads=1, device="cpu", data={}, name="x", processes=processes.size(),
     )  # fmt: skip
     teacher = create_network("fashionnet-deep").eval()
-    trainer = Trainer(config, split, split, {"fashionnet-deep": teacher})
+    trainer = Trainer(config, split, split, dict.fromkeys(config.recipe.parents, teacher))
     trainer.network.train()
-    answers = trainer.teacher.lesson(0)[1] if trainer.teacher else None
+    answers = trainer.teacher.lesson(0).answers if trainer.teacher else None
+    targets = torch.rand(64, 10).softmax(1) if config.recipe.mixing else None
     for rows in (64, 13):  # the second batch is shared unevenly
-        trainer.step(Batch(images[:rows], labels[:rows], None if answers is None else answers[:rows]))
+        rest = (None if values is None else values[:rows] for values in (answers, targets))
+        trainer.step(Batch(images[:rows], labels[:rows], *rest))
     return {"network": trainer.network.state_dict(), "validated": trainer.validate(), "answers": answers}
 
 

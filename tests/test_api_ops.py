@@ -56,10 +56,10 @@ def test_a_stopping_process_is_not_ready():
 
 
 def test_the_models_are_listed_with_their_figures(client, artifact, engine):
-    model, deep = client.get("/models").json()["models"]
+    model, deep, photo = client.get("/models").json()["models"]
     assert (deep["name"], deep["architecture"], deep["default"]) == ("fashionnet-deep", "fashionnet-deep", False)
     assert (model["name"], model["version"], model["default"]) == ("fashionnet", artifact.card.version, True)
-    assert [each["default_for_photos"] for each in (model, deep)] == [False, True]
+    assert [each["default_for_photos"] for each in (model, deep, photo)] == [False, False, True]
     assert model["engine"] == engine.name
     assert model["metrics"]["test"]["accuracy"] == artifact.card.measured_with(engine.name)["test"].accuracy
 

@@ -73,14 +73,14 @@ def test_every_way_gives_the_same_picture_identical_probabilities(client, tmp_pa
     contents = [grey_png(1), trousers_png(), encode(trousers(), "JPEG"), encode(scene("wood")[0], "JPEG")]
     single = [post(client, content).json() for content in contents]
     batch = client.post("/predict/batch", files=[("files", content) for content in contents]).json()["predictions"]
-    networks = load_both("auto", WEIGHTS, Choice("fashionnet", "fashionnet-deep"))
+    networks = load_both("auto", WEIGHTS, Choice("fashionnet", "fashionnet-photo"))
     pictures = [preprocess(content) for content in contents]
     direct = []
     for picture in pictures:
         engine, card = networks.of(picture)
         prediction = classify(next(examine(engine, [picture])), card, picture)
         direct.append(prediction.model_dump(mode="json", exclude_none=True))
-    assert [answer["model"] for answer in direct] == ["fashionnet"] * 3 + ["fashionnet-deep"], (
+    assert [answer["model"] for answer in direct] == ["fashionnet"] * 3 + ["fashionnet-photo"], (
         "only the last is a photo"
     )
     paths = [tmp_path / str(i) for i in range(len(contents))]
@@ -148,7 +148,7 @@ def test_photos_are_answered_by_the_network_for_them_unless_another_is_asked_for
         assert "error" in batch[2]
         return answer["model"], batch[1]["model"]
 
-    assert answering() == ("fashionnet-deep", "fashionnet")
+    assert answering() == ("fashionnet-photo", "fashionnet")
     assert answering(model="fashionnet") == ("fashionnet", "fashionnet")
     assert answering(model="fashionnet-deep") == ("fashionnet-deep", "fashionnet-deep")
 

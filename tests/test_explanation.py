@@ -93,7 +93,7 @@ def test_what_shows_the_trousers_speaks_for_trousers(client):
 @pytest.mark.parametrize(
     "content", [grey_png(), encode(trousers(), "JPEG"), encode(Image.new("RGB", (50, 90), "white"))]
 )
-@pytest.mark.parametrize("model", ["fashionnet", "fashionnet-deep"])
+@pytest.mark.parametrize("model", ["fashionnet", "fashionnet-deep", "fashionnet-photo"])
 def test_a_picture_under_its_heat_map_is_a_png(client, content, model):
     response = client.post("/explain", params={"model": model}, content=content, headers={"content-type": "image/png"})
     assert response.status_code == 200, response.text

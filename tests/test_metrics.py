@@ -71,7 +71,7 @@ def test_the_state_of_the_moment_is_told(counted):
     assert found["fashionnet_requests_in_progress", ()] in (1, 2), "the scrape itself"
     assert found["fashionnet_queue_depth", ("fashionnet",)] == 0
     infos = sorted(labels[0] for name, labels in found if name == "fashionnet_model_info")
-    assert infos == ["fashionnet", "fashionnet-deep"]
+    assert infos == ["fashionnet", "fashionnet-deep", "fashionnet-photo"]
 
 
 def test_a_worker_that_died_leaves_no_state_behind(counted):

@@ -1,9 +1,12 @@
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from model.network import ARCHITECTURES, Dropout, FashionNet, create_network, normalise
+from model.artifact import Artifact
+from model.errors import ArtifactCorrupt
+from model.network import ARCHITECTURES, Dropout, FashionNet, create_network, load_network, normalise
 
 
 @pytest.fixture
@@ -20,7 +23,7 @@ def test_every_architecture_gives_log_probabilities_logits_and_features(architec
     network = create_network(architecture).eval()
     outputs = network.outputs(images)
     assert outputs.logits.shape == outputs.log_probs.shape == (5, 10)
-    assert outputs.features.shape == (5, 128)
+    assert network.classify(outputs.features).equal(outputs.logits)
     assert torch.equal(outputs.log_probs, F.log_softmax(outputs.logits, 1))
     assert torch.equal(network(images), outputs.log_probs)
     assert outputs.log_probs.exp().sum(1).allclose(torch.ones(5))
@@ -87,6 +90,21 @@ def test_every_parameter_learns(architecture, images):
     network = create_network(architecture).train()
     network(images).square().sum().backward()
     assert [name for name, parameter in network.named_parameters() if not parameter.grad.any()] == []
+
+
+def test_a_bias_behind_a_normalisation_without_a_scale_has_a_gradient_on_other_devices_too():
+    with torch.device("meta"):  # the shapes of a GPU's way, where there is none
+        network = create_network("fashionnet-normalised").train()
+        network(torch.zeros(5, 28, 28, dtype=torch.uint8)).sum().backward()
+    assert network.conv1.bias.grad.shape == (32,)
+    assert network.fc1.bias.grad.shape == (128,)
+
+
+def test_weights_of_other_layers_are_refused_in_one_sentence(artifact):
+    other = safetensors.torch.save(FashionNet().state_dict())
+    deep = Artifact(artifact.card.model_copy(update={"architecture": "fashionnet-deep"}), {"safetensors": other})
+    with pytest.raises(ArtifactCorrupt, match="not those of the architecture 'fashionnet-deep'"):
+        load_network(deep)
 
 
 def test_a_network_with_nothing_to_fold_is_released_as_it_is():

@@ -145,12 +145,12 @@ def test_the_service_chooses_the_network_by_the_picture_until_one_is_chosen(page
     (tmp_path / "photo.jpg").write_bytes(encode(scene("wood")[0], "JPEG"))
     page.upload(pictures["trousers"], tmp_path / "photo.jpg")
     assert networks_of(page, "trousers.png") == ["fashionnet"]
-    assert networks_of(page, "photo.jpg") == ["fashionnet-deep"]
+    assert networks_of(page, "photo.jpg") == ["fashionnet-photo"]
     assert "model=" not in page.one("#predict-curl").text
     Select(page.one("#model")).select_by_value("fashionnet")
     assert "model=fashionnet" in page.one("#predict-curl").text
     page.upload(tmp_path / "photo.jpg")
-    assert sorted(networks_of(page, "photo.jpg")) == ["fashionnet", "fashionnet-deep"]
+    assert sorted(networks_of(page, "photo.jpg")) == ["fashionnet", "fashionnet-photo"]
 
 
 @needs_browser
@@ -209,12 +209,12 @@ def test_the_evaluation_shows_figures_and_the_images_behind_a_cell(page):
 
 
 @needs_browser
-def test_the_model_tab_shows_the_card_and_the_other_network(page):
+def test_the_model_tab_shows_the_card_and_that_of_another_network(page):
     page.open("models")
     page.wait(lambda: "1,199,882" in page.one("#models-content").text)
     assert page.one("#models .chart").get_attribute("aria-label").startswith("Accuracy over")
     Select(page.one("#model")).select_by_value("fashionnet-deep")
-    page.wait(lambda: "2,304,894" in page.one("#models-content").text)
+    page.wait(lambda: "2,725,290" in page.one("#models-content").text)
     assert "models/fashionnet-deep" in page.one("#models-curl").text
 
 

@@ -23,7 +23,9 @@ numpy.save(sys.argv[1] + "/logits.npy", engine.run(numpy.load(sys.argv[1] + "/im
 
 
 @pytest.mark.skipif("avx2" not in cpu_flags(), reason="this CPU has no AVX2")
-@pytest.mark.parametrize(("name", "apart"), [("fashionnet", 1e-3), ("fashionnet-deep", 0.25)])
+@pytest.mark.parametrize(
+    ("name", "apart"), [("fashionnet", 1e-3), ("fashionnet-deep", 0.25), ("fashionnet-photo", 0.25)]
+)
 def test_8_bits_answer_alike_without_avx512(tmp_path, name, apart):
     """But for roundings: a last digit of the first convolution may become a step of 8 bits in the layers behind it."""
     packages = tmp_path / "environment" / "lib" / "python" / "site-packages"

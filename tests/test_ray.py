@@ -24,7 +24,7 @@ with warnings.catch_warnings():
     from deploy.ray.serve_app import FashionNet
     from model.bulk_ray import classify_on_cluster
 
-NETWORKS = Choice("fashionnet", "fashionnet-deep")
+NETWORKS = Choice("fashionnet", "fashionnet-photo")
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own, by the dozen
 
 

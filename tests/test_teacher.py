@@ -10,6 +10,7 @@ from model.errors import TrainingError
 from model.network import FashionNet
 from model.training.augment import Augmentation
 from model.training.loop import RunConfig
+from model.training.mixing import Mixing
 from model.training.recipes import RECIPES
 from model.training.run import Run
 from model.training.teacher import Distillation, Teacher
@@ -19,7 +20,8 @@ from tests.test_training import finished, make_config, state_of
 def test_the_loss_is_the_weighted_cross_entropy_with_teacher_and_labels():
     torch.manual_seed(0)
     logits, answers, labels = torch.randn(6, 10), torch.randn(6, 10), torch.arange(6)
-    loss = Distillation(teacher="t", temperature=2, weight=0.75).loss(F.log_softmax(logits, 1), answers, labels)
+    distillation = Distillation(teacher="t", temperature=2, weight=0.75)
+    loss = distillation.loss(F.log_softmax(logits, 1), answers, F.cross_entropy(logits, labels))
     soft = -(F.softmax(answers / 2, 1) * F.log_softmax(logits / 2, 1)).sum(1).mean()
     expected = 0.75 * 4 * soft + 0.25 * F.cross_entropy(logits, labels)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
@@ -31,14 +33,14 @@ def teacher() -> Teacher:
     return taught(images, Augmentation(shift=4))
 
 
-def taught(images: torch.Tensor, augmentation: Augmentation) -> Teacher:
+def taught(images: torch.Tensor, augmentation: Augmentation, mixing: Mixing | None = None) -> Teacher:
     network = FashionNet().eval()
     distillation = Distillation(teacher="t", views=2)
-    return Teacher(lambda chunk: network.outputs(chunk).logits, images, augmentation, distillation, seed=1)
+    return Teacher(lambda chunk: network.outputs(chunk).logits, images, augmentation, distillation, mixing, seed=1)
 
 
 def test_a_teacher_answers_for_the_very_images_that_the_student_sees(teacher):
-    images, answers = teacher.lesson(0)
+    images, answers, _ = teacher.lesson(0)
     assert not torch.equal(images, teacher.images)
     assert torch.equal(answers, teacher.logits(images))
 
@@ -60,6 +62,16 @@ def test_epochs_take_turns_at_the_views_whatever_was_drawn_between(teacher):
     assert not torch.equal(first, second)
 
 
+def test_a_teacher_answers_for_mixed_images_and_says_what_they_are_made_of(teacher):
+    mixing = taught(teacher.images, Augmentation(), Mixing(share=1))
+    images, answers, (partners, kept) = mixing.lesson(0)
+    assert torch.equal(answers, mixing.logits(images))
+    own = (images == teacher.images).flatten(1).float().mean(1)
+    torch.testing.assert_close(own[partners != torch.arange(12)], kept[partners != torch.arange(12)], atol=0.02, rtol=0)
+    assert torch.equal(mixing.lesson(2).images, images)
+    assert teacher.lesson(0).mixture is None
+
+
 def test_a_lesson_leaves_the_random_generator_alone(teacher):
     torch.manual_seed(3)
     expected = torch.rand(3)
@@ -72,14 +84,14 @@ def test_a_lesson_leaves_the_random_generator_alone(teacher):
 def taught_by(small_data, tmp_path_factory):
     """The configuration of a short `best` run, taught by a network trained for it."""
     folder = tmp_path_factory.mktemp("teacher")
-    card = finished(Run.start(folder, make_config(small_data, 2, name="fashionnet-deep"), small_data)).release(folder)
+    card = finished(Run.start(folder, make_config(small_data, 2, name="fashionnet-photo"), small_data)).release(folder)
     return lambda **changes: best(small_data, str(folder), card.version, **changes)
 
 
 def best(data_set, folder: str, version: str, validation_seed: int = 3) -> RunConfig:
     changes = {"epochs": 3, "validation_seed": validation_seed}
     changes["distillation"] = RECIPES["best"].distillation.model_copy(update={"views": 2})
-    config = make_config(data_set, 3, seed=8, parents_folder=folder, parents={"fashionnet-deep": version})
+    config = make_config(data_set, 3, seed=8, parents_folder=folder, parents={"fashionnet-photo": version})
     return config.model_copy(update={"recipe": RECIPES["best"].model_copy(update=changes)})
 
 
@@ -107,6 +119,6 @@ def test_a_teacher_that_saw_the_validation_images_is_refused(taught_by, small_da
 
 
 def test_another_teacher_than_the_run_began_with_is_refused(taught_by, small_data, tmp_path):
-    config = taught_by().model_copy(update={"parents": {"fashionnet-deep": "0123456789ab"}})
+    config = taught_by().model_copy(update={"parents": {"fashionnet-photo": "0123456789ab"}})
     with pytest.raises(TrainingError, match="began with 0123456789ab"):
         Run.start(tmp_path, config, small_data)

@@ -1,7 +1,6 @@
 """From a trained network to an artefact that is served."""
 
 import logging
-import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -11,7 +10,6 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from model import cpu
 from model.artifact import Artifact, Format, Metrics, ModelCard
 from model.cpu import usable_cores
 from model.data import CLASSES, Split
@@ -21,7 +19,7 @@ from model.evaluate import compute_outputs, evaluate
 from model.network import Network, NetworkOutputs
 from model.training.calibrate import Seen, fit_detector, fit_temperature
 from model.training.detector_graph import with_detector
-from model.training.loop import Trainer
+from model.training.loop import Trainer, describe_machine
 from model.training.low_rank import taken_apart
 from model.training.outliers import measure_detector
 from model.training.quantize import CALIBRATION_IMAGES, quantize
@@ -153,11 +151,9 @@ def describe(network: Network, trainer: Trainer) -> ModelCard:
             "precision": config.precision,
             "threads": config.threads,
             "device": config.device,
-            "cpu": cpu.cpu_name(),
+            **(config.machine or describe_machine(config.device)),
             "seconds": round(sum(metrics.seconds for metrics in trainer.history)),
             "date": datetime.now(UTC).date().isoformat(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
             "onnxruntime": version("onnxruntime"),
         },
         history=tuple(metrics.rounded() for metrics in trainer.history),

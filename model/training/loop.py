@@ -1,7 +1,8 @@
 """The training loop: one uint8 tensor, batches by index, an exact state at the end of every epoch."""
 
+import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -18,12 +19,15 @@ from model.errors import TrainingError
 from model.network import Network, create_network, release
 from model.training import processes
 from model.training.augment import augment
+from model.training.mixing import mix
 from model.training.recipes import Recipe
 from model.training.seeds import derived_seed
 from model.training.teacher import Teacher
 
 Precision = Literal["fp32", "bf16"]
 EVALUATION_BATCH = 500
+LOOK_EVERY = 20
+"""Batches between two looks at the figures."""
 
 
 class RunConfig(BaseModel):
@@ -37,6 +41,8 @@ class RunConfig(BaseModel):
     threads: int
     """torch threads; part of the configuration because another number sums in another order."""
     device: str
+    machine: dict[str, str] = {}
+    """What it began on: CPU or GPU, versions of Python and PyTorch."""
     data: dict[str, str]
     """SHA-256 of the data set's files, by name."""
     name: str
@@ -79,11 +85,13 @@ class Batch(NamedTuple):
     """int64 ``[N]``"""
     answers: Tensor | None = None
     """``[N, 10]``, a teacher's logits."""
+    targets: Tensor | None = None
+    """``[N, 10]``, probabilities, where the images are mixed; their labels are those of the larger parts."""
 
     def part(self) -> "Batch":
         """This process's share of it."""
-        answers = None if self.answers is None else processes.part(self.answers)
-        return Batch(processes.part(self.images), processes.part(self.labels), answers)
+        answers, targets = (None if rows is None else processes.part(rows) for rows in (self.answers, self.targets))
+        return Batch(processes.part(self.images), processes.part(self.labels), answers, targets)
 
 
 class Trainer:
@@ -102,6 +110,7 @@ class Trainer:
         network, parents = create_network(config.recipe.architecture), parents or {}
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parallel = processes.parallel(self.network)
+        self.compiled = self._compile()
         self.teacher = self._hire(parents)
         self.snapshots: list[dict[str, Tensor]] = []
         """What ``state_dict`` of the network was at each of the recipe's restarts, on the CPU."""
@@ -176,7 +185,15 @@ class Trainer:
                 answers: Tensor = network.outputs(images).logits
             return answers.float()
 
-        return Teacher(logits, self.train_images, recipe.augmentation, recipe.distillation, self.config.seed)
+        views = recipe.augmentation, recipe.distillation, recipe.mixing
+        return Teacher(logits, self.train_images, *views, seed=self.config.seed)
+
+    def _compile(self) -> Callable[[Tensor], Tensor]:
+        """The network for whole batches: on a GPU replayed as CUDA graphs, as launching each kernel takes longer."""
+        if self.device.type == "cpu" or processes.size() > 1:
+            return self.parallel
+        torch.backends.cudnn.benchmark = True  # of its ways to convolve, the quickest for this size of batch
+        return torch.compile(self.parallel, dynamic=False, mode="reduce-overhead")
 
     def _resident(self, split: Split) -> tuple[Tensor, Tensor]:
         images = torch.from_numpy(np.array(split.images)).to(self.device)
@@ -209,33 +226,51 @@ class Trainer:
 
     def _train_epoch(self) -> tuple[float, float]:
         self.network.train()
-        seen, loss_sum, correct = 0, 0.0, 0
+        seen, sums = 0, torch.zeros(2, dtype=torch.float64, device=self.device)
         with self._progress() as bar:
-            for batch in self._batches():
-                loss, hits, size = self.step(batch)
-                seen, loss_sum, correct = seen + size, loss_sum + loss * size, correct + hits
-                learning_rate = self.optimizer.param_groups[0]["lr"]
-                bar.set_postfix_str(
-                    f"loss {loss_sum / seen:.4f}, accuracy {correct / seen:.2%}, lr {learning_rate:.2g}"
-                )
+            for number, batch in enumerate(self._batches()):
+                sums += self.step(batch)
+                seen += len(batch.part().labels)
                 bar.update(len(batch.labels))
-        everything, loss_of_all, correct_of_all = processes.totals(seen, loss_sum, correct)
-        return loss_of_all / everything, correct_of_all / everything
+                if number % LOOK_EVERY == 0:
+                    self._look(bar, *(sums / seen).tolist())
+        everything, loss, hits = processes.totals(seen, *sums.tolist())
+        self._look(bar, loss / everything, hits / everything)
+        return loss / everything, hits / everything
+
+    def _look(self, bar: "tqdm[Any]", loss: float, accuracy: float) -> None:
+        """Show how it goes; rarely, since a GPU has to be waited for."""
+        if not np.isfinite(loss):
+            raise TrainingError(f"The loss became {loss} in epoch {self.epoch + 1}: try a lower learning rate.")
+        rate = self.optimizer.param_groups[0]["lr"]
+        bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.2%}, lr {rate:.2g}")
 
     def _batches(self) -> Iterator[Batch]:
         """The training images once, in random order, each changed as the recipe says."""
         order = torch.split(torch.randperm(len(self.train_labels), device=self.device), self.config.recipe.batch_size)
         if self.teacher:
-            images, answers = self.teacher.lesson(self.epoch)
-            for batch in order:
-                yield Batch(images[batch], self.train_labels[batch], answers[batch])
-        else:
-            for batch in order:
-                images = augment(self.train_images[batch], self.config.recipe.augmentation)
-                yield Batch(images, self.train_labels[batch])
+            yield from self._taught_batches(self.teacher, order)
+            return
+        for batch in order:
+            images, labels = (
+                augment(self.train_images[batch], self.config.recipe.augmentation),
+                self.train_labels[batch],
+            )
+            if self.config.recipe.mixing:
+                images, mixture = mix(images, self.config.recipe.mixing)
+                yield Batch(images, labels, targets=mixture.targets(labels))
+            else:
+                yield Batch(images, labels)
 
-    def step(self, batch: Batch) -> tuple[float, int, int]:
-        """Learn from ``batch``; the mean loss and the hits in this process's part of it, and the part's size."""
+    def _taught_batches(self, teacher: Teacher, order: Iterable[Tensor]) -> Iterator[Batch]:
+        images, answers, mixture = teacher.lesson(self.epoch)
+        targets = mixture and mixture.targets(self.train_labels)
+        for batch in order:
+            mixed = None if targets is None else targets[batch]
+            yield Batch(images[batch], self.train_labels[batch], answers[batch], mixed)
+
+    def step(self, batch: Batch) -> Tensor:
+        """Learn from ``batch``; negative log-likelihood and hits of this process's part of it, float64 ``[2]``."""
         processes.share_dropout(self.network, len(batch.labels))
         part = batch.part()
         self.optimizer.zero_grad(set_to_none=True)
@@ -246,19 +281,24 @@ class Trainer:
         self.optimizer.step()
         if self.config.recipe.schedule == "one-cycle":
             self.scheduler.step()
-        value = F.nll_loss(log_probs.detach(), part.labels).item()
-        if not np.isfinite(value):
-            raise TrainingError(f"The loss became {value} in epoch {self.epoch + 1}: try a lower learning rate.")
-        return value, int((log_probs.argmax(1) == part.labels).sum()), len(part.labels)
+        value = F.nll_loss(log_probs.detach(), part.labels, reduction="sum")
+        return torch.stack([value.double(), (log_probs.argmax(1) == part.labels).sum().double()])
 
     def _loss(self, log_probs: Tensor, batch: Batch) -> Tensor:
+        if batch.targets is None:
+            loss = F.nll_loss(log_probs, batch.labels)
+        else:
+            loss = F.cross_entropy(log_probs, batch.targets)
         if self.config.recipe.distillation and batch.answers is not None:
-            return self.config.recipe.distillation.loss(log_probs, batch.answers, batch.labels)
-        return F.nll_loss(log_probs, batch.labels)
+            return self.config.recipe.distillation.loss(log_probs, batch.answers, loss)
+        return loss
 
     def _forward(self, images: Tensor) -> Tensor:
+        network: Callable[[Tensor], Tensor] = self.network
+        if self.network.training:  # what is compiled is so for one size of batch
+            network = self.compiled if len(images) == self.config.recipe.batch_size else self.parallel
         with self._precision():
-            log_probs: Tensor = (self.parallel if self.network.training else self.network)(images)
+            log_probs = network(images)
         return log_probs.float()
 
     def _precision(self) -> torch.autocast:
@@ -288,6 +328,12 @@ def _create_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimiz
     if recipe.optimizer == "adam":
         return torch.optim.Adam(weights, lr=rate, weight_decay=decay, fused=True)
     return torch.optim.SGD(weights, lr=rate, weight_decay=decay, momentum=0.9, nesterov=True, fused=True)
+
+
+def describe_machine(device: str) -> dict[str, str]:
+    """The processor that ``device`` is, and the versions of Python and PyTorch."""
+    processor = {"cpu": cpu.cpu_name()} if device == "cpu" else {"gpu": torch.cuda.get_device_name()}
+    return {**processor, "python": platform.python_version(), "torch": str(torch.__version__)}
 
 
 def choose_precision(asked: Literal["auto", "fp32", "bf16"], device: str) -> Precision:

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from model.training.augment import Augmentation
+from model.training.mixing import Mixing
 from model.training.teacher import Distillation
 
 
@@ -32,6 +33,7 @@ class Recipe(BaseModel):
     step_size: int = Field(default=1, ge=1, description="epochs between two steps of StepLR")
     gamma: float = Field(default=1.0, gt=0, le=1, description="factor of the learning rate at each step")
     augmentation: Augmentation = Augmentation()
+    mixing: Mixing | None = Field(default=None, description="make images of two")
     distillation: Distillation | None = Field(default=None, description="learn from another network's answers too")
     validation_size: int = Field(default=5000, ge=1, description="training images held out, stratified by class")
     validation_seed: int | None = Field(default=None, description="which images are held out; None: the run's seed")
@@ -73,12 +75,41 @@ _RECIPES = (
         weight_decay=3e-4,
         schedule="one-cycle",
         augmentation=Augmentation(flip=True),
-        distillation=Distillation(teacher="fashionnet-deep", weight=0.95, views=2),
+        distillation=Distillation(teacher="fashionnet-photo", weight=0.95, views=2),
         validation_seed=1,
     ),
     Recipe(
         name="deep",
         architecture="fashionnet-deep",
+        epochs=200,
+        batch_size=256,
+        optimizer="sgd",
+        learning_rate=0.2,
+        weight_decay=3e-4,
+        schedule="one-cycle",
+        warm_up=0.1,
+        augmentation=Augmentation(flip=True, shift=3, cutout=12),
+        mixing=Mixing(share=0.5),
+        distillation=Distillation(teacher="fashionnet-teacher", weight=0.95, views=200),
+        validation_seed=1,
+    ),
+    Recipe(
+        name="teacher",
+        architecture="fashionnet-teacher",
+        epochs=280,
+        batch_size=256,
+        optimizer="sgd",
+        learning_rate=0.2,
+        weight_decay=5e-4,
+        schedule="one-cycle",
+        warm_up=0.1,
+        augmentation=Augmentation(flip=True, shift=3),
+        mixing=Mixing(share=0.75),
+        validation_seed=1,
+    ),
+    Recipe(
+        name="photo",
+        architecture="fashionnet-photo",
         epochs=190,
         batch_size=128,
         optimizer="sgd",
