@@ -86,6 +86,7 @@ class MicroBatcher(Generic[Value, Result]):
         self._most_expected = max_queue
         self._has_refused = False
         self._refused_at = 0.0
+        self._longest_unseen = 0.0
         self._worker: asyncio.Task[None] | None = None
 
     @property
@@ -98,13 +99,17 @@ class MicroBatcher(Generic[Value, Result]):
         """Whether ``submit`` would refuse an item now."""
         return len(self._waiting) >= self.max_queue
 
-    def expect(self) -> bool:
+    def expect(self, waited: float = 0.0) -> bool:
         """Whether one more item may come; what was expected in the same turn of the event loop counts as waiting.
 
         A turn reads all requests that are there before the first of them gets as far as ``submit``. Under overload
         fewer are expected than the queue would hold: the time is needed to refuse the others soon.
+
+        Args:
+            waited: seconds for which nobody looked at the request.
         """
         now = time.perf_counter()
+        self._longest_unseen = max(self._longest_unseen, waited)
         if now - self._refused_at > OVER:
             self._most_expected = self.max_queue
         if len(self._waiting) + self._expected >= self._most_expected:
@@ -150,12 +155,13 @@ class MicroBatcher(Generic[Value, Result]):
 
         Increase by steps and decrease by shares lets all who share something find an even load (Chiu & Jain, 1989).
         """
+        turn = max(turn, self._longest_unseen)
         if self._has_refused and turn > LONG_TURN:
             fewer = int(self._most_expected * max(LONG_TURN / turn, LEAST_KEPT))
             self._most_expected = max(min(LEAST_EXPECTED, self.max_queue), fewer)
         elif self._most_expected < self.max_queue:
             self._most_expected += 1
-        self._has_refused = False
+        self._has_refused, self._longest_unseen = False, 0.0
 
     def _next_batch(self) -> list[_Item[Value, Result]]:
         batch: list[_Item[Value, Result]] = []

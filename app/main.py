@@ -15,6 +15,7 @@ from app import VERSION, errors
 from app.drain import drain_on_signal
 from app.evaluator import Evaluator
 from app.fast_lane import FastLane
+from app.intake import Intake
 from app.logs import configure
 from app.metrics import worker_metrics
 from app.predictor import Executors, Predictors, load_artifacts
@@ -62,6 +63,7 @@ def assemble(settings: Settings, artifacts: list[Artifact]) -> FastAPI:
     app.state.settings = settings
     app.state.artifacts = artifacts
     app.state.readiness = Readiness()
+    app.state.intake = Intake()
     app.state.evaluator = Evaluator(FashionMnist(settings.data_dir))
     app.state.upload_limits = Limits.of_one(settings)
     errors.install(app)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PREDICT = b"/predict"
 LIVE = b"/health/live"
+_LIVE_REQUEST = b"GET %s HTTP/1." % LIVE
 
 
 class _Answered:
@@ -51,6 +52,9 @@ class SheddingProtocol(HttpToolsProtocol):
     def __init__(self, *, connections: "OpenConnections | None" = None, **options: Any) -> None:
         super().__init__(**options)
         self._counted = connections
+        self.unseen = 0
+        self._since = 0.0
+        """When the piece was read that is being looked at."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin a connection whose answers go out in one piece each."""
@@ -61,6 +65,19 @@ class SheddingProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         if self._counted is not None:
             self._counted.closed()
+
+    def data_received(self, data: bytes) -> None:
+        """Look at what was read, in its turn; at once where it is asked whether the process lives."""
+        if not self.unseen and data.startswith(_LIVE_REQUEST):
+            super().data_received(data)
+        else:
+            self.app.state.intake.take(self, data)
+
+    def look_at(self, data: bytes, since: float) -> None:
+        """Take ``data``, which was read at ``since``, if the connection has not ended meanwhile."""
+        self._since = since
+        if self.parser is not None:
+            super().data_received(data)
 
     def on_response_complete(self) -> None:
         """Send what is left of a response; go on with the next request."""
@@ -91,7 +108,7 @@ class SheddingProtocol(HttpToolsProtocol):
     def _queue_is_full(self) -> bool:
         """Whether a prediction by the default network would be refused."""
         predictors: Predictors = self.app.state.predictors
-        return not predictors[predictors.default].batcher.expect()
+        return not predictors[predictors.default].batcher.expect(time.perf_counter() - self._since)
 
     def _send(self, response: Response) -> None:
         start = time.perf_counter()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.batcher import OVER, MicroBatcher, QueueFull
+from app.batcher import LONG_TURN, OVER, MicroBatcher, QueueFull
 
 
 def function(values):
@@ -232,6 +232,19 @@ def test_fewer_are_expected_where_refusing_makes_turns_long_and_all_again_afterw
         assert expected() == 16
 
     with_batcher(use, slow, inline=True, max_queue=16)
+
+
+def test_fewer_are_expected_where_nobody_looks_at_requests_for_long():
+    async def use(batcher):
+        for _ in range(3):
+            await asyncio.sleep(0)
+            for _ in range(20):
+                batcher.expect(waited=2 * LONG_TURN)
+            await batcher.submit(1)
+        await asyncio.sleep(0)
+        assert sum(batcher.expect() for _ in range(20)) == 2
+
+    with_batcher(use, function, inline=True, max_queue=16)
 
 
 def test_all_are_expected_again_once_an_overload_is_over():
