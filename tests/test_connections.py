@@ -21,7 +21,14 @@ ASK = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 def two_workers():
     with service(workers=2) as (server, client):
         client.close()  # so that no connection is open but the tests'
+        wait_until(lambda: both_take_some(server, client.base_url.port))
         yield server, client.base_url.port
+
+
+def both_take_some(server, port):
+    """Whether neither worker is still busy with its start."""
+    with connections(port, 8):
+        return min(held(server, port).values()) > 2
 
 
 @contextlib.contextmanager

@@ -252,15 +252,14 @@ class Trainer:
             yield from self._taught_batches(self.teacher, order)
             return
         for batch in order:
-            images, labels = (
-                augment(self.train_images[batch], self.config.recipe.augmentation),
-                self.train_labels[batch],
-            )
-            if self.config.recipe.mixing:
-                images, mixture = mix(images, self.config.recipe.mixing)
-                yield Batch(images, labels, targets=mixture.targets(labels))
-            else:
-                yield Batch(images, labels)
+            images = augment(self.train_images[batch], self.config.recipe.augmentation)
+            yield self._mixed(images, self.train_labels[batch])
+
+    def _mixed(self, images: Tensor, labels: Tensor) -> Batch:
+        if self.config.recipe.mixing is None:
+            return Batch(images, labels)
+        images, mixture = mix(images, self.config.recipe.mixing)
+        return Batch(images, labels, targets=mixture.targets(labels))
 
     def _taught_batches(self, teacher: Teacher, order: Iterable[Tensor]) -> Iterator[Batch]:
         images, answers, mixture = teacher.lesson(self.epoch)
