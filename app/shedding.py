@@ -67,8 +67,8 @@ class SheddingProtocol(HttpToolsProtocol):
             self._counted.closed()
 
     def data_received(self, data: bytes) -> None:
-        """Look at what was read, in its turn; at once where it is asked whether the process lives."""
-        if not self.unseen and data.startswith(_LIVE_REQUEST):
+        """Look at what was read, in its turn; at once what goes on with a body, or asks for life."""
+        if not self.unseen and (not self._idle() or data.startswith(_LIVE_REQUEST)):
             super().data_received(data)
         else:
             self.app.state.intake.take(self, data)
