@@ -19,7 +19,7 @@ from app.settings import Settings, SettingsError, read_settings
 from model.artifact import ModelCard, read_card
 from model.cpu import keep_freed_memory, usable_cores
 from model.data import FashionMnist
-from model.errors import FashionNetError
+from model.errors import ArtifactMissing, FashionNetError, TrainingError
 from model.network import create_network
 from model.training import processes
 from model.training.loop import EpochMetrics, RunConfig, choose_precision, describe_machine
@@ -138,7 +138,13 @@ def open_run(arguments: argparse.Namespace, path: Path, data_set: FashionMnist) 
 
 def parents(recipe: Recipe, folder: Path) -> dict[str, str]:
     """The versions of the networks in ``folder`` that the recipe needs, by name."""
-    return {name: read_card(folder, name).version for name in recipe.parents}
+    try:
+        return {name: read_card(folder, name).version for name in recipe.parents}
+    except ArtifactMissing:
+        raise TrainingError(
+            f"The recipe {recipe.name} needs {' and '.join(recipe.parents)}, not to be found in {folder}: name the "
+            "folder by --parents-dir, or train it first (docs/model.md says by which recipe)."
+        ) from None
 
 
 def opening(run: Run) -> str:

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import pty
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from model import FashionMnist, cpu, create_engine, load_artifact
+from model import Artifact, FashionMnist, cpu, create_engine, load_artifact
+from model.engines import OnnxEngine
 from model.errors import ArtifactError, TrainingError
-from model.network import load_network
+from model.network import create_network, load_network
 from model.training import export as export_module
 from model.training.loop import RunConfig, Trainer, choose_precision
 from model.training.recipes import RECIPES
@@ -230,9 +232,21 @@ def test_the_released_graph_tells_nothing_of_the_machine_it_was_made_on(straight
 
 def test_a_graph_that_differs_from_the_network_is_not_released(straight, monkeypatch, tmp_path):
     monkeypatch.setattr(export_module, "PARITY", -1.0)
+    monkeypatch.setattr(export_module, "ROUNDING", -1.0)
     with pytest.raises(ArtifactError, match="differ from the network's"):
         straight.release(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("wrong", "released"), [(1, True), (1.001, False)])
+def test_huge_logits_may_differ_by_their_rounding_and_no_more(artifact, wrong, released):
+    torch.manual_seed(0)
+    network = create_network("fashionnet-deep").eval()
+    network.fc.weight.data *= 1e6
+    bare = Artifact(artifact.card.model_copy(update={"files": {}}), {"onnx": export_module.export_onnx(network)})
+    network.fc.weight.data *= wrong
+    with contextlib.nullcontext() if released else pytest.raises(ArtifactError, match="differ"):
+        export_module._check_parity(network, OnnxEngine(bare, 1))
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(straight, small_data):
@@ -346,6 +360,7 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_resume(small_data, tmp_path, stop):
         ),
         (["--target-accuracy", "92.5"], "a fraction between 0 and 1"),
         (["--recipe", "nonsense"], "invalid choice"),
+        (["--recipe", "deep"], "needs fashionnet-teacher, not to be found in"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_sentence(small_data, arguments, sentence):
