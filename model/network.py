@@ -272,7 +272,7 @@ class DeepFashionNet(Network):
         )
 
     def features(self, images: Tensor) -> Tensor:
-        """Images uint8 ``[N, 28, 28]`` -> averaged activations float32 ``[N, F]``, F = 192."""
+        """Images uint8 ``[N, 28, 28]`` -> averaged activations float32 ``[N, F]``, F the last of ``channels``."""
         maps: Tensor = self.stages(normalise(images))
         return maps.mean((2, 3))
 
@@ -318,7 +318,7 @@ class PhotoFashionNet(Network):
 
 
 class TeacherFashionNet(DeepFashionNet):
-    """The layers of ResNet-18, too many to serve, whose answers teach the other networks."""
+    """The deep network's kind at ResNet-18's size, too large to serve: its answers teach the deep network."""
 
     architecture = "fashionnet-teacher"
     channels = (64, 128, 256, 512)

@@ -189,7 +189,7 @@ class Trainer:
         return Teacher(logits, self.train_images, *views, seed=self.config.seed)
 
     def _compile(self) -> Callable[[Tensor], Tensor]:
-        """The network for whole batches: on a GPU replayed as CUDA graphs, as launching each kernel takes longer."""
+        """The network for whole batches: on a GPU replayed as CUDA graphs, so that no kernel is launched alone."""
         if self.device.type == "cpu" or processes.size() > 1:
             return self.parallel
         torch.backends.cudnn.benchmark = True  # of its ways to convolve, the quickest for this size of batch
