@@ -4,6 +4,7 @@ Nearly all of a start is imports, so what makes them quicker comes before them.
 """
 
 import gc
+import importlib
 import sys
 import tempfile
 from typing import TYPE_CHECKING
@@ -34,12 +35,18 @@ def main() -> None:
 
 
 def import_quickly() -> None:
-    """Import without what a start can do without: the search for garbage, where all is kept, and a package.
+    """Import without what a start can do without: the search for garbage, where all is kept, and parts of FastAPI.
 
-    pydantic.v1 is blocked because FastAPI imports it only to tell that it takes none of its models.
+    pydantic.v1 is blocked because FastAPI imports it only to tell that it takes none of its models. FastAPI's models of
+    an OpenAPI document are built when somebody first asks for it.
     """
     gc.disable()
     sys.modules["pydantic.v1"] = None  # type: ignore[assignment]
+    from pydantic import BaseModel
+
+    BaseModel.model_config["defer_build"] = True  # inherited by what is defined meanwhile
+    importlib.import_module("fastapi")
+    del BaseModel.model_config["defer_build"]
 
 
 def metrics_folder() -> "tempfile.TemporaryDirectory[str]":

@@ -1,9 +1,10 @@
 """The assembly of the service, on one screen."""
 
 import asyncio
+import functools
 import gc
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -41,15 +42,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return assemble(settings, require_artifacts(settings))
 
 
-def require_artifacts(settings: Settings) -> list[Artifact]:
-    """The artefacts to serve; ends the process with one sentence where one is missing or damaged."""
+@functools.cache
+def require_artifacts(settings: Settings) -> tuple[Artifact, ...]:
+    """The artefacts to serve; ends the process with one sentence where one is missing or damaged.
+
+    They are read once. Workers that are forked afterwards have them in common, also one that takes a dead one's place:
+    whatever lies in the folder by then, all of them answer with the same weights.
+    """
     try:
-        return load_artifacts(settings)
+        return tuple(load_artifacts(settings))
     except ArtifactError as error:
         sys.exit(f"fashionnet: {error}")
 
 
-def assemble(settings: Settings, artifacts: list[Artifact]) -> FastAPI:
+def assemble(settings: Settings, artifacts: Sequence[Artifact]) -> FastAPI:
     """The application that serves ``artifacts``."""
     app = FastAPIOffline(
         title="FashionNet",

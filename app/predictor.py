@@ -326,7 +326,7 @@ def yield_to_others() -> None:
 async def _seconds_per_image(engine: Engine) -> float:
     """What one image takes: the median of some, each alone; other requests are heard in between."""
     image, times = np.zeros((1, 28, 28), np.uint8), []
-    for _ in range(9):
+    for _ in range(5):
         start = time.perf_counter()
         engine.run(image)
         times.append(time.perf_counter() - start)
@@ -337,7 +337,7 @@ async def _seconds_per_image(engine: Engine) -> float:
 class Predictors(Mapping[str, Predictor]):
     """The served networks by name, and what answers where no name is given."""
 
-    def __init__(self, artifacts: list[Artifact], executors: Executors, settings: Settings) -> None:
+    def __init__(self, artifacts: Sequence[Artifact], executors: Executors, settings: Settings) -> None:
         self._by_name = {
             artifact.card.name: Predictor(
                 artifact.card, create_engine(settings.engine, artifact, settings.threads), executors, settings

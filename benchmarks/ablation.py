@@ -15,17 +15,32 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from app.settings import read_settings
 from model import WEIGHTS, FashionMnist, cpu
 from model.artifact import load_artifact
-from model.network import Network, load_network
+from model.network import ARCHITECTURES, Network, NormalisedFashionNet, load_network
 from model.training.augment import Augmentation
 from model.training.loop import EpochMetrics, RunConfig, Trainer, choose_precision
 from model.training.recipes import RECIPES, Recipe
 from model.training.run import training_splits
 
 BEST = RECIPES["best"]
+
+
+class UnmixedFashionNet(NormalisedFashionNet):
+    """The same with a second convolution of full rank."""
+
+    architecture = "fashionnet-unmixed"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mixture = nn.Identity()
+        self.conv2 = nn.Conv2d(32, 64, kernel_size=3)
+
+
+ARCHITECTURES[UnmixedFashionNet.architecture] = UnmixedFashionNet
 
 
 def variants(epochs: int) -> dict[str, Recipe]:
@@ -35,12 +50,14 @@ def variants(epochs: int) -> dict[str, Recipe]:
         update={"architecture": "fashionnet", "augmentation": Augmentation(), "distillation": None, "optimizer": "adam",
                 "learning_rate": 3e-3, "weight_decay": 0.0}
     )  # fmt: skip
-    normalised = BEST.model_copy(update={"augmentation": Augmentation(), "distillation": None})
+    mixed = BEST.model_copy(update={"augmentation": Augmentation(), "distillation": None})
+    normalised = mixed.model_copy(update={"architecture": UnmixedFashionNet.architecture})
     flipped = BEST.model_copy(update={"distillation": None})
     found = {
         "`seed`: Adam, StepLR": seed,
         "one-cycle": cycle,
         "batch normalisation, SGD, weight decay, less dropout": normalised,
+        "second convolution of 16 mixtures of its inputs": mixed,
         "flip": flipped,
         "teacher: `best`": BEST,
     }

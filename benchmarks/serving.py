@@ -133,7 +133,8 @@ def environment(contender: Contender, folder: Path, *, plain: bool = False) -> P
     home = folder / contender.name
     if not (home / "made").exists():
         subprocess.run(["uv", "venv", "-q", "--clear", "--python", contender.python, str(home)], check=True)
-        install = ["uv", "pip", "install", "-q", "--python", str(home / "bin" / "python")]
+        # With byte code, as pip leaves it: without, half of a start would be the compiling of sources.
+        install = ["uv", "pip", "install", "-q", "--compile-bytecode", "--python", str(home / "bin" / "python")]
         subprocess.run([*install, *contender.requirements], cwd=ROOT, check=True)
         (home / "made").touch()
     return (plain_cpu.without_avx512(home) if plain else home) / "bin" / "python"
@@ -155,6 +156,7 @@ def running(
     fill = {name: value.format(port=port) for name, value in contender.variables.items()}
     ours = {MARK: contender.name, "PYTHONPATH": str(ROOT), "PATH": f"{python.parent}:{os.environ['PATH']}"}
     variables = os.environ | ours | fill
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)  # a start with byte code, as on any other machine
     command = [str(python), *(part.format(port=port) for part in contender.command)]
     start = time.perf_counter()
     with tempfile.TemporaryFile() as log:

@@ -1,4 +1,5 @@
 import numpy as np
+import onnx
 import pytest
 import safetensors.numpy
 from hypothesis import given
@@ -10,7 +11,7 @@ from model.engines import log_softmax
 from model.errors import ArtifactCorrupt, ArtifactMissing
 from model.evaluate import compute_outputs, evaluate
 from model.network import load_network
-from model.training.export import export_onnx
+from model.training.export import export_onnx, rewritten
 from model.training.recipes import Recipe
 from model.training.run import training_splits
 from tests.data_sets import real_data_set
@@ -32,6 +33,22 @@ def test_8_bits_keep_the_accuracy_to_a_tenth_of_a_point(artifact):
     assert measured >= artifact.card.metrics["validation"].accuracy - 0.001
     # Another CPU may round one image in a thousand the other way.
     assert measured == pytest.approx(artifact.card.int8_metrics["validation"].accuracy, abs=0.001)
+
+
+def test_a_graph_rewritten_at_the_export_answers_as_before_to_the_last_bit(artifact):
+    """And holds nothing that another runtime would not know."""
+    graph = rewritten(artifact.content["onnx"])
+    images = np.random.default_rng(0).integers(0, 256, (50, 28, 28), np.uint8)
+    before, after = (
+        create_engine("onnx", Artifact(artifact.card, {"onnx": content})).run(images)
+        for content in (artifact.content["onnx"], graph)
+    )
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for content in (graph, artifact.content["int8.onnx"]):
+        proto = onnx.load_model_from_string(content)
+        onnx.checker.check_model(proto)
+        assert [opset.domain for opset in proto.opset_import] == [""]
 
 
 def test_a_graph_without_scores_is_told_from_a_current_one(artifact):

@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from model import WEIGHTS
 from tests.pictures import grey_png
-from tests.servers import free_port, process, run, service, wait_until
+from tests.servers import free_port, is_ready, process, run, service, wait_until
 
 UVICORN = ["-m", "uvicorn", "--factory", "app.main:create_app"]
 
@@ -90,11 +91,27 @@ import sys
 from app.__main__ import import_quickly
 import_quickly()
 from app.main import create_app
+from fastapi.openapi.models import OpenAPI
+from model import Prediction
+print([model.__pydantic_complete__ for model in (OpenAPI, Prediction)])
 assert create_app().openapi()["paths"]["/predict"]
 print([name for name in sys.modules if name.startswith("pydantic.v1.")])
 """
     done = run("-c", code)
-    assert done.stdout == "[]\n", done.stderr
+    assert done.stdout == "[False, True]\n[]\n", done.stderr
+
+
+def test_workers_that_take_the_place_of_dead_ones_serve_the_weights_that_those_served(tmp_path):
+    folder = shutil.copytree(WEIGHTS, tmp_path / "weights")
+    with service(workers=2, model_dir=folder) as (server, client):
+        for file in folder.iterdir():
+            file.write_bytes(b"another version is being copied")
+        victims = psutil.Process(server.pid).children()
+        for victim in victims:
+            victim.kill()
+        wait_until(lambda: not any(victim.is_running() for victim in victims))
+        wait_until(lambda: is_ready(client))
+        assert client.post("/predict", files={"file": grey_png()}).json()["model"] == "fashionnet"
 
 
 def test_garbage_is_looked_for_again_once_it_serves():
