@@ -13,11 +13,13 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.requests import Request
 
 from app.batcher import MicroBatcher
 from app.main import create_app
 from app.predictor import SMALL_BYTES, Executors, Predictors, load_artifacts
 from app.settings import Settings
+from app.uploads import PIECE, Limits, read_uploads
 from model import CLASSES, WEIGHTS, Choice, classify, examine, preprocess
 from model.bulk import load_both
 from tests.pictures import encode, grey_png, scene, trousers
@@ -332,6 +334,32 @@ def test_a_busy_engine_gets_many_pictures_at_once_and_an_idle_one_soon_gets_some
     executors.shut_down()
     assert sorted(sizes) == [8, 8, 16, 16, 32]
     assert {answer.label for request in answers for answer in request} == {"Trouser"}
+
+
+def test_a_long_form_leaves_the_event_loop_to_others_while_it_is_parsed():
+    """It comes as one chunk; cut anywhere, its files are what they were."""
+    files = [np.random.default_rng(number).bytes(1000 + number) for number in range(200)]
+    sent = httpx.Request("POST", "http://x/", files=[("files", content) for content in files])
+    scope = {"type": "http", "headers": [(name.lower(), value) for name, value in sent.headers.raw]}
+    turns = 0
+
+    async def receive():
+        return {"type": "http.request", "body": sent.read()}
+
+    async def take_turns():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def read():
+        others = asyncio.create_task(take_turns())
+        uploads = await read_uploads(Request(scope, receive), Limits(2000, 10**6, 200, 30))
+        others.cancel()
+        return [upload.read(2000) for upload in uploads]
+
+    assert asyncio.run(read()) == files
+    assert turns >= sum(map(len, files)) // PIECE
 
 
 BAD_BATCHES = {
