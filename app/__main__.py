@@ -64,10 +64,10 @@ def serve(settings: "Settings") -> None:
     import uvicorn
 
     from app.logs import log_config
-    from app.main import require_artifacts
+    from app.main import handed_down, require_artifacts
     from app.workers import fork_workers, sharing
 
-    require_artifacts(settings)
+    handed_down[settings] = require_artifacts(settings)
     fork_workers()
     gc.enable()
     sys.setswitchinterval(LOCK_SECONDS)

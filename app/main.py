@@ -1,10 +1,9 @@
 """The assembly of the service, on one screen."""
 
 import asyncio
-import functools
 import gc
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -27,6 +26,10 @@ from app.telemetry import Telemetry, keep_gauges
 from app.uploads import Limits
 from model import Artifact, ArtifactError, FashionMnist
 
+handed_down: dict[Settings, list[Artifact]] = {}
+"""What ``python -m app`` has read for its workers: all of them, also one that takes a dead one's place, answer with the
+same weights, whatever lies in the folder by then."""
+
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The service over ``settings``, which default to the environment's.
@@ -39,23 +42,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     except SettingsError as error:
         sys.exit(f"fashionnet: {error}")
     configure(settings)
-    return assemble(settings, require_artifacts(settings))
+    return assemble(settings, handed_down.get(settings) or require_artifacts(settings))
 
 
-@functools.cache
-def require_artifacts(settings: Settings) -> tuple[Artifact, ...]:
-    """The artefacts to serve; ends the process with one sentence where one is missing or damaged.
-
-    They are read once. Workers that are forked afterwards have them in common, also one that takes a dead one's place:
-    whatever lies in the folder by then, all of them answer with the same weights.
-    """
+def require_artifacts(settings: Settings) -> list[Artifact]:
+    """The artefacts to serve; ends the process with one sentence where one is missing or damaged."""
     try:
-        return tuple(load_artifacts(settings))
+        return load_artifacts(settings)
     except ArtifactError as error:
         sys.exit(f"fashionnet: {error}")
 
 
-def assemble(settings: Settings, artifacts: Sequence[Artifact]) -> FastAPI:
+def assemble(settings: Settings, artifacts: list[Artifact]) -> FastAPI:
     """The application that serves ``artifacts``."""
     app = FastAPIOffline(
         title="FashionNet",

@@ -337,7 +337,7 @@ async def _seconds_per_image(engine: Engine) -> float:
 class Predictors(Mapping[str, Predictor]):
     """The served networks by name, and what answers where no name is given."""
 
-    def __init__(self, artifacts: Sequence[Artifact], executors: Executors, settings: Settings) -> None:
+    def __init__(self, artifacts: list[Artifact], executors: Executors, settings: Settings) -> None:
         self._by_name = {
             artifact.card.name: Predictor(
                 artifact.card, create_engine(settings.engine, artifact, settings.threads), executors, settings

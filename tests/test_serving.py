@@ -11,6 +11,8 @@ import httpx
 import psutil
 import pytest
 
+from app.main import create_app
+from app.settings import Settings
 from model import WEIGHTS
 from tests.pictures import grey_png
 from tests.servers import free_port, is_ready, process, run, service, wait_until
@@ -112,6 +114,14 @@ def test_workers_that_take_the_place_of_dead_ones_serve_the_weights_that_those_s
         wait_until(lambda: not any(victim.is_running() for victim in victims))
         wait_until(lambda: is_ready(client))
         assert client.post("/predict", files={"file": grey_png()}).json()["model"] == "fashionnet"
+
+
+def test_an_application_made_anew_reads_its_artefacts_anew(tmp_path):
+    settings = Settings(model_dir=shutil.copytree(WEIGHTS, tmp_path / "weights"))
+    create_app(settings)
+    (settings.model_dir / "fashionnet.json").write_text("{}")
+    with pytest.raises(SystemExit, match="is not a model card"):
+        create_app(settings)
 
 
 def test_garbage_is_looked_for_again_once_it_serves():

@@ -121,7 +121,7 @@ def export_onnx(network: Network) -> bytes:
 def rewritten(graph: bytes) -> bytes:
     """A graph in 8 bits as ONNX Runtime rewrites it first on whatever machine ("basic"): the same function.
 
-    A third of the time that a session takes to be made goes into that. Later rewritings depend on the CPU.
+    A session of this one is made sooner. Later rewritings depend on the CPU.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "graph.onnx")
