@@ -1,6 +1,7 @@
 """How long does the network take, without HTTP? Every engine at several batch sizes, one thread, in turns.
 
-Where the served graph has a convolution taken apart (docs/decisions/0018-low-rank.md), the whole one is beside it.
+Beside a graph that has a convolution taken apart (docs/decisions/0018-low-rank.md) is the whole one, and beside one
+whose first convolution runs over rows (0020-rows.md) the one over pixels.
 
 python benchmarks/engines.py --write benchmarks/results/engines
 """
@@ -10,6 +11,7 @@ import json
 import platform
 import statistics
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -33,10 +35,11 @@ from model.cpu import cpu_flags, cpu_name
 from model.detector import Detector
 from model.network import load_network
 from model.training.detector_graph import with_detector
-from model.training.export import export_onnx
+from model.training.export import export_int8, export_onnx
 from model.training.low_rank import taken_apart
 from model.training.quantize import CALIBRATION_IMAGES, quantize
 from model.training.recipes import Recipe
+from model.training.rows import over_rows
 from model.training.run import training_splits
 
 ENGINES: tuple[EngineName, ...] = ("torch", "onnx", "onnx-int8")
@@ -52,8 +55,7 @@ def measure(name: str, rounds: int) -> list[dict[str, object]]:
     data_set = FashionMnist(read_settings().data_dir)
     train, validation = training_splits(data_set, Recipe(**artifact.card.recipe), artifact.card.training["seed"])
     engines: dict[str, Engine] = {engine: create_engine(engine, artifact) for engine in ENGINES}
-    if whole := without_factors(artifact, train):
-        engines |= {f"{engine}, whole": create_engine(engine, whole) for engine in ENGINES[1:]}
+    engines |= {f"{engine}, {how}": create_engine(engine, one) for engine, how, one in otherwise(artifact, train)}
     times: dict[tuple[str, int], list[float]] = {}
     for turn in range(rounds + 1):  # the first one warms up
         for engine in engines:
@@ -76,14 +78,20 @@ def measure(name: str, rounds: int) -> list[dict[str, object]]:
     ]
 
 
-def without_factors(artifact: Artifact, train: Split) -> Artifact | None:
-    """The artefact with graphs of its network as it is; None where nothing of it was taken apart."""
-    network = load_network(artifact)
-    if taken_apart(network) is network:
-        return None
-    graph, detector = export_onnx(network), Detector.from_bytes(artifact.content["detector.safetensors"])
-    graphs: dict[Format, bytes] = {"onnx": graph, "int8.onnx": quantize(graph, train.images[:CALIBRATION_IMAGES])}
-    return Artifact(artifact.card, {name: with_detector(one, detector) for name, one in graphs.items()})
+def otherwise(artifact: Artifact, train: Split) -> Iterator[tuple[EngineName, str, Artifact]]:
+    """Artefacts with other graphs of the same network, by their engines and in what they differ."""
+    network, detector = load_network(artifact), Detector.from_bytes(artifact.content["detector.safetensors"])
+    served = taken_apart(network)
+
+    def with_graph(file: Format, graph: bytes) -> Artifact:
+        return Artifact(artifact.card, {file: with_detector(graph, detector)})
+
+    if served is not network:
+        yield "onnx", "whole", with_graph("onnx", export_onnx(network))
+        yield "onnx-int8", "whole", with_graph("int8.onnx", export_int8(network, train.images))
+    if over_rows(served) is not served:
+        pixels = quantize(export_onnx(served), train.images[:CALIBRATION_IMAGES])
+        yield "onnx-int8", "over pixels", with_graph("int8.onnx", pixels)
 
 
 def table(rows: list[dict], rounds: int) -> str:

@@ -61,9 +61,11 @@ class OnnxEngine:
 
     name: ClassVar[EngineName] = "onnx"
     formats: ClassVar[tuple[Format, ...]] = ("onnx",)
+    left_out: ClassVar[str] = ""
+    """Of ONNX Runtime's rewritings of a graph."""
 
     def __init__(self, artifact: Artifact, threads: int = 1) -> None:
-        options, graph = _session_options(threads), self.formats[0]
+        options, graph = _session_options(threads, self.left_out), self.formats[0]
         try:
             self.session = onnxruntime.InferenceSession(
                 artifact.content[graph], options, providers=["CPUExecutionProvider"]
@@ -86,6 +88,8 @@ class Int8OnnxEngine(OnnxEngine):
 
     name: ClassVar[EngineName] = "onnx-int8"
     formats: ClassVar[tuple[Format, ...]] = ("int8.onnx",)
+    left_out: ClassVar[str] = "NchwcTransformer"
+    """Bytes lie channel by channel of a pixel. The layout for floats would only have to be undone before them."""
 
 
 class TorchEngine:
@@ -182,10 +186,11 @@ def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return log_probs
 
 
-def _session_options(threads: int) -> onnxruntime.SessionOptions:
+def _session_options(threads: int, left_out: str) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("optimization.disable_specified_optimizers", left_out)
     return options

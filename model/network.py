@@ -125,10 +125,13 @@ class FashionNet(Network):
 
     def features(self, images: Tensor) -> Tensor:
         """Images uint8 ``[N, 28, 28]`` -> penultimate activations float32 ``[N, 128]``, before dropout."""
-        x = F.relu(self.conv1(normalise(images)))  # [N, 32, 26, 26]
         # ReLU and max pooling commute; pooling first leaves ReLU a quarter of the work.
-        x = F.relu(F.max_pool2d(self.conv2(x), 2))  # [N, 64, 12, 12]
+        x = F.relu(F.max_pool2d(self.conv2(self.first_maps(images)), 2))  # [N, 64, 12, 12]
         return F.relu(self.fc1(self.dropout1(torch.flatten(x, 1))))
+
+    def first_maps(self, images: Tensor) -> Tensor:
+        """Images uint8 ``[N, 28, 28]`` -> what the first convolution makes of them, float32 ``[N, 32, 26, 26]``."""
+        return F.relu(self.conv1(normalise(images)))
 
     def classify(self, features: Tensor) -> Tensor:
         """Features ``[N, 128]`` -> logits ``[N, 10]``."""

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.artifact import Artifact, Format, Metrics, ModelCard
@@ -26,6 +27,7 @@ from model.training.loop import Trainer, describe_machine
 from model.training.low_rank import taken_apart
 from model.training.outliers import measure_detector
 from model.training.quantize import CALIBRATION_IMAGES, quantize
+from model.training.rows import over_rows
 
 # The exporter warns that it will not translate torchvision's operators, which nothing here uses.
 logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
@@ -66,7 +68,8 @@ def export(network: Network, card: ModelCard, train: Split, splits: dict[str, Sp
     """
     network.eval()
     weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    graph = export_onnx(taken_apart(network))
+    served = taken_apart(network)
+    graph = export_onnx(served)
     bare = OnnxEngine(Artifact(card.model_copy(update={"files": {}}), {"onnx": graph}), usable_cores())
     _check_parity(network, bare)
     seen, validation = (Seen(split, compute_outputs(bare, split.images)) for split in (train, splits["validation"]))
@@ -74,7 +77,7 @@ def export(network: Network, card: ModelCard, train: Split, splits: dict[str, Sp
     content: dict[Format, bytes] = {
         "safetensors": safetensors.torch.save(weights),
         "onnx": with_detector(graph, detector),
-        "int8.onnx": rewritten(with_detector(quantize(graph, train.images[:CALIBRATION_IMAGES]), detector)),
+        "int8.onnx": rewritten(with_detector(export_int8(served, train.images), detector)),
         "detector.safetensors": detector.to_bytes(),
     }
     temperature = fit_temperature(validation.outputs.logits, validation.split.labels)
@@ -116,6 +119,11 @@ def export_onnx(network: Network) -> bytes:
         raise ArtifactError("PyTorch gave no ONNX program for this network.")
     content: bytes = _without_traces(program.model_proto).SerializeToString()
     return content
+
+
+def export_int8(network: Network, images: NDArray[np.uint8]) -> bytes:
+    """The same graph in 8 bits, calibrated on the first of ``images`` uint8 ``[M, 28, 28]``, training images."""
+    return quantize(export_onnx(over_rows(network)), images[:CALIBRATION_IMAGES])
 
 
 def rewritten(graph: bytes) -> bytes:
