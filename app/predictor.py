@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,17 +48,10 @@ SMALL_SECONDS = 0.0001
 """About what the decoding of one takes."""
 LOOP_SECONDS = 0.004
 """How long an engine may hold the event loop; health and new requests wait meanwhile."""
-FIRST_CHUNK = 8
-"""Pictures of one request that go first to an engine that has nothing to do, so that it soon has ..."""
-BULK_CHUNK = 32
-"""... and the most that follow together, or go first to one that has. The next chunk is decoded meanwhile, on another
-core, which takes about half of the engine's time for as many: so each may be twice the one before."""
 BACKGROUND_NICENESS = 10
 NO_TIMER = StageTimer(on=False)
 
 Item = TypeVar("Item")
-Content = bytes | Exception
-"""An encoded picture, or why there is none."""
 
 
 class Seen(NamedTuple):
@@ -107,7 +100,7 @@ class Predictor:
     def __init__(self, card: ModelCard, engine: Engine, executors: Executors, settings: Settings) -> None:
         self.card = card
         self.engine = engine
-        self._choice = Choice(self, self)
+        self.choice = Choice(self, self)
         self.executors = executors
         self.max_pixels = settings.max_pixels
         self.batch_size = settings.batch_size
@@ -119,15 +112,15 @@ class Predictor:
             weigh=_views,
             observe=BatchObserver(card.name),
         )
-        self._bulk: set[asyncio.Task[list[Prediction | BaseException]]] = set()
-        """What the engine has still to do of requests with many pictures."""
+        self.bulk: set[asyncio.Task[Any]] = set()
+        """What the engine has still to do of requests with many pictures (``app.bulk``)."""
         self._confidence = {label: CONFIDENCE.labels(card.name, label) for label in card.classes}
         MODEL_INFO.labels(card.name, card.version, card.architecture, engine.name).set(1)
 
     def leaving_photos_to(self, other: "Predictor") -> Self:
         """The same network, queue and all, in whose place ``other`` answers photos."""
         same = copy.copy(self)
-        same._choice = Choice(self, other)
+        same.choice = Choice(self, other)
         return same
 
     def is_slow(self, content: bytes) -> bool:
@@ -145,20 +138,20 @@ class Predictor:
             network, seen = self, await self._submit(content)
         else:
             picture = await self.preprocess(content)
-            network = self._choice.of(picture)
+            network = self.choice.of(picture)
             seen = await network._submit(picture)
         timer.end("wait")
         return network.answer(seen, with_image=with_image)
 
     async def explain(self, content: bytes) -> Explanation:
         """Classify one encoded picture and say which of its parts the answer rests on; raises as ``predict``."""
-        if any(network.batcher.full for network in self._choice):
+        if any(network.batcher.full for network in self.choice):
             raise Overloaded
         picture = await self.preprocess(content)
-        return await self._choice.of(picture)._explain(picture)
+        return await self.choice.of(picture)._explain(picture)
 
     async def _explain(self, picture: Picture) -> Explanation:
-        finding = next(await self._examine([picture]))
+        finding = next(await self.examine([picture]))
         loop, inference = asyncio.get_running_loop(), self.executors.inference
         outputs = await loop.run_in_executor(inference, self.engine.run, occlusions(picture.image))
         prediction = self.answer(Seen(picture, finding))
@@ -170,30 +163,12 @@ class Predictor:
         self._confidence[prediction.label].observe(prediction.confidence)
         return prediction
 
-    async def predict_many(
-        self, contents: Sequence[Content], *, with_image: bool = False
-    ) -> list[Prediction | BaseException]:
-        """Classify many encoded pictures; each gets its own answer, in their order: a prediction or what went wrong.
-
-        What is an exception already is passed through. The pictures go to the engine in whole batches, past the queue.
-        """
-        batches = []
-        for chunk in _chunks(contents, BULK_CHUNK if self._bulk else FIRST_CHUNK):
-            pictures = await self._decode_all(chunk)
-            begun = asyncio.get_running_loop().create_future()
-            batches.append(asyncio.create_task(self._answer_all(pictures, begun, with_image=with_image)))
-            self._bulk.add(batches[-1])
-            batches[-1].add_done_callback(self._bulk.discard)
-            # Decoding holds the interpreter's lock, which the engine needs once more to begin.
-            await asyncio.wait((begun, batches[-1]), return_when=asyncio.FIRST_COMPLETED)
-        return [answer for batch in batches for answer in await batch]
-
     async def infer(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
         """N pictures -> logits float32 ``[N, 10]``; many go in whole batches, past the queue."""
         if len(pictures) == 1:
             return (await self._submit(pictures[0])).finding.logits[None]
         starts = range(0, len(pictures), self.batch_size)
-        findings = [await self._examine(pictures[start : start + self.batch_size]) for start in starts]
+        findings = [await self.examine(pictures[start : start + self.batch_size]) for start in starts]
         logits = [finding.logits for batch in findings for finding in batch]
         return np.stack(logits) if logits else self._no_logits()
 
@@ -231,39 +206,12 @@ class Predictor:
 
     async def preprocess(self, content: bytes) -> Picture:
         """An encoded picture -> what the network sees of it; raises ImageError where it cannot be used."""
-        return preprocess(content, self.max_pixels) if len(content) <= SMALL_BYTES else await self._hand_over(content)
+        return preprocess(content, self.max_pixels) if len(content) <= SMALL_BYTES else await self.hand_over(content)
 
-    def _hand_over(self, content: bytes) -> "asyncio.Future[Picture]":
+    def hand_over(self, content: bytes) -> "asyncio.Future[Picture]":
         """The picture to be, decoded in a thread."""
         loop = asyncio.get_running_loop()
         return loop.run_in_executor(self.executors.decoding, preprocess, content, self.max_pixels)
-
-    async def _decode_all(self, contents: Sequence[Content]) -> list[Picture | BaseException]:
-        """Small pictures here and now, large ones in their threads; what is an exception already stays one."""
-        work = [self._decode_or_hand_over(content) for content in contents]
-        later = [item for item in work if isinstance(item, asyncio.Future)]
-        handed_over = iter(await asyncio.gather(*later, return_exceptions=True))
-        return [next(handed_over) if isinstance(item, asyncio.Future) else item for item in work]
-
-    def _decode_or_hand_over(self, content: Content) -> "Picture | Exception | asyncio.Future[Picture]":
-        if isinstance(content, Exception):
-            return content
-        return self._decode(content) if len(content) <= SMALL_BYTES else self._hand_over(content)
-
-    async def _answer_all(
-        self, pictures: list[Picture | BaseException], begun: "asyncio.Future[None]", *, with_image: bool
-    ) -> list[Prediction | BaseException]:
-        shares: dict[Predictor, list[Picture]] = {}
-        for picture in pictures:
-            if isinstance(picture, Picture):
-                shares.setdefault(self._choice.of(picture), []).append(picture)
-        findings = {network: await network._examine(its, begun) for network, its in shares.items()}
-
-        def answer(picture: Picture) -> Prediction:
-            network = self._choice.of(picture)
-            return network.answer(Seen(picture, next(findings[network])), with_image=with_image)
-
-        return [answer(picture) if isinstance(picture, Picture) else picture for picture in pictures]
 
     async def _submit(self, value: bytes | Picture) -> Seen:
         try:
@@ -273,17 +221,18 @@ class Predictor:
 
     def _compute(self, values: list[bytes | Picture]) -> list[Seen | Exception]:
         """What a batch comes to: what the engine says of each picture, encoded or not, or why it says nothing."""
-        pictures = [self._decode(value) if isinstance(value, bytes) else value for value in values]
+        pictures = [self.decode(value) if isinstance(value, bytes) else value for value in values]
         findings = examine(self.engine, [picture for picture in pictures if isinstance(picture, Picture)])
         return [Seen(picture, next(findings)) if isinstance(picture, Picture) else picture for picture in pictures]
 
-    def _decode(self, content: bytes) -> Picture | ImageError:
+    def decode(self, content: bytes) -> Picture | ImageError:
+        """What the network sees of an encoded picture, or why it cannot be used; here and now."""
         try:
             return preprocess(content, self.max_pixels)
         except ImageError as error:
             return error
 
-    async def _examine(
+    async def examine(
         self, pictures: Sequence[Picture], begun: "asyncio.Future[None] | None" = None
     ) -> Iterator[Finding]:
         """What the engine says of each picture; ``begun`` is set when its thread has come to them."""
@@ -298,13 +247,6 @@ class Predictor:
             return examine(self.engine, pictures)
 
         return await loop.run_in_executor(self.executors.inference, work)
-
-
-def _chunks(contents: Sequence[Content], size: int) -> Iterator[Sequence[Content]]:
-    start = 0
-    while start < len(contents):
-        yield contents[start : start + size]
-        start, size = start + size, min(2 * size, BULK_CHUNK)
 
 
 def _decodes_at_once(content: bytes) -> bool:

@@ -5,12 +5,15 @@ file into a temporary one first, has no limit for files and takes ten times as l
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
+from typing import TypeVar
 
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, parse_options_header
 from starlette.requests import Request
+from starlette.types import Message
 
 from app.errors import BodyTooLarge, MalformedBody, MissingFile, SlowBody, TooManyFiles, UnsupportedBody
 from app.settings import Settings
@@ -25,6 +28,9 @@ FIELDS = 32
 BODY_IS_HERE = "fashionnet.body_is_here"
 """Extension of the ASGI scope by which a server tells that it has the whole body: no timer is needed then, which takes
 some microseconds to set."""
+Item = TypeVar("Item")
+Take = Callable[[Item], Awaitable[None]]
+"""Is handed something of a body; no more of it is read until that is taken."""
 RAW_TYPES = ("image/", "application/octet-stream")
 
 
@@ -92,53 +98,70 @@ async def read_picture(request: Request, limits: Limits) -> bytes:
 async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
     """The body as it is; raises BodyTooLarge past ``max_bytes``, SlowBody past ``seconds``."""
     pieces: list[bytes] = []
-    await _receive_body(request, max_bytes, seconds, pieces.append)
+
+    async def take(piece: bytes) -> None:
+        pieces.append(piece)
+
+    await _receive_body(request, max_bytes, seconds, take)
     return b"".join(pieces)
 
 
 async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
-    """All files of a multipart body, in their order.
+    """All files of a multipart body, in their order; raises what ``hand_over_uploads`` does."""
+    uploads: list[Upload] = []
+
+    async def take(upload: Upload) -> None:
+        uploads.append(upload)
+
+    await hand_over_uploads(request, limits, take)
+    return uploads
+
+
+async def hand_over_uploads(request: Request, limits: Limits, take: Take[Upload]) -> None:
+    """Call ``take`` with each file of a multipart body as soon as it is there; no more is read until it returns.
 
     Raises:
         MalformedBody, UnsupportedBody, BodyTooLarge, TooManyFiles, SlowBody: what is wrong with the body.
     """
     collector = _Collector(limits)
+
+    async def parse(piece: bytes) -> None:
+        for event in parser.parse(piece):
+            if upload := collector.ended_by(event):
+                await take(upload)
+
     try:
         parser = PushMultipartParser(_boundary(request), max_segment_count=limits.files + FIELDS)
-        await _receive_body(
-            request, limits.body_bytes, limits.seconds, lambda chunk: collector.take_all(parser.parse(chunk))
-        )
+        await _receive_body(request, limits.body_bytes, limits.seconds, parse)
         parser.close()
     except ParserLimitReached as error:
         raise MalformedBody(f"The multipart body goes past a limit: {error}.") from error
     except (MultipartError, UnicodeDecodeError) as error:
         raise MalformedBody(f"The multipart body is malformed: {error}.") from error
-    return collector.uploads
 
 
 def _too_large(max_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(f"{max_bytes:,} bytes are the most that are accepted here: send a smaller file.")
 
 
-async def _receive_body(request: Request, max_bytes: int, seconds: float, take: Callable[[bytes], None]) -> None:
-    """Hand the body's chunks to ``take``; stops at the limit, and before the first byte where Content-Length tells."""
+async def _receive_body(request: Request, max_bytes: int, seconds: float, take: Take[bytes]) -> None:
+    """Hand the body's chunks to ``take``; stops at the limit, and before the first byte where Content-Length tells.
+
+    Args:
+        request: of which nothing was received yet.
+        max_bytes: of the whole body.
+        seconds: for which it is waited for in all; what ``take`` takes does not count.
+        take: is handed pieces of ``PIECE`` bytes.
+    """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         raise _too_large(max_bytes)
-    if BODY_IS_HERE in request.scope.get("extensions", {}):
-        await _receive_chunks(request, max_bytes, take)
-        return
-    try:
-        async with asyncio.timeout(seconds):
-            await _receive_chunks(request, max_bytes, take)
-    except TimeoutError:
-        raise SlowBody("The body took too long to arrive: send a smaller file, or try again.") from None
-
-
-async def _receive_chunks(request: Request, max_bytes: int, take: Callable[[bytes], None]) -> None:
+    is_here = BODY_IS_HERE in request.scope.get("extensions", {})
     size, more = 0, True
     while more:
-        message = await request.receive()
+        since = time.perf_counter()
+        message = await (request.receive() if is_here else _receive_within(seconds, request))
+        seconds -= time.perf_counter() - since
         if message["type"] == "http.disconnect":  # nobody reads the answer, and nothing here went wrong
             raise MalformedBody("The connection was closed before the body was complete.")
         more = message.get("more_body", False)
@@ -146,10 +169,18 @@ async def _receive_chunks(request: Request, max_bytes: int, take: Callable[[byte
             size += len(chunk)
             if size > max_bytes:
                 raise _too_large(max_bytes)
-            take(chunk[:PIECE])
+            await take(chunk[:PIECE])
             for start in range(PIECE, len(chunk), PIECE):
                 await asyncio.sleep(0)
-                take(chunk[start : start + PIECE])
+                await take(chunk[start : start + PIECE])
+
+
+async def _receive_within(seconds: float, request: Request) -> Message:
+    try:
+        async with asyncio.timeout(seconds):
+            return await request.receive()
+    except TimeoutError:
+        raise SlowBody("The body took too long to arrive: send a smaller file, or try again.") from None
 
 
 def _boundary(request: Request) -> str:
@@ -169,30 +200,32 @@ def _names(uploads: Sequence[Upload]) -> str:
 
 
 class _Collector:
-    """Keeps what the push parser hands over: the parts that are files."""
+    """Makes files of what the push parser hands over."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.uploads: list[Upload] = []
+        self._files = 0
         self._current: Upload | None = None
 
-    def take_all(self, events: Iterable[MultipartSegment | bytes | bytearray | None]) -> None:
-        """Of each part its head, then its content piece by piece, then None."""
-        for event in events:
-            if isinstance(event, MultipartSegment):
-                self._current = self._begin(event)
-            elif event and (upload := self._current):
-                upload.size += len(event)
-                if upload.size <= self.limits.file_bytes:
-                    upload.pieces.append(event)
+    def ended_by(self, event: MultipartSegment | bytes | bytearray | None) -> Upload | None:
+        """The file that ends with this one of a part's events: its head, its content piece by piece, then None."""
+        if event is None:
+            return self._current
+        if isinstance(event, MultipartSegment):
+            self._current = self._begin(event)
+        elif upload := self._current:
+            upload.size += len(event)
+            if upload.size <= self.limits.file_bytes:
+                upload.pieces.append(event)
+        return None
 
     def _begin(self, segment: MultipartSegment) -> Upload | None:
         name = segment.name or ""
         if segment.filename is None and name != "file":
             return None  # a plain form field
-        if len(self.uploads) == self.limits.files:
+        if self._files == self.limits.files:
             raise TooManyFiles(
                 f"{self.limits.files} files are the most that one request may hold: send several requests."
             )
-        self.uploads.append(Upload(name, segment.filename))
-        return self.uploads[-1]
+        self._files += 1
+        return Upload(name, segment.filename)

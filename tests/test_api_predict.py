@@ -1,5 +1,6 @@
 import asyncio
 import base64
+import contextlib
 import http.client
 import io
 import json
@@ -16,10 +17,12 @@ from PIL import Image
 from starlette.requests import Request
 
 from app.batcher import MicroBatcher
+from app.bulk import ManyPictures
+from app.errors import SlowBody
 from app.main import create_app
 from app.predictor import SMALL_BYTES, Executors, Predictors, load_artifacts
 from app.settings import Settings
-from app.uploads import PIECE, Limits, read_uploads
+from app.uploads import PIECE, Limits, hand_over_uploads, read_uploads
 from model import CLASSES, WEIGHTS, Choice, classify, examine, preprocess
 from model.bulk import load_both
 from tests.pictures import encode, grey_png, scene, trousers
@@ -322,7 +325,7 @@ def test_a_busy_engine_gets_many_pictures_at_once_and_an_idle_one_soon_gets_some
         return examine(engine, pictures)
 
     async def two_requests():
-        requests = [asyncio.create_task(predictor.predict_many([trousers_png()] * 40)) for _ in range(2)]
+        requests = [asyncio.create_task(answers_of(predictor, [trousers_png()] * 40)) for _ in range(2)]
         await asyncio.to_thread(begun.wait, 20)
         gate.set()
         return await asyncio.gather(*requests)
@@ -334,6 +337,37 @@ def test_a_busy_engine_gets_many_pictures_at_once_and_an_idle_one_soon_gets_some
     executors.shut_down()
     assert sorted(sizes) == [8, 8, 16, 16, 32]
     assert {answer.label for request in answers for answer in request} == {"Trouser"}
+
+
+async def answers_of(predictor, contents):
+    pictures = ManyPictures(predictor)
+    for content in contents:
+        await pictures.add(content)
+    return await pictures.answers()
+
+
+def test_the_engine_begins_before_the_last_picture_has_arrived(monkeypatch):
+    begun, sizes = threading.Event(), []
+
+    def watched(engine, pictures):
+        sizes.append(len(pictures))
+        begun.set()
+        return examine(engine, pictures)
+
+    async def request():
+        pictures = ManyPictures(predictor)
+        for number in range(10):
+            assert number < 8 or await asyncio.to_thread(begun.wait, 20), "the first eight wait for the others"
+            await pictures.add(trousers_png())
+        return await pictures.answers()
+
+    settings, executors = Settings(), Executors.create()
+    predictor = Predictors(load_artifacts(settings), executors, settings)["fashionnet"]
+    monkeypatch.setattr("app.predictor.examine", watched)
+    answers = asyncio.run(request())
+    executors.shut_down()
+    assert sizes == [8, 2]
+    assert [answer.label for answer in answers] == ["Trouser"] * 10
 
 
 def test_a_long_form_leaves_the_event_loop_to_others_while_it_is_parsed():
@@ -360,6 +394,29 @@ def test_a_long_form_leaves_the_event_loop_to_others_while_it_is_parsed():
 
     assert asyncio.run(read()) == files
     assert turns >= sum(map(len, files)) // PIECE
+
+
+@pytest.mark.parametrize(("before_each", "in_each", "is_slow"), [(0.0, 0.06, False), (0.06, 0.0, True)])
+def test_the_time_for_a_body_is_that_in_which_it_is_waited_for(before_each, in_each, is_slow):
+    """Three pieces; none takes as long as all may, but together they do."""
+    sent = httpx.Request("POST", "http://x/", files=[("files", bytes(300))] * 3)
+    scope = {"type": "http", "headers": [(name.lower(), value) for name, value in sent.headers.raw]}
+    body = sent.read()
+    pieces = [body[start : start + 400] for start in range(0, len(body), 400)]
+    sizes = []
+
+    async def receive():
+        await asyncio.sleep(before_each)
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+    async def take(upload):
+        await asyncio.sleep(in_each)
+        sizes.append(upload.size)
+
+    reading = hand_over_uploads(Request(scope, receive), Limits(2000, 10**6, 200, 0.1), take)
+    with pytest.raises(SlowBody) if is_slow else contextlib.nullcontext():
+        asyncio.run(reading)
+    assert sizes == ([] if is_slow else [300] * 3)
 
 
 BAD_BATCHES = {

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic_core import to_json
 
+from app.bulk import ManyPictures
 from app.deps import chosen_predictor, find_predictor, image_wanted, wants_image
 from app.errors import (
     IMAGE_ERRORS,
@@ -25,7 +26,7 @@ from app.errors import (
 from app.fast_lane import Lane
 from app.metrics import StageTimer
 from app.schemas import BatchAnswer
-from app.uploads import Limits, read_picture, read_uploads
+from app.uploads import Limits, Upload, hand_over_uploads, read_picture
 from model import Prediction
 
 router = APIRouter(tags=["prediction"])
@@ -104,12 +105,16 @@ async def unless_left(request: Request, work: Coroutine[Any, Any, Prediction]) -
 async def predict_batch(request: Request) -> Response:
     """Classify many pictures; each file of the form gets its own answer, in their order: a prediction or an `error`."""
     settings, predictor = request.app.state.settings, find_predictor(request)
-    with_image = wants_image(request)
-    uploads = await read_uploads(request, Limits.of_batch(settings))
-    if not uploads:
+    pictures = ManyPictures(predictor, with_image=wants_image(request))
+
+    async def take(upload: Upload) -> None:
+        await pictures.add(upload.read_or_error(settings.max_upload_bytes))
+
+    await hand_over_uploads(request, Limits.of_batch(settings), take)
+    answers = await pictures.answers()
+    if not answers:
         raise MissingFile("The form has no file: send them as  -F files=@shirt.png -F files=@bag.png")
-    contents = [upload.read_or_error(settings.max_upload_bytes) for upload in uploads]
-    answer = BatchAnswer.of(await predictor.predict_many(contents, with_image=with_image))
+    answer = BatchAnswer.of(answers)
     return Response(to_json(answer, exclude_none=True), media_type="application/json")
 
 
