@@ -13,7 +13,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 LONG_TURN = 0.004
 """Seconds; a turn of the event loop in which something is refused shall not take longer: all callers wait for it."""
-LEAST_EXPECTED = 2
+LEAST_EXPECTED = 1
+"""A turn; with none there would be no batch after which more could be expected again."""
 LEAST_KEPT = 0.25
 """Share of what is expected that one long turn leaves at least."""
 OVER = 0.1
@@ -158,7 +159,7 @@ class MicroBatcher(Generic[Value, Result]):
         turn = max(turn, self._longest_unseen)
         if self._has_refused and turn > LONG_TURN:
             fewer = int(self._most_expected * max(LONG_TURN / turn, LEAST_KEPT))
-            self._most_expected = max(min(LEAST_EXPECTED, self.max_queue), fewer)
+            self._most_expected = max(LEAST_EXPECTED, fewer)
         elif self._most_expected < self.max_queue:
             self._most_expected += 1
         self._has_refused, self._longest_unseen = False, 0.0

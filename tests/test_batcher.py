@@ -210,7 +210,7 @@ def test_a_queue_of_one_never_expects_two():
     with_batcher(use, slow, inline=True, max_queue=1)
 
 
-@pytest.mark.parametrize(("refuses", "least"), [(True, 2), (False, 16)], ids=["with refusals", "without"])
+@pytest.mark.parametrize(("refuses", "least"), [(True, 1), (False, 16)], ids=["with refusals", "without"])
 def test_fewer_are_expected_where_refusing_makes_turns_long_and_all_again_afterwards(refuses, least):
     async def use(batcher):
         def expected(asked=20):
