@@ -28,13 +28,10 @@ def quantize(graph: bytes, images: NDArray[np.uint8]) -> bytes:
         graph: ONNX, from ``images`` uint8 ``[N, 28, 28]``.
         images: uint8 ``[M, 28, 28]``, training images; never those of the test set.
     """
+    proto = _prepared(graph)
+    cast = _cast(proto)
     with tempfile.TemporaryDirectory() as folder:
-        whole, prepared, quantized = (Path(folder, f"{name}.onnx") for name in ("whole", "prepared", "quantized"))
-        whole.write_bytes(graph)
-        quant_pre_process(whole, prepared, skip_symbolic_shape=True)
-        proto = onnx.load(prepared)
-        _relu_first(proto)
-        cast = _cast(proto)
+        quantized = Path(folder, "quantized.onnx")
         quantize_static(
             proto,
             quantized,
@@ -52,6 +49,17 @@ def quantize(graph: bytes, images: NDArray[np.uint8]) -> bytes:
         _without(cast, proto)
     content: bytes = proto.SerializeToString()
     return content
+
+
+def _prepared(graph: bytes) -> onnx.ModelProto:
+    """The graph with what ONNX Runtime folds and infers before it quantises one, ReLU before the pooling."""
+    with tempfile.TemporaryDirectory() as folder:
+        whole, prepared = Path(folder, "whole.onnx"), Path(folder, "prepared.onnx")
+        whole.write_bytes(graph)
+        quant_pre_process(whole, prepared, skip_symbolic_shape=True)
+        proto = onnx.load(prepared)
+    _relu_first(proto)
+    return proto
 
 
 class _Calibration(CalibrationDataReader):  # type: ignore[misc]

@@ -3,7 +3,7 @@
 One grey pixel gives a CPU nothing to multiply side by side, and the 32 channels that are made of it would have to be
 put in another order for the next layer. So a row of 28 pixels is taken for one pixel of 28 channels, and the 26 x 32
 values of a row of results come out of it together, in the order that the next layer wants. Most of the weights are 0
-then (they are a Toeplitz matrix). In bytes those nine times as many multiplications take half of the time. The
+then (they are a Toeplitz matrix), and yet nine times as many multiplications of bytes take less time. The
 normalisation is inside of the weights, so the convolution takes the image's bytes as they are.
 """
 
