@@ -7,7 +7,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from model import WEIGHTS, load_artifact
-from model.network import DeepFashionNet, FashionNet, load_network, normalise
+from model.network import DeepFashionNet, FashionNet, NormalisedFashionNet, load_network, normalise
 from model.training.export import export_int8, export_onnx
 from model.training.low_rank import taken_apart
 from model.training.rows import over_rows, row_convolution
@@ -38,8 +38,9 @@ def test_the_network_over_rows_is_the_same_function(prepared, images):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_other_networks_stay_as_they_are():
-    network = DeepFashionNet()
+@pytest.mark.parametrize("kind", [DeepFashionNet, NormalisedFashionNet])
+def test_other_networks_stay_as_they_are(kind):
+    network = kind()
     assert over_rows(network) is network
 
 

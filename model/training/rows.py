@@ -18,7 +18,7 @@ _SIDE = 28
 
 def over_rows(network: Network) -> Network:
     """The same function in evaluation mode, FashionNet's first convolution over rows; any other network itself."""
-    return _RowFashionNet(network) if isinstance(network, FashionNet) else network
+    return _RowFashionNet(network) if type(network) is FashionNet else network  # not one with layers still to fold
 
 
 def row_convolution(layer: nn.Conv2d) -> nn.Conv2d:
