@@ -25,6 +25,7 @@ from model import (
     ArtifactMissing,
     Choice,
     Engine,
+    EngineOutputs,
     Finding,
     ImageError,
     ModelCard,
@@ -34,12 +35,14 @@ from model import (
     classify,
     create_engine,
     examine,
+    findings,
     heat_map,
     is_in_form,
     list_artifacts,
     load_for_engine,
     occlusions,
     preprocess,
+    views,
 )
 
 SMALL_BYTES = 4096
@@ -236,17 +239,20 @@ class Predictor:
         self, pictures: Sequence[Picture], begun: "asyncio.Future[None] | None" = None
     ) -> Iterator[Finding]:
         """What the engine says of each picture; ``begun`` is set when its thread has come to them."""
-        loop = asyncio.get_running_loop()
+        if not pictures:
+            return iter(())
+        loop, images = asyncio.get_running_loop(), views(pictures)
 
         def begin() -> None:
             if begun is not None and not begun.done():
                 begun.set_result(None)
 
-        def work() -> Iterator[Finding]:
+        def work() -> EngineOutputs:
             loop.call_soon_threadsafe(begin)
-            return examine(self.engine, pictures)
+            return self.engine.run(images)
 
-        return await loop.run_in_executor(self.executors.inference, work)
+        # In its thread the engine has to wait for the interpreter's lock, so all else is done here.
+        return findings(await loop.run_in_executor(self.executors.inference, work), pictures)
 
 
 def _decodes_at_once(content: bytes) -> bool:

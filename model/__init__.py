@@ -35,7 +35,7 @@ from model.errors import (
 from model.evaluate import Report, chunks, evaluate, report
 from model.explanation import draw_canvas, draw_heat_map, heat_map, occlusions
 from model.gallery import draw_gallery, show
-from model.prediction import Prediction, classify, examine
+from model.prediction import Prediction, classify, examine, findings, views
 from model.preprocess import UNTOUCHED, Choice, Picture, is_in_form, preprocess
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -47,7 +47,7 @@ __all__ = [
     "EngineName", "EngineOutputs", "FashionMnist", "FashionNetError", "Finding", "ImageError", "Metrics",
     "ModelCard", "NotAnImage", "Picture", "Prediction", "Report", "Split", "TooManyPixels", "UnknownFormat",
     "chunks", "classify", "create_engine", "draw_canvas", "draw_confusion", "draw_gallery", "draw_heat_map", "evaluate",
-    "examine", "heat_map", "is_in_form", "list_artifacts",
+    "examine", "findings", "heat_map", "is_in_form", "list_artifacts",
     "load_artifact", "load_for_engine", "log_softmax", "occlusions", "preprocess", "report", "show", "softmax",
-    "usable_cores",
+    "usable_cores", "views",
 ]  # fmt: skip

@@ -6,13 +6,14 @@ import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from model.artifact import ModelCard
 from model.data import CLASSES
-from model.engines import Engine, Finding
+from model.engines import Engine, EngineOutputs, Finding
 from model.preprocess import UNTOUCHED, Picture, Preprocessing
 
 _PROBABILITIES: JsonDict = {label: 0.991 if label == "Shirt" else 0.001 for label in CLASSES}
@@ -63,9 +64,16 @@ class Prediction(BaseModel):
 
 def examine(engine: Engine, pictures: Sequence[Picture]) -> Iterator[Finding]:
     """What the engine says of each picture, all in one call: the mean of what it says of its views."""
-    if not pictures:
-        return iter(())
-    outputs = engine.run(np.concatenate([picture.views for picture in pictures]))
+    return findings(engine.run(views(pictures)), pictures) if pictures else iter(())
+
+
+def views(pictures: Sequence[Picture]) -> NDArray[np.uint8]:
+    """Of each picture, uint8 ``[M, 28, 28]``; at least one picture."""
+    return np.concatenate([picture.views for picture in pictures])
+
+
+def findings(outputs: EngineOutputs, pictures: Sequence[Picture]) -> Iterator[Finding]:
+    """What an engine said of the pictures' views -> what it says of each picture: the mean."""
     if len(outputs.logits) == len(pictures):
         return outputs.findings()
     counts = np.array([len(picture.views) for picture in pictures])

@@ -318,11 +318,11 @@ def test_a_busy_engine_gets_many_pictures_at_once_and_an_idle_one_soon_gets_some
     """Of 40 pictures 8 come first while it is idle, and 32 while it has still to do with the other request."""
     begun, gate, sizes = threading.Event(), threading.Event(), []
 
-    def held_up(engine, pictures):
-        sizes.append(len(pictures))
+    def held_up(images):
+        sizes.append(len(images))
         begun.set()
         gate.wait(20)
-        return examine(engine, pictures)
+        return run(images)
 
     async def two_requests():
         requests = [asyncio.create_task(answers_of(predictor, [trousers_png()] * 40)) for _ in range(2)]
@@ -332,7 +332,8 @@ def test_a_busy_engine_gets_many_pictures_at_once_and_an_idle_one_soon_gets_some
 
     settings, executors = Settings(), Executors.create()
     predictor = Predictors(load_artifacts(settings), executors, settings)["fashionnet"]
-    monkeypatch.setattr("app.predictor.examine", held_up)
+    run = predictor.engine.run
+    monkeypatch.setattr(predictor.engine, "run", held_up)
     answers = asyncio.run(two_requests())
     executors.shut_down()
     assert sorted(sizes) == [8, 8, 16, 16, 32]
@@ -349,10 +350,10 @@ async def answers_of(predictor, contents):
 def test_the_engine_begins_before_the_last_picture_has_arrived(monkeypatch):
     begun, sizes = threading.Event(), []
 
-    def watched(engine, pictures):
-        sizes.append(len(pictures))
+    def watched(images):
+        sizes.append(len(images))
         begun.set()
-        return examine(engine, pictures)
+        return run(images)
 
     async def request():
         pictures = ManyPictures(predictor)
@@ -363,7 +364,8 @@ def test_the_engine_begins_before_the_last_picture_has_arrived(monkeypatch):
 
     settings, executors = Settings(), Executors.create()
     predictor = Predictors(load_artifacts(settings), executors, settings)["fashionnet"]
-    monkeypatch.setattr("app.predictor.examine", watched)
+    run = predictor.engine.run
+    monkeypatch.setattr(predictor.engine, "run", watched)
     answers = asyncio.run(request())
     executors.shut_down()
     assert sizes == [8, 2]
