@@ -12,7 +12,6 @@ Served graphs carry the same arithmetic (``model.training.detector_graph``); thi
 engine uses.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -37,13 +36,11 @@ class Distances(NamedTuple):
     """Distance of the picture's levels to the nearest centre of its class's training images."""
 
 
-def levels(features: int) -> int:
-    """To how many steps so many features are rounded: 255 at most, as bytes hold them.
-
-    Sums of their products stay below 2^24, so float32 holds them exactly, in whichever order a product of matrices
-    adds: an image must score alike alone and in any batch.
-    """
-    return min(255, math.isqrt(2**24 // features))
+STEPS = 63
+"""To how many steps centres are rounded, as bytes that any CPU multiplies exactly: without VNNI the sum of two products
+with features, which may be as many as 255 steps, has to fit into 16 bits."""
+MOST_STEPS = 255
+"""The most that a feature counts: four times the largest of the centres."""
 
 
 class Detector:
@@ -56,17 +53,16 @@ class Detector:
         """Keep what ``model.training.calibrate`` found.
 
         Args:
-            centres: ``[K, F]``, none below 0; rounded to ``levels(F)`` steps of the largest.
+            centres: ``[K, F]``, none below 0; rounded to ``STEPS`` steps of the largest.
             appearance: what the training images look like.
             typical: ``[4]``, the medians of the distances over the validation images.
             spread: ``[4]``, in what units the distances from there are added.
         """
-        self.levels = np.float32(levels(centres.shape[1]))
-        self.step = np.maximum(centres.max(), TINY) / self.levels
+        self.step = np.float32(max(centres.max(), TINY) / STEPS)
         self.steps = np.rint(centres / self.step)
         """``[K, F]``, the centres in whole steps."""
         self.appearance, self.typical, self.spread = appearance, typical, spread
-        self.squares = (self.steps**2).sum(1) * self.step**2
+        self.squares = (self.steps**2).sum(1)
         self.inverse_lengths = 1 / np.sqrt(np.maximum((self.steps**2).sum(1), TINY))
         self.weights = 1 / spread
         self.zero = (typical / spread).sum()
@@ -108,10 +104,10 @@ class Detector:
 
     def distances(self, images: NDArray[np.uint8], logits: Floats, features: Floats) -> Distances:
         """Images uint8 ``[N, 28, 28]``, their logits ``[N, C]`` and features ``[N, F]`` -> the four distances."""
-        step = np.maximum(features.max(1, keepdims=True), TINY) / self.levels
-        steps = np.rint(features / step)
+        steps = np.minimum(np.rint(features / self.step), MOST_STEPS)
         products, squares = steps @ self.steps.T, (steps**2).sum(1)
         cosines = (products * self.inverse_lengths).max(1) / np.sqrt(np.maximum(squares, TINY))
-        nearest = (self.squares - products * (step * (2 * self.step))).min(1) + squares * step[:, 0] ** 2
-        place, energy = np.sqrt(np.maximum(nearest, 0)), -np.logaddexp.reduce(logits, axis=1)
+        # Of whole numbers, all exact where they are near each other: never below 0.
+        nearest = (self.squares - 2 * products).min(1) + squares
+        place, energy = np.sqrt(nearest) * self.step, -np.logaddexp.reduce(logits, axis=1)
         return Distances(1 - cosines, place, energy, self.appearance.distance(images, logits.argmax(1)))

@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from model import WEIGHTS, create_engine, load_artifact
 from model.calibration import BINS, brier_score, expected_calibration_error, reliability, wilson_interval
 from model.data import Split
-from model.detector import Detector, levels
+from model.detector import MOST_STEPS, STEPS, Detector
 from model.engines import EngineOutputs, softmax
 from model.evaluate import compute_outputs, report
 from model.training.calibrate import Seen, fit_detector, fit_temperature
@@ -108,7 +108,7 @@ def test_a_detector_keeps_its_share_of_the_validation_images(detector):
 
 @pytest.mark.parametrize(
     "stranger",
-    [np.full((50, 16), 2.0), np.zeros((50, 16)), np.eye(16)[[12] * 50] * 4, np.eye(16)[[3] * 50] * 40],
+    [np.full((50, 16), 2.0), np.zeros((50, 16)), np.eye(16)[[12] * 50] * 4, np.eye(16)[[3] * 50] * 12],
     ids=["between", "nothing", "another direction", "far too much"],
 )
 def test_strangers_score_above_1(detector, stranger):
@@ -136,8 +136,8 @@ def test_distances_are_those_of_their_definitions(detector):
     direction, place, energy, appearance = detector.distances(images, logits, features)
     centres = detector.centres
     cosines = features @ centres.T / np.linalg.norm(features, axis=1)[:, None] / np.linalg.norm(centres, axis=1)
-    np.testing.assert_allclose(direction, 1 - cosines.max(1), atol=1e-3)  # both are rounded to 255 steps
-    np.testing.assert_allclose(place, np.linalg.norm(features[:, None] - centres, axis=2).min(1), atol=0.02)
+    np.testing.assert_allclose(direction, 1 - cosines.max(1), atol=2e-3)  # both are rounded to 63 steps
+    np.testing.assert_allclose(place, np.linalg.norm(features[:, None] - centres, axis=2).min(1), atol=0.05)
     np.testing.assert_allclose(energy, -np.log(np.exp(logits).sum(1)), rtol=1e-4)
     np.testing.assert_array_equal(appearance, detector.appearance.distance(images, logits.argmax(1)))
 
@@ -148,11 +148,9 @@ def test_an_image_scores_alike_alone_and_in_a_batch(detector):
     np.testing.assert_array_equal(detector.score(*some), alone)
 
 
-@given(st.integers(1, 5000))
-def test_however_many_features_are_rounded_to_as_many_steps_as_are_summed_exactly(features):
-    assert 1 <= levels(features) <= 255
-    assert features * levels(features) ** 2 <= 2**24
-    assert levels(features) == 255 or features * (levels(features) + 1) ** 2 > 2**24
+def test_two_products_of_bytes_fit_into_16_bits():
+    """What a CPU without VNNI adds them in; it would say 32,767 of all that is more."""
+    assert 2 * STEPS * MOST_STEPS < 2**15
 
 
 def test_a_detector_of_three_networks_features_scores_alike_in_any_order_of_them(detector):

@@ -35,46 +35,34 @@ detector (uint8[N, 28, 28] pictures, float[N, F] seen, float[N, C] said) => (flo
     least_of_classes = ReduceMin <keepdims = 0> (level_differences, last_of_three)
     said_class = ArgMax <axis = 1> (said)
     least_of_class = GatherElements <axis = 1> (least_of_classes, said_class)
-    least_level = Squeeze (least_of_class, last)
-    own_level = ReduceSumSquare <keepdims = 0> (levels, last)
-    level_sum = Add (least_level, own_level)
-    level_square = Max (level_sum, nothing)
+    own_level = ReduceSumSquare <keepdims = 1> (levels, last)
+    level_square = Add (least_of_class, own_level)
     appearance = Sqrt (level_square)
-    weighted_appearance = Mul (appearance, appearance_weight)
 
-    largest = ReduceMax <keepdims = 1> (seen, last)
-    bounded = Max (largest, tiny)
-    step = Div (bounded, most_steps)
-    exact = Div (seen, step)
-    steps = Round (exact)
-    products = MatMul (steps, centres)
-    squares = ReduceSumSquare <keepdims = 0> (steps, last)
+    bytes = QuantizeLinear (seen, step, zero_byte)
+    steps = Cast <to = 1> (bytes)
+    sums_of_bytes = MatMulInteger (bytes, centres)
+    products = Cast <to = 1> (sums_of_bytes)
+    squares = ReduceSumSquare <keepdims = 1> (steps, last)
 
-    scaled = Mul (products, weighted_inverse_lengths)
-    highest = ReduceMax <keepdims = 0> (scaled, last)
+    scaled = Mul (products, inverse_lengths)
+    highest = ReduceMax <keepdims = 1> (scaled, last)
     some = Max (squares, tiny)
     length = Sqrt (some)
-    weighted_cosine = Div (highest, length)
+    cosine = Div (highest, length)
 
-    doubled = Mul (step, twice)
-    twice_products = Mul (products, doubled)
-    differences = Sub (centre_squares, twice_products)
-    least = ReduceMin <keepdims = 0> (differences, last)
-    row_step = Squeeze (step, last)
-    step_square = Mul (row_step, row_step)
-    own = Mul (squares, step_square)
-    sum = Add (least, own)
-    square = Max (sum, nothing)
+    differences = Sub (half_centre_squares, products)
+    least = ReduceMin <keepdims = 1> (differences, last)
+    twice_least = Add (least, least)
+    square = Add (twice_least, squares)
     place = Sqrt (square)
-    weighted_place = Mul (place, place_weight)
 
-    less_energy = ReduceLogSumExp <keepdims = 0> (said, last)
-    weighted_less_energy = Mul (less_energy, energy_weight)
+    less_energy = ReduceLogSumExp <keepdims = 1> (said, last)
 
-    far = Sub (weighted_place, weighted_cosine)
-    strange = Sub (far, weighted_less_energy)
-    strange_to_see = Add (strange, weighted_appearance)
-    ood_scores = Sub (strange_to_see, zero)
+    distances = Concat <axis = 1> (cosine, place, less_energy, appearance)
+    weighted = Mul (distances, weights)
+    sum = ReduceSum <keepdims = 0> (weighted, last)
+    ood_scores = Sub (sum, zero)
 }
 """
 
@@ -111,16 +99,13 @@ def _constants(detector: Detector) -> dict[str, np.ndarray | np.generic]:
         "by_class": np.array([-1, *looks.squares.shape], np.int64),
         "last_of_three": np.array([2], np.int64),
         "level_centre_squares": looks.squares,
-        "appearance_weight": appearance,
         "last": np.array([1], np.int64),
+        "step": detector.step,
+        "zero_byte": np.uint8(0),
+        "centres": np.ascontiguousarray(detector.steps.T.astype(np.int8)),
+        "inverse_lengths": detector.inverse_lengths,
         "tiny": TINY,
-        "nothing": np.float32(0),
-        "most_steps": detector.levels,
-        "centres": np.ascontiguousarray(detector.steps.T),
-        "weighted_inverse_lengths": detector.inverse_lengths * direction,
-        "centre_squares": detector.squares,
-        "twice": 2 * detector.step,
-        "place_weight": place,
-        "energy_weight": energy,
+        "half_centre_squares": detector.squares / 2,
+        "weights": np.array([-direction, place * detector.step, -energy, appearance], np.float32),
         "zero": detector.zero - direction,
     }

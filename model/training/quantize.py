@@ -75,11 +75,12 @@ class _Calibration(CalibrationDataReader):  # type: ignore[misc]
 
 def _layers(proto: onnx.ModelProto) -> list[str]:
     convolutions = [node for node in proto.graph.node if node.op_type == "Conv"][0 if _cast(proto) else 1 :]
-    products = [node.name for node in proto.graph.node if node.op_type in ("Gemm", "MatMul")]
-    sums = {node.output[0] for node in convolutions}
-    # With its ReLU, a convolution's values are told from 0 on, and the ReLU is nothing but that.
-    relus = [node.name for node in proto.graph.node if node.op_type == "Relu" and node.input[0] in sums]
-    return [node.name for node in convolutions] + relus + products[:-1]
+    products = [node for node in proto.graph.node if node.op_type in ("Gemm", "MatMul")]
+    layers = convolutions + products[:-1]
+    sums = {node.output[0] for node in layers}
+    # With its ReLU, a layer's values are told from 0 on, and the ReLU is nothing but that.
+    relus = [node for node in proto.graph.node if node.op_type == "Relu" and node.input[0] in sums]
+    return [node.name for node in layers + relus]
 
 
 def _cast(proto: onnx.ModelProto) -> onnx.NodeProto | None:

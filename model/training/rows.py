@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from model.network import PIXEL_MEAN, PIXEL_STD, FashionNet, Network
 
 _SIDE = 28
+_POOLED = 12
 
 
 def over_rows(network: Network) -> Network:
@@ -43,15 +44,33 @@ def row_convolution(layer: nn.Conv2d) -> nn.Conv2d:
     return rows
 
 
+def by_place(layer: nn.Linear, places: int) -> nn.Linear:
+    """The layer for maps of so many places that come place by place, as those of bytes lie in memory.
+
+    Args:
+        layer: for the same maps one after the other.
+        places: of a map.
+    """
+    same = nn.Linear(layer.in_features, layer.out_features)
+    weight = layer.weight.detach().reshape(layer.out_features, -1, places)
+    same.weight.data, same.bias = weight.transpose(1, 2).flatten(1).contiguous(), layer.bias
+    return same
+
+
 class _RowFashionNet(FashionNet):
     def __init__(self, network: FashionNet) -> None:
         super().__init__()
         for name, layer in network.named_children():
             self.set_submodule(name, layer)
         self.rows = row_convolution(network.conv1)
+        self.fc1 = by_place(network.fc1, _POOLED**2)
         self.eval()
 
+    def features(self, images: Tensor) -> Tensor:  # in evaluation mode: without dropout
+        x = F.relu(F.max_pool2d(self.conv2(self.first_maps(images)), 2))  # [N, 64, 12, 12]
+        return F.relu(self.fc1(x.permute(0, 2, 3, 1).flatten(1)))
+
     def first_maps(self, images: Tensor) -> Tensor:
-        rows = images.unsqueeze(1).permute(0, 3, 2, 1).to(torch.float32)  # [N, 28 columns, 28 rows, 1]
-        maps = F.relu(self.rows(rows)).squeeze(3).transpose(1, 2)  # [N, 26 rows, 26 columns x 32]
+        rows = images.unsqueeze(2).permute(0, 3, 1, 2).to(torch.float32)  # [N, 28 columns, 28 rows, 1]
+        maps = F.relu(self.rows(rows)).permute(0, 2, 3, 1)  # [N, 26 rows, 1, 26 columns x 32]
         return maps.reshape(maps.shape[0], maps.shape[1], -1, self.conv1.out_channels).permute(0, 3, 1, 2)
