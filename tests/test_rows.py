@@ -1,12 +1,13 @@
 """The first convolution over whole rows, and the graph in 8 bits that is made of it."""
 
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
 from torch import nn
 
-from model import WEIGHTS, load_artifact
+from model import WEIGHTS, create_engine, load_artifact
 from model.network import DeepFashionNet, FashionNet, NormalisedFashionNet, load_network, normalise
 from model.training.export import export_int8, export_onnx
 from model.training.low_rank import taken_apart
@@ -49,6 +50,19 @@ def test_the_committed_graph_in_8_bits_takes_the_bytes_as_they_are():
     plain, bytewise = (onnx.load_model_from_string(artifact.content[name]) for name in ("onnx", "int8.onnx"))
     assert weights_of_convolutions(plain)[0] == [32, 1, 3, 3]
     assert weights_of_convolutions(bytewise)[0] == [26 * 32, 28, 3, 1]
+
+
+def test_the_runtime_puts_no_maps_in_another_order(tmp_path):
+    engine = create_engine("onnx-int8", load_artifact(WEIGHTS, "fashionnet"))
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(
+        (WEIGHTS / "fashionnet.int8.onnx").read_bytes(), options, disabled_optimizers=[engine.left_out]
+    )
+    kinds = {node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node}
+    assert {"QLinearConv", "QGemm"} <= kinds
+    assert not kinds & {"Transpose", "ReorderInput", "ReorderOutput"}
 
 
 def test_a_pixel_of_any_value_is_told_from_every_other_whatever_the_calibration_has_seen():
