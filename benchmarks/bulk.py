@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import numpy as np
@@ -26,14 +27,16 @@ from PIL import Image
 
 from app.settings import read_settings
 from benchmarks.load import Request, closed_loop
-from model import WEIGHTS, create_engine, load_artifact
+from model import WEIGHTS, Engine, create_engine, load_artifact
 from model.cpu import cpu_name, usable_cores
 
 ROOT = Path(__file__).parent.parent
 PORT = 8310
 SIZES = (64, 256)
 CALLERS = (1, 4)
-SECONDS = 2
+TURNS = 12
+SECONDS = 1
+"""Of a way into the service in one turn; half of it of the bare engine before and after it."""
 BARE = "the bare engine, batches of 64"
 BESIDE = {"alone": None, "while /evaluate runs": "/evaluate", "while /gallery draws": "/gallery"}
 
@@ -77,11 +80,22 @@ def drawn(count: int) -> np.ndarray:
     return np.stack([np.roll(shirt, number % 5 - 2, axis=1) for number in range(count)])
 
 
-def bulk(rounds: int) -> dict[str, float]:
-    """Images a second: the bare engine on one thread, then each way into one worker, in turns; medians."""
-    images = drawn(max(SIZES))
+class Figures(NamedTuple):
+    """Of one way, medians over the turns."""
+
+    rate: float
+    """Images a second."""
+    share: float
+    """Of what the bare engine does just before and after it: a machine with neighbours changes its pace in seconds."""
+    quartiles: tuple[float, float]
+    """Of the shares."""
+
+
+def bulk() -> dict[str, Figures]:
+    """Each way of many pictures into one worker, in turns, beside the bare engine on one thread."""
+    images, engine = drawn(max(SIZES)), create_engine("auto", load_artifact(WEIGHTS, "fashionnet"))
     with service(1) as client:
-        ways: dict[str, Callable[[], float]] = {BARE: lambda: bare(images)}
+        ways: dict[str, Callable[[], float]] = {}
         for size in SIZES:
             requests = {
                 f"/v2 binary, {size} images": tensor_request(images[:size]),
@@ -89,15 +103,29 @@ def bulk(rounds: int) -> dict[str, float]:
             }
             for (name, request), callers in itertools.product(requests.items(), CALLERS):
                 ways[f"{name}, {callers} at a time"] = answered(request, size, callers)
-        found = [{name: measure() for name, measure in ways.items()} for _ in range(rounds + 1)]
-    return {name: statistics.median(turn[name] for turn in found[1:]) for name in ways}
+        found: dict[str, list[tuple[float, float]]] = {name: [] for name in [BARE, *ways]}
+        for turn in range(TURNS + 1):  # the first one warms up
+            before = bare(engine, images)
+            for name, measure in ways.items():
+                rate, after = measure(), bare(engine, images)
+                if turn:
+                    found[name].append((rate, 2 * rate / (before + after)))
+                    found[BARE].append((after, 2 * after / (before + after)))
+                before = after
+    return {name: figures(some) for name, some in found.items()}
 
 
-def bare(images: np.ndarray) -> float:
+def figures(some: list[tuple[float, float]]) -> Figures:
+    """What rates and shares come to."""
+    rates, shares = zip(*some, strict=True)
+    lower, share, upper = statistics.quantiles(shares, n=4)
+    return Figures(statistics.median(rates), share, (lower, upper))
+
+
+def bare(engine: Engine, images: np.ndarray) -> float:
     """Images a second of the engine that is served, on one thread, in batches of 64."""
-    engine = create_engine("auto", load_artifact(WEIGHTS, "fashionnet"))
     start, count = time.perf_counter(), 0
-    while time.perf_counter() < start + SECONDS:
+    while time.perf_counter() < start + SECONDS / 2:
         for first in range(0, len(images), 64):
             engine.run(images[first : first + 64])
         count += len(images)
@@ -202,18 +230,24 @@ def folder(rounds: int) -> dict[str, float]:
         return in_turns(ways, rounds)
 
 
-def report(rates: dict[str, float], beside: dict[str, tuple[float, float]], files: dict[str, float]) -> str:
+def report(
+    ways: dict[str, Figures], beside: dict[str, tuple[float, float]], files: dict[str, float], rounds: int
+) -> str:
     """Markdown."""
-    bare, alone = rates[BARE], beside["alone"][0]
-    lines = ["| one worker | images/s | of the bare engine |", "|---|---|---|"]
-    lines += [f"| {name} | {rate:,.0f} | {rate / bare:.0%} |" for name, rate in rates.items()]
+    alone = beside["alone"][0]
+    lines = ["| one worker | images/s | of the bare engine (quartiles) |", "|---|---|---|"]
+    lines += [
+        f"| {name} | {rate:,.0f} | {share:.0%} ({lower:.0%}, {upper:.0%}) |"
+        for name, (rate, share, (lower, upper)) in ways.items()
+    ]
     lines += ["", "| 16 connections, a worker a core | predictions/s | of alone | p99 ms |", "|---|---|---|---|"]
     lines += [f"| {name} | {rate:,.0f} | {rate / alone:.0%} | {p99:.1f} |" for name, (rate, p99) in beside.items()]
     lines += ["", "| 5,000 files of 28x28 | pictures/s |", "|---|---|"]
     lines += [f"| {name} | {rate:,.0f} |" for name, rate in files.items()]
     return "\n".join(lines) + (
         f"\n\n{usable_cores()} cores of {cpu_name()}; Python {platform.python_version()}; {datetime.now(UTC).date()}. "
-        "Medians, in turns; load by wrk on the same cores. Made by `python benchmarks/bulk.py`.\n"
+        f"Medians, in turns: in the first table {TURNS} of {SECONDS} s a way, each beside the bare engine just before "
+        f"and after it, in the others {rounds}; load by wrk on the same cores. Made by `python benchmarks/bulk.py`.\n"
     )
 
 
@@ -223,10 +257,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--write", type=Path, metavar="STEM", help="write STEM.md and STEM.json")
     arguments = parser.parse_args()
-    found = bulk(arguments.rounds), beside_evaluation(arguments.rounds), folder(arguments.rounds)
-    print(report(*found))
+    found = bulk(), beside_evaluation(arguments.rounds), folder(arguments.rounds)
+    print(report(*found, arguments.rounds))
     if arguments.write:
-        arguments.write.with_suffix(".md").write_text(report(*found))
+        arguments.write.with_suffix(".md").write_text(report(*found, arguments.rounds))
         arguments.write.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
 
 

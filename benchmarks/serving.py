@@ -180,12 +180,12 @@ def require_free(port: int) -> None:
 
 def stop(server: Server) -> None:
     """End the server and everything that it started."""
-    tree = family(server)
-    for signal_ in (signal.SIGTERM, signal.SIGKILL):
+    for signal_ in (signal.SIGTERM, signal.SIGKILL, signal.SIGKILL):
+        tree = family(server)  # anew: what is told to end may begin something first
         for process in tree:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal_)
-        _, tree = psutil.wait_procs(tree, timeout=10)
+        psutil.wait_procs(tree, timeout=10)
 
 
 def first_answer(
