@@ -63,7 +63,7 @@ class Detector:
         """``[K, F]``, the centres in whole steps."""
         self.appearance, self.typical, self.spread = appearance, typical, spread
         self.squares = (self.steps**2).sum(1)
-        self.inverse_lengths = 1 / np.sqrt(np.maximum((self.steps**2).sum(1), TINY))
+        self.inverse_lengths = 1 / np.sqrt(np.maximum(self.squares, TINY))
         self.weights = 1 / spread
         self.zero = (typical / spread).sum()
 
