@@ -7,6 +7,7 @@ import gc
 import importlib
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ batches of the engine, which would wait for it between two of them while picture
 
 def main() -> None:
     """Check what would stop every worker, once and in one sentence; then serve."""
-    import_quickly()
+    gc.disable()  # nearly all that is made now is kept
     from app.settings import SettingsError, read_settings, share_metrics
 
     try:
@@ -35,12 +36,11 @@ def main() -> None:
 
 
 def import_quickly() -> None:
-    """Import without what a start can do without: the search for garbage, where all is kept, and parts of FastAPI.
+    """Import FastAPI without what a start can do without.
 
     pydantic.v1 is blocked because FastAPI imports it only to tell that it takes none of its models. FastAPI's models of
     an OpenAPI document are built when somebody first asks for it.
     """
-    gc.disable()
     sys.modules["pydantic.v1"] = None  # type: ignore[assignment]
     from pydantic import BaseModel
 
@@ -61,16 +61,21 @@ def metrics_folder() -> "tempfile.TemporaryDirectory[str]":
 
 def serve(settings: "Settings") -> None:
     """Run the server until it is told to stop."""
-    import uvicorn
+    from app.served import require_served
 
-    from app.logs import log_config
-    from app.main import handed_down, require_artifacts
-    from app.workers import fork_workers, sharing
+    sys.setswitchinterval(LOCK_SECONDS)
+    with ThreadPoolExecutor(1) as beside:
+        # ONNX Runtime makes its sessions without the interpreter's lock, which the imports keep.
+        served = beside.submit(require_served, settings)
+        import_quickly()
+        import uvicorn
 
-    handed_down[settings] = require_artifacts(settings)
+        from app.logs import log_config
+        from app.main import handed_down
+        from app.workers import fork_workers, sharing
+    handed_down[settings] = served.result()
     fork_workers()
     gc.enable()
-    sys.setswitchinterval(LOCK_SECONDS)
     uvicorn.run(
         "app.main:create_app",
         factory=True,

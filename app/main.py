@@ -18,16 +18,17 @@ from app.fast_lane import FastLane
 from app.intake import Intake
 from app.logs import configure
 from app.metrics import worker_metrics
-from app.predictor import Executors, Predictors, load_artifacts
+from app.predictor import Executors, Predictors
 from app.readiness import Readiness
 from app.routes import evaluate, explain, gallery, open_inference, ops, page, predict
+from app.served import Served, require_served
 from app.settings import Settings, SettingsError, read_settings
 from app.telemetry import Telemetry, keep_gauges
 from app.uploads import Limits
-from model import Artifact, ArtifactError, FashionMnist
+from model import FashionMnist
 
-handed_down: dict[Settings, list[Artifact]] = {}
-"""What ``python -m app`` has read for its workers: all of them, also one that takes a dead one's place, answer with the
+handed_down: dict[Settings, list[Served]] = {}
+"""What ``python -m app`` has read and made for its workers: all, also one that takes a dead one's place, answer with the
 same weights, whatever lies in the folder by then."""
 
 
@@ -42,19 +43,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     except SettingsError as error:
         sys.exit(f"fashionnet: {error}")
     configure(settings)
-    return assemble(settings, handed_down.get(settings) or require_artifacts(settings))
+    return assemble(settings, handed_down.get(settings) or require_served(settings))
 
 
-def require_artifacts(settings: Settings) -> list[Artifact]:
-    """The artefacts to serve; ends the process with one sentence where one is missing or damaged."""
-    try:
-        return load_artifacts(settings)
-    except ArtifactError as error:
-        sys.exit(f"fashionnet: {error}")
-
-
-def assemble(settings: Settings, artifacts: list[Artifact]) -> FastAPI:
-    """The application that serves ``artifacts``."""
+def assemble(settings: Settings, served: list[Served]) -> FastAPI:
+    """The application over what is ``served``."""
     app = FastAPIOffline(
         title="FashionNet",
         version=VERSION,
@@ -65,7 +58,7 @@ def assemble(settings: Settings, artifacts: list[Artifact]) -> FastAPI:
         license_info={"name": "MIT", "identifier": "MIT"},
     )
     app.state.settings = settings
-    app.state.artifacts = artifacts
+    app.state.served = served
     app.state.readiness = Readiness()
     app.state.intake = Intake()
     app.state.evaluator = Evaluator(FashionMnist(settings.data_dir))
@@ -84,7 +77,7 @@ def surround(app: FastAPI, settings: Settings) -> ASGIApp:
     # The framework traces only what takes its own way.
     if settings.tracing:
         return Telemetry(inner, app.state)
-    lanes = predict.LANES | open_inference.lanes(artifact.card.name for artifact in app.state.artifacts)
+    lanes = predict.LANES | open_inference.lanes(one.card.name for one in app.state.served)
     return Telemetry(errors.LastResort(FastLane(inner, lanes)), app.state)
 
 
@@ -97,10 +90,10 @@ def telemetry(settings: Settings) -> TelemetryConfig:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Make the engines; let the self-test run while the first health checks are answered already."""
+    """Let the self-test of the engines run while the first health checks are answered already."""
     executors = Executors.create()
     readiness: Readiness = app.state.readiness
-    app.state.predictors = Predictors(app.state.artifacts, executors, app.state.settings)
+    app.state.predictors = Predictors(app.state.served, executors, app.state.settings)
     self_test = asyncio.create_task(readiness.settle(app.state.predictors.self_test()))
     gauges = asyncio.create_task(keep_gauges(app.state))
     gc.collect()

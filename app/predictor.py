@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 from app.batcher import MicroBatcher, QueueFull
 from app.errors import Overloaded, UnknownModel
 from app.metrics import CONFIDENCE, MODEL_INFO, BatchObserver, StageTimer
+from app.served import Served
 from app.settings import Settings
 from model import (
     UNTOUCHED,
-    Artifact,
-    ArtifactMissing,
     Choice,
     Engine,
     EngineOutputs,
@@ -33,13 +32,10 @@ from model import (
     Prediction,
     chunks,
     classify,
-    create_engine,
     examine,
     findings,
     heat_map,
     is_in_form,
-    list_artifacts,
-    load_for_engine,
     occlusions,
     preprocess,
     views,
@@ -285,13 +281,8 @@ async def _seconds_per_image(engine: Engine) -> float:
 class Predictors(Mapping[str, Predictor]):
     """The served networks by name, and what answers where no name is given."""
 
-    def __init__(self, artifacts: list[Artifact], executors: Executors, settings: Settings) -> None:
-        self._by_name = {
-            artifact.card.name: Predictor(
-                artifact.card, create_engine(settings.engine, artifact, settings.threads), executors, settings
-            )
-            for artifact in artifacts
-        }
+    def __init__(self, served: list[Served], executors: Executors, settings: Settings) -> None:
+        self._by_name = {one.card.name: Predictor(one.card, one.engine(), executors, settings) for one in served}
         self.default, self.photos = settings.models_among(self._by_name)
         self.unnamed = self[self.default].leaving_photos_to(self[self.photos])
 
@@ -311,19 +302,3 @@ class Predictors(Mapping[str, Predictor]):
         """Test every network."""
         for predictor in self.values():
             await predictor.self_test()
-
-
-def load_artifacts(settings: Settings) -> list[Artifact]:
-    """Every artefact of the model folder, with the file that the engine needs, checked.
-
-    Raises:
-        ArtifactError: one is missing, truncated or altered, or the default is not there.
-    """
-    names = list_artifacts(settings.model_dir)
-    if settings.default_model not in names:
-        there = ", ".join(names) or "none at all"
-        raise ArtifactMissing(
-            f"The model folder {settings.model_dir} holds no {settings.default_model}.json (there is {there}): "
-            "set FASHIONNET_MODEL_DIR or FASHIONNET_DEFAULT_MODEL, or train one with scripts/train.py."
-        )
-    return [load_for_engine(settings.engine, settings.model_dir, name) for name in names]

@@ -20,7 +20,8 @@ from app.batcher import MicroBatcher
 from app.bulk import ManyPictures
 from app.errors import SlowBody
 from app.main import create_app
-from app.predictor import SMALL_BYTES, Executors, Predictors, load_artifacts
+from app.predictor import SMALL_BYTES, Executors, Predictors
+from app.served import load_served
 from app.settings import Settings
 from app.uploads import PIECE, Limits, hand_over_uploads, read_uploads
 from model import CLASSES, WEIGHTS, Choice, classify, examine, preprocess
@@ -331,7 +332,7 @@ def test_a_busy_engine_gets_many_pictures_at_once_and_an_idle_one_soon_gets_some
         return await asyncio.gather(*requests)
 
     settings, executors = Settings(), Executors.create()
-    predictor = Predictors(load_artifacts(settings), executors, settings)["fashionnet"]
+    predictor = Predictors(load_served(settings), executors, settings)["fashionnet"]
     run = predictor.engine.run
     monkeypatch.setattr(predictor.engine, "run", held_up)
     answers = asyncio.run(two_requests())
@@ -363,7 +364,7 @@ def test_the_engine_begins_before_the_last_picture_has_arrived(monkeypatch):
         return await pictures.answers()
 
     settings, executors = Settings(), Executors.create()
-    predictor = Predictors(load_artifacts(settings), executors, settings)["fashionnet"]
+    predictor = Predictors(load_served(settings), executors, settings)["fashionnet"]
     run = predictor.engine.run
     monkeypatch.setattr(predictor.engine, "run", watched)
     answers = asyncio.run(request())

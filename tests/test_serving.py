@@ -30,10 +30,11 @@ def predict(port: int) -> httpx.Response:
     return httpx.post(f"http://127.0.0.1:{port}/predict", files={"file": grey_png()})
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_python_m_app_serves_and_ends_on_sigterm(workers):
+@pytest.mark.parametrize(("workers", "threads"), [(1, 1), (2, 1), (2, 2)])
+def test_python_m_app_serves_and_ends_on_sigterm(workers, threads):
     port = free_port()
-    with process("-m", "app", FASHIONNET_PORT=str(port), FASHIONNET_WORKERS=str(workers)) as server:
+    variables = {"PORT": port, "WORKERS": workers, "THREADS": threads}
+    with process("-m", "app", **{f"FASHIONNET_{name}": str(value) for name, value in variables.items()}) as server:
         wait_until(lambda: ready(port))
         assert [predict(port).status_code for _ in range(10)] == [200] * 10
         server.send_signal(signal.SIGTERM)
@@ -50,6 +51,20 @@ def test_workers_are_forked_and_share_what_the_parent_imported():
         commands = {Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (server.pid, *children)}
     assert len(children) == 2
     assert len(commands) == 1, "a fresh interpreter would have another command line"
+
+
+def test_engines_without_threads_are_made_once_for_all_workers():
+    code = """
+import os
+from app.served import load_served
+from app.settings import Settings
+threads = len(os.listdir("/proc/self/task"))
+shared, own = (load_served(Settings(threads=threads)) for threads in (1, 2))
+print(all(one.engine() is one.engine() for one in shared), any(one.engine() is one.engine() for one in own))
+print(len(os.listdir("/proc/self/task")) - threads)
+"""
+    done = run("-c", code)
+    assert done.stdout == "True False\n0\n", "no thread may be lost by a fork; " + done.stderr
 
 
 def test_no_worker_outlives_its_parent():
