@@ -28,8 +28,8 @@ from app.uploads import Limits
 from model import FashionMnist
 
 handed_down: dict[Settings, list[Served]] = {}
-"""What ``python -m app`` has read and made for its workers: all, also one that takes a dead one's place, answer with the
-same weights, whatever lies in the folder by then."""
+"""What ``python -m app`` has read and made for its workers: all, also one that takes a dead one's place, answer with
+the same weights, whatever lies in the folder by then."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
