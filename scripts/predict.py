@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
+from pydantic_core import to_jsonable_python
 from tqdm import tqdm
 
 from app.settings import Settings, SettingsError, read_settings
@@ -80,7 +81,7 @@ def show(outcome: Outcome, as_json: bool) -> bool:
     file = {"file": str(outcome.path)}
     found = outcome.prediction
     if as_json:
-        answer: dict[str, Any] = found.model_dump(exclude_none=True) if found else {"error": outcome.error}
+        answer: dict[str, Any] = to_jsonable_python(found, exclude_none=True) if found else {"error": outcome.error}
         print(json.dumps(file | answer))
     elif found is None:
         print(f"{outcome.path!s:32} error: {outcome.error}")

@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic_core import to_jsonable_python
 from starlette.requests import Request
 
 from app.batcher import MicroBatcher
@@ -85,7 +86,7 @@ def test_every_way_gives_the_same_picture_identical_probabilities(client, tmp_pa
     for picture in pictures:
         engine, card = networks.of(picture)
         prediction = classify(next(examine(engine, [picture])), card, picture)
-        direct.append(prediction.model_dump(mode="json", exclude_none=True))
+        direct.append(to_jsonable_python(prediction, exclude_none=True))
     assert [answer["model"] for answer in direct] == ["fashionnet"] * 3 + ["fashionnet-photo"], (
         "only the last is a photo"
     )
