@@ -4,7 +4,7 @@ import csv
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
@@ -18,6 +18,8 @@ from model.preprocess import Choice, Picture, preprocess
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 BATCH = 64
+TOGETHER = 16
+"""Files that a thread reads in one go: of small pictures, handing one to a thread takes as long as decoding it."""
 AHEAD = 4 * BATCH
 """Pictures that are decoded before the network asks for them."""
 
@@ -78,9 +80,12 @@ def classify_files(
         except (ImageError, OSError) as error:
             return _Read(path, str(error), networks.default)
 
+    def read_some(some: Sequence[Path]) -> list[_Read]:
+        return [read(path) for path in some]
+
     with ThreadPoolExecutor(threads) as pool:
-        pictures = _ahead(pool, read, paths)
-        while batch := list(islice(pictures, BATCH)):
+        pictures = chain.from_iterable(_ahead(pool, read_some, _groups(paths, TOGETHER), AHEAD // TOGETHER))
+        for batch in _groups(pictures, BATCH):
             yield from _answers(batch)
 
 
@@ -106,12 +111,20 @@ def _answers(batch: Sequence[_Read]) -> Iterator[Outcome]:
             yield Outcome(path, classify(next(findings[engine]), card, picture), None)
 
 
-def _ahead(pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """``map`` that runs no further ahead than AHEAD items, so that a million of them fit into memory."""
+def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    rest = iter(items)
+    while group := list(islice(rest, size)):
+        yield group
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], count: int
+) -> Iterator[Result]:
+    """``map`` that runs no further ahead than ``count`` items, so that a million of them fit into memory."""
     running: deque[Future[Result]] = deque()
     for item in items:
         running.append(pool.submit(function, item))
-        if len(running) >= AHEAD:
+        if len(running) >= count:
             yield running.popleft().result()
     while running:
         yield running.popleft().result()

@@ -55,12 +55,11 @@ def chosen_names(arguments: argparse.Namespace, settings: Settings) -> Choice[st
 def tabulate(outcomes: Iterable[Outcome], count: int, path: Path, classes: tuple[str, ...]) -> int:
     """Write a row a picture into the table ``path``; exit status 1 where one could not be classified."""
     failed = 0
-    with open_table(path, classes) as table, tqdm(total=count, unit=" pictures", disable=None) as bar:
-        rest = iter(outcomes)
+    rest = iter(tqdm(outcomes, total=count, unit=" pictures", disable=None))
+    with open_table(path, classes) as table:
         while some := list(islice(rest, ROWS)):
             table.write([outcome.row(classes) for outcome in some])
             failed += sum(outcome.error is not None for outcome in some)
-            bar.update(len(some))
     print(
         f"{count:,} pictures into {path}" + (f", {failed:,} of them could not be read: see 'error'" if failed else "")
     )
