@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from app.predictor import SMALL_BYTES, Predictor, Seen
+from app.schemas import BatchAnswer
 from model import Picture, Prediction
 
 FIRST_CHUNK = 8
@@ -14,7 +15,6 @@ another core, which takes about half of the engine's time for as many: so each m
 
 Content = bytes | Exception
 """An encoded picture, or why there is none."""
-Answer = Prediction | BaseException
 
 
 class ManyPictures:
@@ -24,7 +24,7 @@ class ManyPictures:
         self._predictor, self._with_image = predictor, with_image
         self._chunk: list[Content] = []
         self._size = BULK_CHUNK if predictor.bulk else FIRST_CHUNK
-        self._batches: list[asyncio.Task[list[Answer]]] = []
+        self._batches: list[asyncio.Task[bytes]] = []
 
     async def add(self, content: Content) -> None:
         """Take one more picture; the engine may have begun with it on return, or with some before it."""
@@ -33,10 +33,11 @@ class ManyPictures:
             await self._send()
             self._size = min(2 * self._size, BULK_CHUNK)
 
-    async def answers(self) -> list[Answer]:
-        """To each picture its own, in their order: a prediction or what went wrong."""
-        await self._send()
-        return [answer for batch in self._batches for answer in await batch]
+    async def answers(self) -> list[bytes]:
+        """Parts of the answer: to each picture, in their order, a prediction or what went wrong; none without any."""
+        if self._chunk:
+            await self._send()
+        return [await batch for batch in self._batches]
 
     async def _send(self) -> None:
         pictures, self._chunk = await self._decode(self._chunk), []
@@ -62,7 +63,7 @@ class ManyPictures:
             return self._predictor.decode(content)
         return self._predictor.hand_over(content)
 
-    async def _answer(self, pictures: list[Picture | BaseException], begun: "asyncio.Future[None]") -> list[Answer]:
+    async def _answer(self, pictures: list[Picture | BaseException], begun: "asyncio.Future[None]") -> bytes:
         choose, shares = self._predictor.choice.of, dict[Predictor, list[Picture]]()
         for picture in pictures:
             if isinstance(picture, Picture):
@@ -73,4 +74,5 @@ class ManyPictures:
             network = choose(picture)
             return network.answer(Seen(picture, next(findings[network])), with_image=self._with_image)
 
-        return [answer(picture) if isinstance(picture, Picture) else picture for picture in pictures]
+        answers = [answer(picture) if isinstance(picture, Picture) else picture for picture in pictures]
+        return BatchAnswer.of(answers).part()

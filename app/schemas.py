@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
+from pydantic_core import to_json
 
 from app.errors import Problem, problem_of
 from app.predictor import Explanation
@@ -14,6 +15,9 @@ class PredictionError(BaseModel):
     """Why one picture of a batch has no prediction."""
 
     error: Problem
+
+
+_HEAD, _TAIL = b'{"predictions":[', b"]}"
 
 
 class BatchAnswer(BaseModel):
@@ -30,6 +34,15 @@ class BatchAnswer(BaseModel):
                 for outcome in outcomes
             ]
         )
+
+    def part(self) -> bytes:
+        """It as JSON, to be joined with others: the last of many predictions need not wait for the writing of all."""
+        return to_json(self, exclude_none=True).removeprefix(_HEAD).removesuffix(_TAIL)
+
+    @staticmethod
+    def joined(parts: Iterable[bytes]) -> bytes:
+        """The JSON of one answer that holds the predictions of all ``parts``."""
+        return _HEAD + b",".join(parts) + _TAIL
 
 
 class ExplanationAnswer(BaseModel):

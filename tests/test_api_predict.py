@@ -9,12 +9,13 @@ import socket
 import threading
 import time
 from collections import Counter
+from itertools import pairwise
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from pydantic_core import to_jsonable_python
+from pydantic_core import to_json, to_jsonable_python
 from starlette.requests import Request
 
 from app.batcher import MicroBatcher
@@ -22,10 +23,11 @@ from app.bulk import ManyPictures
 from app.errors import SlowBody
 from app.main import create_app
 from app.predictor import SMALL_BYTES, Executors, Predictors
+from app.schemas import BatchAnswer
 from app.served import load_served
 from app.settings import Settings
 from app.uploads import PIECE, Limits, hand_over_uploads, read_uploads
-from model import CLASSES, WEIGHTS, Choice, classify, examine, preprocess
+from model import CLASSES, WEIGHTS, Choice, EmptyImage, classify, examine, preprocess
 from model.bulk import load_both
 from tests.pictures import encode, grey_png, scene, trousers
 from tests.problems import assert_problem, assert_problem_body
@@ -309,6 +311,15 @@ def test_a_batch_answers_each_file_in_its_order_and_a_bad_one_alone(client):
     assert answers[3] == post(client, grey_png(3)).json()
 
 
+@pytest.mark.parametrize("cuts", [(), (1,), (2, 3), (0, 4)])
+def test_parts_of_an_answer_make_the_json_of_the_whole(engine, artifact, cuts):
+    picture = preprocess(trousers_png())
+    found = classify(next(examine(engine, [picture])), artifact.card, picture)
+    outcomes = [found, SlowBody("It is slow."), found, EmptyImage('Its name is "]}".')]
+    parts = [BatchAnswer.of(outcomes[start:end]).part() for start, end in pairwise((0, *cuts, len(outcomes)))]
+    assert BatchAnswer.joined(filter(None, parts)) == to_json(BatchAnswer.of(outcomes), exclude_none=True)
+
+
 def test_a_batch_larger_than_the_engine_takes_at_once_keeps_its_order(small_data):
     contents = [grey_png(seed) for seed in range(20)]
     with serve(Settings(data_dir=small_data.root, batch_size=3)) as client:
@@ -339,14 +350,18 @@ def test_a_busy_engine_gets_many_pictures_at_once_and_an_idle_one_soon_gets_some
     answers = asyncio.run(two_requests())
     executors.shut_down()
     assert sorted(sizes) == [8, 8, 16, 16, 32]
-    assert {answer.label for request in answers for answer in request} == {"Trouser"}
+    assert {answer["label"] for request in answers for answer in request} == {"Trouser"}
 
 
 async def answers_of(predictor, contents):
     pictures = ManyPictures(predictor)
     for content in contents:
         await pictures.add(content)
-    return await pictures.answers()
+    return predictions(await pictures.answers())
+
+
+def predictions(parts):
+    return json.loads(BatchAnswer.joined(parts))["predictions"]
 
 
 def test_the_engine_begins_before_the_last_picture_has_arrived(monkeypatch):
@@ -362,7 +377,7 @@ def test_the_engine_begins_before_the_last_picture_has_arrived(monkeypatch):
         for number in range(10):
             assert number < 8 or await asyncio.to_thread(begun.wait, 20), "the first eight wait for the others"
             await pictures.add(trousers_png())
-        return await pictures.answers()
+        return predictions(await pictures.answers())
 
     settings, executors = Settings(), Executors.create()
     predictor = Predictors(load_served(settings), executors, settings)["fashionnet"]
@@ -371,7 +386,7 @@ def test_the_engine_begins_before_the_last_picture_has_arrived(monkeypatch):
     answers = asyncio.run(request())
     executors.shut_down()
     assert sizes == [8, 2]
-    assert [answer.label for answer in answers] == ["Trouser"] * 10
+    assert [answer["label"] for answer in answers] == ["Trouser"] * 10
 
 
 def test_a_long_form_leaves_the_event_loop_to_others_while_it_is_parsed():

@@ -111,11 +111,10 @@ async def predict_batch(request: Request) -> Response:
         await pictures.add(upload.read_or_error(settings.max_upload_bytes))
 
     await hand_over_uploads(request, Limits.of_batch(settings), take)
-    answers = await pictures.answers()
-    if not answers:
+    parts = await pictures.answers()
+    if not parts:
         raise MissingFile("The form has no file: send them as  -F files=@shirt.png -F files=@bag.png")
-    answer = BatchAnswer.of(answers)
-    return Response(to_json(answer, exclude_none=True), media_type="application/json")
+    return Response(BatchAnswer.joined(parts), media_type="application/json")
 
 
 LANES = {"/predict": Lane("/predict", predict), "/predict/batch": Lane("/predict/batch", predict_batch)}
