@@ -23,8 +23,12 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    workers: int = Field(default_factory=usable_cores, ge=1, description="server processes; default: the usable cores")
     threads: int = Field(1, ge=1, description="compute threads of one worker")
+    workers: int = Field(
+        default_factory=lambda settings: max(usable_cores() // settings["threads"], 1),
+        ge=1,
+        description="server processes; default: as many as the usable cores have threads for",
+    )
     engine: EngineName = Field(
         "auto", description="onnx, onnx-int8, torch (needs the extra train), or auto: the quicker ONNX"
     )
@@ -90,8 +94,13 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        sentences = [_sentence(".".join(map(str, e["loc"])), e["msg"], e["input"]) for e in error.errors()]
+        problems = [problem for problem in error.errors() if problem["type"] != _CONSEQUENCE]
+        sentences = [_sentence(".".join(map(str, p["loc"])), p["msg"], p["input"]) for p in problems]
         raise SettingsError("\n".join(sentences)) from None
+
+
+_CONSEQUENCE = "default_factory_not_called"
+"""pydantic's, of a default that another setting decides, where that one is wrong."""
 
 
 def _sentence(field: str, message: str, value: object) -> str:

@@ -21,8 +21,8 @@ def test_every_setting_is_read_from_its_variable(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("PORT", "high"), ("PORT", "70000"), ("WORKERS", "0"), ("ENGINE", "tensorrt"), ("MODEL_DIR", "/proc/nowhere"),
-     ("MAX_PIXELS", "-1"), ("LOG_LEVEL", "loud")],
+    [("PORT", "high"), ("PORT", "70000"), ("WORKERS", "0"), ("THREADS", "0"), ("ENGINE", "tensorrt"),
+     ("MODEL_DIR", "/proc/nowhere"), ("MAX_PIXELS", "-1"), ("LOG_LEVEL", "loud")],
 )  # fmt: skip
 def test_a_value_that_cannot_be_is_said_with_the_name_of_its_variable(monkeypatch, name, value):
     monkeypatch.setenv(f"FASHIONNET_{name}", value)
@@ -30,6 +30,14 @@ def test_a_value_that_cannot_be_is_said_with_the_name_of_its_variable(monkeypatc
         read_settings()
     assert value in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("cores", "threads", "workers"), [(8, 1, 8), (8, 2, 4), (7, 2, 3), (2, 4, 1)])
+def test_workers_and_their_threads_take_no_more_than_the_usable_cores(monkeypatch, cores, threads, workers):
+    monkeypatch.setattr("app.settings.usable_cores", lambda: cores)
+    monkeypatch.setenv("FASHIONNET_THREADS", str(threads))
+    assert read_settings().workers == workers
+    assert Settings(workers=5).workers == 5, "who asks for more gets it"
 
 
 def test_an_engine_that_is_not_installed_is_said_with_the_remedy(monkeypatch):
