@@ -18,8 +18,9 @@ from model.preprocess import Choice, Picture, preprocess
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 BATCH = 64
-TOGETHER = 16
-"""Files that a thread reads in one go: of small pictures, handing one to a thread takes as long as decoding it."""
+TOGETHER = 4
+"""Files that a thread reads in one go: of small pictures, handing one to a thread takes as long as decoding it. Of a
+few large ones every thread is to get some."""
 AHEAD = 4 * BATCH
 """Pictures that are decoded before the network asks for them."""
 

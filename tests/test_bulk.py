@@ -1,9 +1,10 @@
 import csv
 import json
+import threading
 
 import pytest
 
-from model import Choice
+from model import Choice, preprocess
 from model.bulk import AHEAD, Loaded, classify_files, find_pictures, open_table
 from tests.pictures import encode, grey_png, trousers
 from tests.servers import run
@@ -38,6 +39,21 @@ def test_every_file_gets_its_outcome_in_order_past_every_buffer(tmp_path, engine
     assert all((outcome.prediction is None) == (int(outcome.path.stem) % 7 == 0) for outcome in outcomes)
     (alone,) = classify_files([tmp_path / "0008.png"], networks, threads=1)
     assert outcomes[8] == alone, "a batch changes no answer"
+
+
+def test_a_few_pictures_are_decoded_in_every_thread(tmp_path, engine, artifact, monkeypatch):
+    together = threading.Barrier(2, timeout=20)
+
+    def read_beside_another(content, max_pixels):
+        together.wait()
+        return preprocess(content, max_pixels)
+
+    monkeypatch.setattr("model.bulk.preprocess", read_beside_another)
+    files = [tmp_path / f"{number}.png" for number in range(8)]
+    for file in files:
+        file.write_bytes(encode(trousers()))
+    outcomes = classify_files(files, Choice(*[Loaded(engine, artifact.card)] * 2), threads=2)
+    assert [outcome.path for outcome in outcomes] == files
 
 
 def test_a_folder_becomes_a_csv_and_a_broken_file_is_a_row_of_its_own(folder, tmp_path):
