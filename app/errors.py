@@ -174,12 +174,12 @@ def kind_of(error: type[BaseException]) -> Kind:
     return next((kind for base, kind in MODEL_ERRORS.items() if issubclass(error, base)), INTERNAL)
 
 
-def problem_of(error: BaseException) -> Problem:
+def problem_of(error: BaseException, path: str = "") -> Problem:
     """The problem that ``error`` is to the client; what is not ours says nothing of itself."""
     match error:
         case HTTPException():
             title = HTTPStatus(error.status_code).phrase
-            return Kind(error.status_code, title.lower().replace(" ", "-"), title).problem(_http_detail(error))
+            return Kind(error.status_code, title.lower().replace(" ", "-"), title).problem(_http_detail(error, path))
         case RequestValidationError():
             return InvalidQuery.kind.problem("; ".join(_validation_sentence(e) for e in error.errors()))
     kind = kind_of(type(error))
@@ -193,7 +193,7 @@ def render(error: Exception, path: str = "") -> Response:
 
     Under ``/v2`` it has the Open Inference Protocol's key ``error`` beside the members of a problem.
     """
-    problem = problem_of(error)
+    problem = problem_of(error, path)
     headers = getattr(error, "headers", None)
     _rejections(problem.type.removeprefix(TYPE_PREFIX)).inc()
     return Response(_body(problem, open_inference=path.startswith("/v2")), problem.status, headers, MEDIA_TYPE)
@@ -275,8 +275,10 @@ def _problem_response() -> dict[str, Any]:
     return {"description": "", "content": {MEDIA_TYPE: {"schema": schema, "examples": {}}}}
 
 
-def _http_detail(error: HTTPException) -> str:
-    remedies = {404: "There is nothing here: /docs lists what there is.", 405: "This path does not take that method."}
+def _http_detail(error: HTTPException, path: str) -> str:
+    if error.status_code == 404 and path.endswith("/"):
+        return "There is no such path; try it without the slash at the end, or see /docs for all paths."
+    remedies = {404: "There is no such path; see /docs for all paths.", 405: "This path does not take that method."}
     return remedies.get(error.status_code, str(error.detail))
 
 

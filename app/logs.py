@@ -5,8 +5,9 @@ import logging.config
 from contextvars import ContextVar
 from typing import Any
 
-from app.settings import Settings
+from app.settings import Settings, environment_warnings
 
+logger = logging.getLogger("fashionnet")
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The identifier of the request that is being answered; None outside of one."""
 
@@ -64,3 +65,9 @@ def log_config(settings: Settings) -> dict[str, Any]:
 def configure(settings: Settings) -> None:
     """Log as ``settings`` say."""
     logging.config.dictConfig(log_config(settings))
+
+
+def log_ignored_variables() -> None:
+    """Log a warning for each ``FASHIONNET_`` variable that is no setting."""
+    for sentence in environment_warnings():
+        logger.warning(sentence)

@@ -16,7 +16,7 @@ from app.drain import drain_on_signal
 from app.evaluator import Evaluator
 from app.fast_lane import FastLane
 from app.intake import Intake
-from app.logs import configure
+from app.logs import configure, log_ignored_variables
 from app.metrics import worker_metrics
 from app.predictor import Executors, Predictors
 from app.readiness import Readiness
@@ -43,7 +43,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     except SettingsError as error:
         sys.exit(f"fashionnet: {error}")
     configure(settings)
-    return assemble(settings, handed_down.get(settings) or require_served(settings))
+    served = handed_down.get(settings)
+    if served is None:  # else the parent process has warned already
+        log_ignored_variables()
+    return assemble(settings, served or require_served(settings))
 
 
 def assemble(settings: Settings, served: list[Served]) -> FastAPI:
@@ -54,6 +57,7 @@ def assemble(settings: Settings, served: list[Served]) -> FastAPI:
         summary="Classifies pictures of clothes into the ten classes of Fashion-MNIST.",
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # behind a proxy the redirect would lead to another scheme and path
         telemetry=telemetry(settings),
         license_info={"name": "MIT", "identifier": "MIT"},
     )

@@ -6,7 +6,7 @@ from functools import partial
 from typing import NamedTuple
 
 from app.settings import Settings
-from model import ArtifactError, ArtifactMissing, Engine, ModelCard, create_engine, list_artifacts, load_for_engine
+from model import ArtifactError, Engine, ModelCard, create_engine, list_artifacts, load_for_engine
 
 
 class Served(NamedTuple):
@@ -32,12 +32,7 @@ def load_served(settings: Settings) -> list[Served]:
         ArtifactError: one is missing, truncated or altered, or the default is not there.
     """
     names = list_artifacts(settings.model_dir)
-    if settings.default_model not in names:
-        there = ", ".join(names) or "none at all"
-        raise ArtifactMissing(
-            f"The model folder {settings.model_dir} holds no {settings.default_model}.json (there is {there}): "
-            "set FASHIONNET_MODEL_DIR or FASHIONNET_DEFAULT_MODEL, or train one with scripts/train.py."
-        )
+    settings.models_among(names)
     return [_load(settings, name) for name in names]
 
 

@@ -1,15 +1,34 @@
 """Every setting of the service and the scripts, read once from the environment (prefix ``FASHIONNET_``)."""
 
+import difflib
 import os
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from model import DEFAULT_DATA_URL, WEIGHTS, Choice, EngineName, usable_cores
+from model import (
+    DEFAULT_DATA_DIR,
+    DEFAULT_DATA_URL,
+    WEIGHTS,
+    ArtifactMissing,
+    Choice,
+    EngineName,
+    install_command,
+    usable_cores,
+    user_path,
+)
+
+PREFIX = "FASHIONNET_"
+_FALLBACK_MODEL = "fashionnet"
+_SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$")
+"""The ends of the variables by which Kubernetes and Docker describe a service, such as one named ``fashionnet``."""
+
+Folder = Annotated[Path, AfterValidator(user_path)]
 
 
 class SettingsError(Exception):
@@ -19,7 +38,7 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """What can be set. A field ``max_pixels`` is the environment variable ``FASHIONNET_MAX_PIXELS``."""
 
-    model_config = SettingsConfigDict(env_prefix="FASHIONNET_", frozen=True, protected_namespaces=())
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, protected_namespaces=())
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
@@ -32,17 +51,18 @@ class Settings(BaseSettings):
     engine: EngineName = Field(
         "auto", description="onnx, onnx-int8, torch (needs the extra train), or auto: the quicker ONNX"
     )
-    model_dir: Path = Field(
-        WEIGHTS, description="folder of the artefacts; default: the weights that come with FashionNet"
+    model_dir: Folder = Field(
+        WEIGHTS, description="folder of the models; all of them are served; default: the weights of FashionNet"
     )
-    default_model: str = Field(
-        "fashionnet", description="the artefact that answers where a request names none, but for photos"
+    default_model: str | None = Field(
+        None,
+        description="model for requests that name none; default: fashionnet, or the only model of the folder",
     )
     photo_model: str = Field(
         "fashionnet-photo",
-        description="the artefact that answers photos where a request names none; the default model if it is missing",
+        description="model that answers a photo if the request names none; the default model if the folder lacks it",
     )
-    data_dir: Path = Field(Path("data"), description="folder that holds FashionMNIST/raw")
+    data_dir: Folder = Field(DEFAULT_DATA_DIR, description="folder that holds FashionMNIST/raw")
     data_url: str = Field(DEFAULT_DATA_URL, description="mirror that the data set is downloaded from")
     max_upload_bytes: int = Field(10_000_000, ge=1, description="largest picture, in bytes")
     max_batch_files: int = Field(256, ge=1, description="most pictures in one /predict/batch")
@@ -59,19 +79,36 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _folders_are_there(self) -> Self:
-        if not self.model_dir.is_dir():
+        if not os.path.isdir(self.model_dir):  # noqa: PTH112 - Path.is_dir raises where a parent cannot be read
             raise ValueError(f"FASHIONNET_MODEL_DIR: {self.model_dir} is not a folder")
         return self
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _ignore_service_link(cls, value: object) -> object:
+        """Kubernetes sets FASHIONNET_PORT=tcp://ADDRESS:PORT in pods beside a Service called fashionnet."""
+        return cls.model_fields["port"].default if "://" in str(value) else value
 
     @model_validator(mode="after")
     def _engine_is_installed(self) -> Self:
         if self.engine == "torch" and find_spec("torch") is None:
-            raise ValueError("FASHIONNET_ENGINE: torch is not installed; install it with: pip install -e '.[train]'")
+            raise ValueError(f"FASHIONNET_ENGINE: torch is not installed; install it: {install_command('train')}")
         return self
 
-    def models_among(self, there: Collection[str]) -> Choice[str]:
-        """The names of the networks that answer where none is asked for, of those that are there."""
-        return Choice(self.default_model, self.photo_model if self.photo_model in there else self.default_model)
+    def models_among(self, names: Collection[str]) -> Choice[str]:
+        """Returns the default model and the photo model, given the names of all models in the folder.
+
+        Raises:
+            ArtifactMissing: the default model is not among them, or several are there and none is the default.
+        """
+        default = self.default_model or (next(iter(names)) if len(names) == 1 else _FALLBACK_MODEL)
+        if default not in names:
+            there = f"it has {', '.join(names)}" if names else "it has no model, which is NAME.json and NAME.onnx"
+            raise ArtifactMissing(
+                f"The model folder {self.model_dir} has no {default} ({there}): "
+                "set FASHIONNET_MODEL_DIR or FASHIONNET_DEFAULT_MODEL."
+            )
+        return Choice(default, self.photo_model if self.photo_model in names else default)
 
 
 def metrics_folder() -> Path | None:
@@ -85,25 +122,57 @@ def share_metrics(folder: str) -> None:
     os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)
 
 
-def read_settings() -> Settings:
-    """The settings from the environment.
+def share_settings(flags: Mapping[str, object]) -> None:
+    """Pass settings of the command line on to worker processes, by field; they read the environment."""
+    os.environ.update({PREFIX + field.upper(): str(value) for field, value in flags.items()})
+
+
+def read_settings(flags: Mapping[str, Any] | None = None) -> Settings:
+    """Returns the settings of the environment; ``flags``, those of a command line by field, take precedence.
 
     Raises:
-        SettingsError: a variable holds what it cannot; the message names it.
+        SettingsError: a value is invalid; the message names its variable or flag.
     """
+    flags = flags or {}
     try:
-        return Settings()
+        return Settings(**flags)
     except ValidationError as error:
         problems = [problem for problem in error.errors() if problem["type"] != _CONSEQUENCE]
-        sentences = [_sentence(".".join(map(str, p["loc"])), p["msg"], p["input"]) for p in problems]
+        sentences = [_sentence(".".join(map(str, p["loc"])), p["msg"], p["input"], flags) for p in problems]
         raise SettingsError("\n".join(sentences)) from None
 
 
+def environment_warnings() -> list[str]:
+    """Returns a sentence for each ``FASHIONNET_`` variable that is ignored."""
+    known = {PREFIX + field.upper() for field in Settings.model_fields}
+    given = [name for name in os.environ if name.upper().startswith(PREFIX)]
+    return [
+        *(_link_warning(name) for name in given if name.upper() == PREFIX + "PORT" and "://" in os.environ[name]),
+        *(_unknown_warning(n) for n in given if n.upper() not in known and not _SERVICE_LINK.search(n.upper())),
+    ]
+
+
+def _link_warning(name: str) -> str:
+    return f"{name}={os.environ[name]} is ignored: it describes a service of Kubernetes or Docker, not a port."
+
+
+def _unknown_warning(name: str) -> str:
+    nearest = difflib.get_close_matches(name[len(PREFIX) :].lower(), Settings.model_fields, n=1)
+    remedy = f"did you mean {PREFIX}{nearest[0].upper()}?" if nearest else "`python -m app --help` lists the settings."
+    return f"{name} is ignored: there is no such setting; {remedy}"
+
+
 _CONSEQUENCE = "default_factory_not_called"
-"""pydantic's, of a default that another setting decides, where that one is wrong."""
+"""The error type of pydantic for a default that depends on another, invalid setting."""
 
 
-def _sentence(field: str, message: str, value: object) -> str:
+def _sentence(field: str, message: str, value: object, flags: Mapping[str, Any]) -> str:
     if not field:  # a validator of the whole class names the variable itself
         return message.removeprefix("Value error, ") + "."
-    return f"FASHIONNET_{field.upper()}={value!r}: {message}."
+    name = flag_of(field) if field in flags else PREFIX + field.upper()
+    return f"{name}={value!r}: {message}."
+
+
+def flag_of(field: str) -> str:
+    """Returns the command-line flag of a setting."""
+    return "--" + field.replace("_", "-")

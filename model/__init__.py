@@ -34,7 +34,10 @@ from model.errors import (
 )
 from model.evaluate import Report, chunks, evaluate, report
 from model.explanation import draw_canvas, draw_heat_map, heat_map, occlusions
+from model.files import user_path
 from model.gallery import draw_gallery, show
+from model.installation import DATA_DIR as DEFAULT_DATA_DIR
+from model.installation import download_command, install_command, requires_extra
 from model.prediction import Prediction, classify, examine, findings, views
 from model.preprocess import UNTOUCHED, Choice, Picture, is_in_form, preprocess
 
@@ -42,12 +45,12 @@ WEIGHTS = Path(__file__).parent / "weights"
 """The folder of the artefacts that come with FashionNet."""
 
 __all__ = [
-    "CLASSES", "DEFAULT_DATA_URL", "UNTOUCHED", "WEIGHTS",
-    "Artifact", "ArtifactError", "ArtifactMissing", "Choice", "DamagedImage", "DataError", "EmptyImage", "Engine",
-    "EngineName", "EngineOutputs", "FashionMnist", "FashionNetError", "Finding", "ImageError", "Metrics",
-    "ModelCard", "NotAnImage", "Picture", "Prediction", "Report", "Split", "TooManyPixels", "UnknownFormat",
-    "chunks", "classify", "create_engine", "draw_canvas", "draw_confusion", "draw_gallery", "draw_heat_map", "evaluate",
-    "examine", "findings", "heat_map", "is_in_form", "list_artifacts",
-    "load_artifact", "load_for_engine", "log_softmax", "occlusions", "preprocess", "report", "show", "softmax",
-    "usable_cores", "views",
+    "CLASSES", "DEFAULT_DATA_DIR", "DEFAULT_DATA_URL", "UNTOUCHED", "WEIGHTS", "Artifact", "ArtifactError",
+    "ArtifactMissing", "Choice", "DamagedImage", "DataError", "EmptyImage", "Engine", "EngineName",
+    "EngineOutputs", "FashionMnist", "FashionNetError", "Finding", "ImageError", "Metrics", "ModelCard",
+    "NotAnImage", "Picture", "Prediction", "Report", "Split", "TooManyPixels", "UnknownFormat", "chunks",
+    "classify", "create_engine", "download_command", "draw_canvas", "draw_confusion", "draw_gallery",
+    "draw_heat_map", "evaluate", "examine", "findings", "heat_map", "install_command", "is_in_form",
+    "list_artifacts", "load_artifact", "load_for_engine", "log_softmax", "occlusions", "preprocess", "report",
+    "requires_extra", "show", "softmax", "usable_cores", "user_path", "views",
 ]  # fmt: skip

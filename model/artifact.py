@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -134,11 +134,19 @@ def save_artifact(folder: Path, card: ModelCard, content: dict[Format, bytes]) -
 
 
 def list_artifacts(folder: Path) -> list[str]:
-    """The names of the artefacts whose cards lie in ``folder``, sorted."""
-    return sorted(path.stem for path in folder.glob("*.json"))
+    """Returns the sorted names of the artefacts in ``folder``: of each card that has weights or a graph beside it.
+
+    Other JSON files, such as the configuration of a training run, are ignored.
+    """
+    formats = get_args(Format)
+    return sorted(
+        card.stem
+        for card in folder.glob("*.json")
+        if any(card.with_name(f"{card.stem}.{format_}").exists() for format_ in formats)
+    )
 
 
-_REMEDY = "Restore the artefact's files from a release, or export them again with scripts/train.py."
+_REMEDY = "Restore the files of this model from a release or a backup."
 
 
 def _read(path: Path) -> bytes:

@@ -13,6 +13,7 @@ from model.artifact import ModelCard
 from model.decode import MAX_PIXELS
 from model.engines import Engine, EngineName, create_engine, load_for_engine
 from model.errors import ImageError
+from model.installation import requires_extra
 from model.prediction import Prediction, classify, examine
 from model.preprocess import Choice, Picture, preprocess
 
@@ -165,11 +166,12 @@ class CsvWriter:
 
 
 class ParquetWriter:
-    """Parquet, by pyarrow (the extra ``bulk``); ImportError where that is missing."""
+    """Parquet, by pyarrow; raises ExtraMissing without the extra ``bulk``."""
 
     def __init__(self, path: Path, classes: tuple[str, ...]) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        with requires_extra("bulk"):
+            import pyarrow as pa
+            import pyarrow.parquet as pq
 
         numbers = [("confidence", pa.float64()), *((label, pa.float64()) for label in classes)]
         self.pa = pa

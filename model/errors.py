@@ -14,6 +14,7 @@ FashionNetError
 ├── ArtifactError           a trained network cannot be loaded or written
 │   ├── ArtifactMissing
 │   └── ArtifactCorrupt
+├── ExtraMissing            an optional package is not installed
 └── TrainingError           a run cannot start or go on
 """
 
@@ -76,3 +77,7 @@ class ArtifactCorrupt(ArtifactError):
 
 class TrainingError(FashionNetError):
     """A training run cannot start or go on as asked."""
+
+
+class ExtraMissing(FashionNetError):
+    """An optional package is not installed."""

@@ -22,3 +22,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def user_path(path: str | Path) -> Path:
+    """Returns ``path`` with a leading ``~`` replaced by the home folder."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises for an unknown user

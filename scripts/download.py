@@ -1,32 +1,38 @@
-"""Download Fashion-MNIST (30 MB) with a progress bar; what is there and right already is left alone.
+"""Download Fashion-MNIST (30 MB) with a progress bar; files that are already there and right are kept.
 
-python scripts/download.py [--data-dir FOLDER] [--url MIRROR]
+python scripts/download.py [--data-dir FOLDER] [--data-url MIRROR] [--split test]
 """
 
 import argparse
 import sys
-from pathlib import Path
+from collections.abc import Sequence
+from functools import partial
 
-from app.settings import SettingsError, read_settings
-from model import FashionMnist, FashionNetError
+from app.command_line import add_settings, run, settings_of
+from model import FashionMnist
 
 
-def main() -> int:
-    """Download what is missing; returns the exit status."""
-    try:
-        settings = read_settings()
-        parser = argparse.ArgumentParser(description="Download Fashion-MNIST; what is there already is left alone.")
-        parser.add_argument("--data-dir", type=Path, default=settings.data_dir, help="default: %(default)s")
-        parser.add_argument("--url", default=settings.data_url, help="mirror that holds the four .gz files")
-        parser.add_argument("--split", choices=["train", "test"], help="only this part (default: both)")
-        arguments = parser.parse_args()
-        data_set = FashionMnist(arguments.data_dir)
-        data_set.download(arguments.url, splits=[arguments.split] if arguments.split else ["train", "test"])
-    except (FashionNetError, SettingsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses and downloads; returns the exit status."""
+    return run(partial(download, parse_arguments(argv)))
+
+
+def download(arguments: argparse.Namespace) -> int:
+    """Downloads what is missing."""
+    settings = settings_of(arguments)
+    data_set = FashionMnist(settings.data_dir)
+    data_set.download(settings.data_url, splits=[arguments.split] if arguments.split else ["train", "test"])
     print(f"Fashion-MNIST{f' ({arguments.split})' if arguments.split else ''} is complete in {data_set.folder}.")
     return 0
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Returns the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_settings(parser, "data_dir", "data_url")
+    parser.add_argument("--url", dest="data_url", help="the same as --data-url")
+    parser.add_argument("--split", choices=["train", "test"], help="only this part (default: both)")
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

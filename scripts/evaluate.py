@@ -9,20 +9,21 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from app.settings import Settings, SettingsError, read_settings
+from app.command_line import add_settings, run, settings_of
+from app.settings import Settings
 from model import (
     CLASSES,
     Engine,
-    EngineName,
     FashionMnist,
-    FashionNetError,
     ModelCard,
     Report,
     Split,
@@ -30,10 +31,13 @@ from model import (
     create_engine,
     draw_confusion,
     draw_gallery,
+    list_artifacts,
     load_for_engine,
     report,
+    requires_extra,
     softmax,
     usable_cores,
+    user_path,
 )
 from model.comparison import Comparison, compare
 from model.suspects import Suspect, find_suspects
@@ -50,19 +54,20 @@ class Measured(NamedTuple):
     seconds: float
 
 
-def main() -> int:
-    """Measure and print; returns the exit status."""
-    try:
-        settings = read_settings()
-        arguments = parse_arguments(settings)
-        split = FashionMnist(arguments.data_dir).load("test")
-        measured = measure(arguments, arguments.model, split)
-        findings = find(arguments, measured, split)
-        if arguments.plots:
-            draw(arguments.plots, measured, split, findings.get("suspects", []))
-    except (FashionNetError, SettingsError, ImportError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses, measures, prints; returns the exit status."""
+    return run(partial(print_evaluation, parse_arguments(argv)))
+
+
+def print_evaluation(arguments: argparse.Namespace) -> int:
+    """Measures as the command line asks and prints what came out."""
+    settings = settings_of(arguments)
+    split = FashionMnist(settings.data_dir).load("test")
+    model = settings.models_among(list_artifacts(settings.model_dir)).default
+    measured = measure(settings, model, split)
+    findings = find(arguments, settings, measured, split)
+    if arguments.plots:
+        draw(arguments.plots, measured, split, findings.get("suspects", []))
     if arguments.json:
         print(as_json(measured.report, findings))
     else:
@@ -70,10 +75,10 @@ def main() -> int:
     return 0
 
 
-def measure(arguments: argparse.Namespace, name: str, split: Split) -> Measured:
+def measure(settings: Settings, name: str, split: Split) -> Measured:
     """The artefact ``name`` on ``split``, with a progress bar."""
-    artifact = load_for_engine(arguments.engine, arguments.model_dir, name)
-    engine = create_engine(arguments.engine, artifact, usable_cores())
+    artifact = load_for_engine(settings.engine, settings.model_dir, name)
+    engine = create_engine(settings.engine, artifact, usable_cores())
     start, logits = time.perf_counter(), []
     with tqdm(total=len(split.labels), desc=name, unit=" images", leave=False, disable=None) as bar:
         for chunk in chunks(split.images):
@@ -84,16 +89,15 @@ def measure(arguments: argparse.Namespace, name: str, split: Split) -> Measured:
     return Measured(artifact.card, engine, together, figures, seconds)
 
 
-def find(arguments: argparse.Namespace, measured: Measured, split: Split) -> dict[str, Any]:
+def find(arguments: argparse.Namespace, settings: Settings, measured: Measured, split: Split) -> dict[str, Any]:
     """What was asked for beside the report."""
     findings: dict[str, Any] = {}
     if arguments.against:
-        rights = [
-            one.logits.argmax(1) == split.labels for one in (measured, measure(arguments, arguments.against, split))
-        ]
-        findings["against"] = compare(*rights)
+        other = measure(settings, arguments.against, split)
+        findings["against"] = compare(*(one.logits.argmax(1) == split.labels for one in (measured, other)))
     if arguments.outliers:
-        from model.training.outliers import measure_detector
+        with requires_extra("train"):
+            from model.training.outliers import measure_detector
 
         findings["outliers"] = measure_detector(measured.engine, split.images)
     if arguments.suspects:
@@ -104,7 +108,8 @@ def find(arguments: argparse.Namespace, measured: Measured, split: Split) -> dic
 
 def draw(folder: Path, measured: Measured, split: Split, suspects: list[Suspect]) -> None:
     """Every picture there is, into ``folder``."""
-    from model.training.reliability_diagram import draw_reliability
+    with requires_extra("train"):
+        from model.training.reliability_diagram import draw_reliability
 
     folder.mkdir(parents=True, exist_ok=True)
     card, figures = measured.card, measured.report
@@ -171,20 +176,23 @@ def table(measured: Measured) -> str:
     return "\n".join(lines)
 
 
-def parse_arguments(settings: Settings) -> argparse.Namespace:
-    """The command line."""
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Returns the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--model", default=settings.default_model, help="name of the artefact (default: %(default)s)")
-    add("--model-dir", type=Path, default=settings.model_dir, help="its folder (default: the committed weights)")
-    add("--data-dir", type=Path, default=settings.data_dir, help="holds FashionMNIST/raw (default: %(default)s)")
-    add("--engine", choices=get_args(EngineName), default=settings.engine, help="default: %(default)s")
-    add("--against", metavar="NAME", help="compare with another artefact of the folder (McNemar's test)")
-    add("--outliers", action="store_true", help="how well images of other things are told apart (extra 'train')")
+    add("--model", dest="default_model", metavar="NAME", help="name of the model (FASHIONNET_DEFAULT_MODEL)")
+    add_settings(parser, "model_dir", "data_dir", "engine")
+    add("--against", metavar="NAME", help="compare with another model of the folder (McNemar's test)")
+    add("--outliers", action="store_true", help="how well images of other things are detected (extra train)")
     add("--suspects", type=int, default=0, metavar="N", help="list the N test images most likely mislabelled")
-    add("--plots", type=Path, metavar="FOLDER", help="draw confusion matrix, reliability diagram and suspects into it")
+    add(
+        "--plots",
+        type=user_path,
+        metavar="FOLDER",
+        help="draw confusion matrix, reliability and suspects (extra train)",
+    )
     add("--json", action="store_true", help="everything, with the confusion matrix")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if arguments.suspects < 0:
         parser.error("--suspects is a number of images, 0 or more")
     return arguments

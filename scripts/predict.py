@@ -8,48 +8,46 @@ python scripts/predict.py FOLDER --out found --ray        the same across a Ray 
 import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic_core import to_jsonable_python
 from tqdm import tqdm
 
-from app.settings import Settings, SettingsError, read_settings
-from model import Choice, EngineName, FashionNetError, list_artifacts, usable_cores
+from app.command_line import add_settings, run, settings_of
+from app.settings import Settings
+from model import Choice, list_artifacts, requires_extra, usable_cores, user_path
 from model.bulk import Outcome, classify_files, find_pictures, load_both, open_table
 
 ROWS = 1024
 """Rows that are written at once."""
 
 
-def main() -> int:
-    """Classify every picture; exit status 1 where one could not be."""
-    try:
-        settings = read_settings()
-        arguments = parse_arguments(settings)
-        names = chosen_names(arguments, settings)
-        if arguments.ray:
-            return classify_on_ray(arguments, names)
-        networks = load_both(
-            arguments.engine, arguments.model_dir, names, threads=usable_cores() if arguments.out else 1
-        )
-        pictures = find_pictures(arguments.files)
-        outcomes = classify_files(pictures, networks, threads=usable_cores(), max_pixels=settings.max_pixels)
-        if arguments.out:
-            return tabulate(outcomes, len(pictures), arguments.out, networks.default.card.classes)
-        return int(sum(show(outcome, arguments.json) for outcome in outcomes) > 0)
-    except (FashionNetError, SettingsError, ImportError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses and classifies; exit status 1 if a picture cannot be classified."""
+    return run(partial(classify, parse_arguments(argv)))
 
 
-def chosen_names(arguments: argparse.Namespace, settings: Settings) -> Choice[str]:
-    """The network that is asked for, or those that the service would take."""
-    if arguments.model:
-        return Choice(arguments.model, arguments.model)
-    return settings.models_among(list_artifacts(arguments.model_dir))
+def classify(arguments: argparse.Namespace) -> int:
+    """Classifies every picture and prints the answers, or writes them as a table."""
+    settings = settings_of(arguments)
+    names = chosen_names(arguments.model, settings)
+    if arguments.ray:
+        return classify_on_ray(arguments, settings, names)
+    networks = load_both(settings.engine, settings.model_dir, names, threads=usable_cores() if arguments.out else 1)
+    pictures = find_pictures(arguments.files)
+    outcomes = classify_files(pictures, networks, threads=usable_cores(), max_pixels=settings.max_pixels)
+    if arguments.out:
+        return tabulate(outcomes, len(pictures), arguments.out, networks.default.card.classes)
+    return int(sum(show(outcome, arguments.json) for outcome in outcomes) > 0)
+
+
+def chosen_names(model: str | None, settings: Settings) -> Choice[str]:
+    """Returns the model that the command line names, or those that the service chooses from."""
+    return Choice(model, model) if model else settings.models_among(list_artifacts(settings.model_dir))
 
 
 def tabulate(outcomes: Iterable[Outcome], count: int, path: Path, classes: tuple[str, ...]) -> int:
@@ -66,11 +64,12 @@ def tabulate(outcomes: Iterable[Outcome], count: int, path: Path, classes: tuple
     return int(failed > 0)
 
 
-def classify_on_ray(arguments: argparse.Namespace, names: Choice[str]) -> int:
+def classify_on_ray(arguments: argparse.Namespace, settings: Settings, names: Choice[str]) -> int:
     """Classify a folder of pictures, or Parquet files with a column ``image``, across the cluster."""
-    from model.bulk_ray import classify_on_cluster
+    with requires_extra("ray"):
+        from model.bulk_ray import classify_on_cluster
 
-    count, failed = classify_on_cluster(arguments.files, arguments.out, arguments.engine, arguments.model_dir, names)
+    count, failed = classify_on_cluster(arguments.files, arguments.out, settings.engine, settings.model_dir, names)
     print(f"{count:,} pictures into {arguments.out}, {failed:,} of them could not be read")
     return int(failed > 0)
 
@@ -93,21 +92,21 @@ def show(outcome: Outcome, as_json: bool) -> bool:
     return found is None
 
 
-def parse_arguments(settings: Settings) -> argparse.Namespace:
-    """The command line."""
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Returns the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("files", type=Path, nargs="+", metavar="FILE", help="a picture, or a folder of them")
-    add("--json", action="store_true", help="a line of JSON a file, with all ten probabilities")
-    add("--out", type=Path, metavar="TABLE", help="write a row a picture into TABLE.csv or TABLE.parquet")
-    add("--ray", action="store_true", help="across the Ray cluster at hand, or a local one (needs the extra ray)")
-    default = f"{settings.default_model}, and {settings.photo_model} for photos"
-    add("--model", help=f"name of the artefact that answers all (default: {default})")
-    add("--model-dir", type=Path, default=settings.model_dir, help="its folder (default: the committed weights)")
-    add("--engine", choices=get_args(EngineName), default=settings.engine, help="default: %(default)s")
-    arguments = parser.parse_args()
+    add("files", type=user_path, nargs="+", metavar="FILE", help="a picture, or a folder of them")
+    add("--json", action="store_true", help="one line of JSON for each file, with all ten probabilities")
+    add("--out", type=user_path, metavar="TABLE", help="write TABLE.csv or TABLE.parquet (extra bulk), a row a picture")
+    add("--ray", action="store_true", help="across the Ray cluster at hand, or a local one (extra ray)")
+    add("--model", help="model for all pictures (default: the photo model for photos, else the default model)")
+    add_settings(parser, "model_dir", "engine")
+    arguments = parser.parse_args(argv)
     if arguments.ray and not arguments.out:
         parser.error("--ray writes a folder of Parquet files: name it with --out")
+    if arguments.out and not arguments.ray and arguments.out.suffix not in (".csv", ".parquet"):
+        parser.error(f"--out {arguments.out}: the table is a .csv or a .parquet file")
     return arguments
 
 

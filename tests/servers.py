@@ -97,11 +97,11 @@ def wait_for_queue(client: httpx.Client, depth: int) -> None:
     wait_until(lambda: line in client.get("/metrics").text)
 
 
-def run(*command: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*command: str, timeout: float = 120, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
     """A Python command of ours to its end."""
     return subprocess.run(
         [sys.executable, *command],
-        cwd=ROOT,
+        cwd=cwd,
         env=os.environ | environment,
         text=True,
         capture_output=True,

@@ -148,3 +148,15 @@ def test_the_prediction_of_the_schema_is_the_prediction_of_the_service(client, s
     answer = client.post("/predict", files={"file": grey_png()}).json()
     described = schema["components"]["schemas"]["Prediction"]
     assert set(answer) == set(described["properties"]) - {"image"} == set(described["example"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/predict/"), ("POST", "/predict/batch/"), ("POST", "/explain/"), ("GET", "/evaluate/"),
+     ("GET", "/docs/"), ("GET", "/page"), ("POST", "/v2/models/fashionnet/infer/")],
+)  # fmt: skip
+def test_a_slash_at_the_end_is_no_redirect(client, method, path):
+    """A redirect would name the scheme and host that the proxy in front hides, and lose its prefix."""
+    response = client.request(method, path, headers={"X-Forwarded-Proto": "https", "X-Forwarded-Prefix": "/fashion"})
+    assert response.status_code == 404
+    assert ("without the slash" in response.json()["detail"]) == path.endswith("/")

@@ -2,8 +2,10 @@
 
 import ast
 import re
+import sys
+import tomllib
 from collections.abc import Iterator
-from importlib.metadata import requires
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,20 @@ def test_the_requirements_name_no_index():
     for path in (ROOT / "requirements").glob("*.txt"):
         assert "://" not in path.read_text()
         assert "--index" not in path.read_text()
+
+
+def test_every_imported_package_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    declared = {canonicalize_name(Requirement(line).name) for line in lines}
+    own = {"app", "model", "scripts", "tests", "benchmarks", "deploy"} | sys.stdlib_module_names
+    distributions = packages_distributions()
+    sources = (
+        path for folder in ("app", "model", "scripts", "tests", "deploy") for path in (ROOT / folder).rglob("*.py")
+    )
+    packages = {module.split(".")[0] for path in sources for module in imports(path)} - own
+    missing = {p for p in packages if not declared & {canonicalize_name(name) for name in distributions.get(p, [p])}}
+    assert not missing
 
 
 def locked(path: Path) -> Iterator[Requirement]:

@@ -48,7 +48,7 @@ def test_an_altered_file_is_refused(folder, format_):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ArtifactCorrupt, match=r"was altered.*scripts/train.py"):
+    with pytest.raises(ArtifactCorrupt, match=r"was altered.*Restore the files"):
         load_artifact(folder, "fashionnet")
 
 
@@ -100,5 +100,13 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(folder, artifac
 
 
 def test_the_artefacts_of_a_folder_are_listed_by_their_cards(folder):
-    shutil.copy(folder / "fashionnet.json", folder / "another.json")
+    for suffix in ("json", "onnx"):
+        shutil.copy(folder / f"fashionnet.{suffix}", folder / f"another.{suffix}")
     assert list_artifacts(folder) == ["another", "fashionnet"]
+
+
+def test_other_files_of_the_folder_are_no_models(folder):
+    (folder / "config.json").write_text('{"recipe": {}}')
+    (folder / "fashionnet-lost.json").write_text("{}")
+    (folder / "notes.txt").write_text("")
+    assert list_artifacts(folder) == ["fashionnet"]

@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 
 from app.settings import Settings, SettingsError, read_settings
-from model import usable_cores
+from model import ArtifactMissing, Choice, usable_cores
+from tests.servers import ROOT, run
 
 
 def test_the_defaults_serve_the_committed_weights_on_loopback():
@@ -50,3 +53,53 @@ def test_an_engine_that_is_not_installed_is_said_with_the_remedy(monkeypatch):
 def test_settings_do_not_change():
     with pytest.raises(ValueError, match="frozen"):
         Settings().port = 1  # type: ignore[misc]
+
+
+def test_the_data_folder_is_the_same_from_every_folder(tmp_path):
+    code = "from app.settings import read_settings; print(read_settings().data_dir)"
+    environment = {"PYTHONPATH": str(ROOT), "FASHIONNET_DATA_DIR": ""}
+    found = {run("-c", code, cwd=folder, **environment).stdout for folder in (tmp_path, ROOT, ROOT / "notebooks")}
+    assert found == {f"{ROOT / 'data'}\n"}
+
+
+def test_a_tilde_is_the_home_folder_in_every_setting_of_a_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    monkeypatch.setenv("FASHIONNET_DATA_DIR", "~/data")
+    assert read_settings({"model_dir": "~/models"}).model_dir == tmp_path / "models"
+    assert read_settings().data_dir == tmp_path / "data"
+    monkeypatch.setenv("FASHIONNET_DATA_DIR", "~nobody-of-that-name/data")
+    assert read_settings().data_dir == Path("~nobody-of-that-name/data")
+
+
+def test_an_empty_variable_is_no_value(monkeypatch):
+    monkeypatch.setenv("FASHIONNET_PORT", "")
+    assert read_settings().port == 8000
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (["fashionnet", "fashionnet-deep", "fashionnet-photo"], Choice("fashionnet", "fashionnet-photo")),
+        (["fashionnet-deep"], Choice("fashionnet-deep", "fashionnet-deep")),
+        (["mine"], Choice("mine", "mine")),
+        (["a", "fashionnet"], Choice("fashionnet", "fashionnet")),
+        (["a", "fashionnet", "fashionnet-photo"], Choice("fashionnet", "fashionnet-photo")),
+    ],
+)
+def test_a_folder_with_one_model_needs_no_setting(names, chosen):
+    assert Settings().models_among(names) == chosen
+
+
+@pytest.mark.parametrize(
+    ("default", "names", "words"),
+    [
+        (None, [], "it has no model"),
+        (None, ["a", "b"], "it has a, b"),
+        ("c", ["a"], "has no c"),
+    ],
+)
+def test_a_folder_without_the_default_model_is_one_sentence(default, names, words):
+    with pytest.raises(ArtifactMissing, match=words) as error:
+        Settings(default_model=default).models_among(names)
+    assert "FASHIONNET_MODEL_DIR" in str(error.value)

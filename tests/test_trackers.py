@@ -6,7 +6,7 @@ from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from model import FashionMnist
-from model.errors import TrainingError
+from model.errors import ExtraMissing
 from model.training.run import Run
 from model.training.trackers import followed
 from tests.servers import run
@@ -65,5 +65,5 @@ def test_a_tracker_that_is_not_installed_is_named_with_its_extra(
 ):
     monkeypatch.setitem(sys.modules, module, None)
     started = Run.start(tmp_path, make_config(small_data, 1), small_data)
-    with pytest.raises(TrainingError, match=rf"pip install -e '.\[{name}\]'"), followed(started, [name]):
+    with pytest.raises(ExtraMissing, match=rf"pip install -e '.\[{name}\]'"), followed(started, [name]):
         pass

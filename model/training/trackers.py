@@ -5,8 +5,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from model.artifact import ModelCard
-from model.errors import TrainingError
 from model.files import write_atomically
+from model.installation import requires_extra
 from model.training.loop import EpochMetrics
 from model.training.run import Run
 
@@ -19,7 +19,7 @@ def followed(run: Run, names: Sequence[str]) -> Iterator[Log]:
     """Follow ``run`` in each of ``TRACKERS`` that ``names`` lists; what is yielded logs in all of them.
 
     Raises:
-        TrainingError: a tracker's extra is not installed.
+        ExtraMissing: a tracker's extra is not installed.
     """
     with ExitStack() as stack:
         logs = [stack.enter_context(TRACKERS[name](run)) for name in dict.fromkeys(names)]
@@ -34,10 +34,8 @@ def followed(run: Run, names: Sequence[str]) -> Iterator[Log]:
 @contextmanager
 def tensorboard(run: Run) -> Iterator[Log]:
     """Event files in the run's folder; ``tensorboard --logdir runs`` shows those of every run."""
-    try:
+    with requires_extra("tensorboard"):
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise _missing("tensorboard") from None
 
     with SummaryWriter(str(run.folder.path / "tensorboard"), purge_step=run.trainer.epoch + 1) as writer:
 
@@ -52,10 +50,8 @@ def tensorboard(run: Run) -> Iterator[Log]:
 @contextmanager
 def mlflow(run: Run) -> Iterator[Log]:
     """A run of MLflow's, wherever its own settings (``MLFLOW_TRACKING_URI``) say; a resumed run goes on with it."""
-    try:
+    with requires_extra("mlflow"):
         from mlflow import log_metrics, log_params, start_run
-    except ImportError:
-        raise _missing("mlflow") from None
 
     note = run.folder.path / "mlflow-run-id"
     with start_run(run_id=_read(note), run_name=run.folder.path.name) as active:
@@ -90,7 +86,3 @@ def _parameters(run: Run) -> dict[str, object]:
 
 def _read(note: Path) -> str | None:
     return note.read_text() if note.exists() else None
-
-
-def _missing(extra: str) -> TrainingError:
-    return TrainingError(f"--log {extra} needs the extra of that name: pip install -e '.[{extra}]'")

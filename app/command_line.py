@@ -1,0 +1,49 @@
+"""What the commands have in common: flags for settings, and one sentence for what goes wrong."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from typing import Any, get_args
+
+from app.settings import PREFIX, Settings, SettingsError, environment_warnings, flag_of, read_settings
+from model import FashionNetError
+
+INTERRUPTED = 130
+"""The exit status that shells report for a command that Ctrl-C ends."""
+
+
+def add_settings(parser: ArgumentParser, *fields: str) -> None:
+    """Add a flag for each of these settings; without the flag, the environment decides."""
+    for field in fields:
+        info = Settings.model_fields[field]
+        choices = get_args(info.annotation) or None
+        parser.add_argument(
+            flag_of(field),
+            choices=choices,
+            metavar=None if choices else field.rsplit("_", maxsplit=1)[-1].upper(),
+            help=f"{info.description} ({PREFIX}{field.upper()})",
+        )
+
+
+def flags_of(arguments: Namespace) -> dict[str, Any]:
+    """Returns the settings that the command line gives, by field."""
+    given = {field: getattr(arguments, field, None) for field in Settings.model_fields}
+    return {field: value for field, value in given.items() if value is not None}
+
+
+def settings_of(arguments: Namespace) -> Settings:
+    """Returns the settings of the command line and the environment; raises SettingsError."""
+    return read_settings(flags_of(arguments))
+
+
+def run(command: Callable[[], int]) -> int:
+    """Runs a command and returns its exit status: 2, after one sentence on stderr, for an expected error."""
+    try:
+        for sentence in environment_warnings():
+            print(f"warning: {sentence}", file=sys.stderr)
+        return command()
+    except (FashionNetError, SettingsError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED

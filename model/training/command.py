@@ -1,0 +1,183 @@
+"""A training run on the command line: what ``scripts/train.py`` does once PyTorch is there."""
+
+import shlex
+import signal
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import TextIO
+
+import torch
+
+from model.artifact import ModelCard, read_card
+from model.cpu import keep_freed_memory, usable_cores
+from model.data import FashionMnist
+from model.errors import ArtifactMissing, TrainingError
+from model.network import create_network
+from model.training import processes
+from model.training.loop import EpochMetrics, RunConfig, choose_precision, describe_machine
+from model.training.recipes import RECIPES, Recipe
+from model.training.run import Run, resume_command
+from model.training.trackers import figures_of_card, figures_of_epoch, followed
+
+DRY_RUN_IMAGES = 1280
+STOPPED = 130  # what a shell reports of a program ended by Ctrl-C
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: from a person, or from torchrun because another process of the run has ended, perhaps the first."""
+
+
+def terminate(*_: object) -> None:
+    """Handle SIGTERM as Ctrl-C is handled."""
+    raise Terminated
+
+
+def run_training(arguments: Namespace, data_set: FashionMnist, path: Path) -> int:
+    """Trains and releases as the command line asks, in the run folder ``path``; returns the exit status."""
+    signal.signal(signal.SIGTERM, terminate)
+    keep_freed_memory()
+    with processes.joined():
+        try:
+            return train(arguments, data_set, path)
+        except RuntimeError as error:
+            if not processes.lost_a_peer(error):
+                raise
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, which has noticed it too
+            command = resume_command(path, processes.size())
+            saved = "Another process of this run has ended. Every completed epoch is saved; continue by"
+            print(f"error: {saved}:\n  {command}", file=sys.stderr)
+            return 2
+
+
+def train(arguments: Namespace, data_set: FashionMnist, path: Path) -> int:
+    """One run, new or resumed, to its artefact."""
+    run = open_run(arguments, path, data_set)
+    say(opening(run))
+    try:
+        card = follow(arguments, run, path)
+    except KeyboardInterrupt as stop:
+        if processes.rank() == 0 or isinstance(stop, Terminated):  # the first may not live to say it
+            print(stopped(run.trainer.epoch, resume_command(path, processes.size())), file=sys.stderr)
+        return STOPPED
+    if card is None:
+        return 0
+    print(closing(card, path, kept=not arguments.dry_run))
+    return below_target(card, arguments.target_accuracy)
+
+
+def follow(arguments: Namespace, run: Run, path: Path) -> ModelCard | None:
+    """Train and release, telling of it as asked; the card, or None in any process but the first."""
+    first = processes.rank() == 0
+    with followed(run, arguments.log if first else []) as log:
+        for metrics in run.epochs():
+            say(epoch_line(metrics, run.config.recipe.epochs))
+            log(metrics.epoch, figures_of_epoch(metrics))
+        if not first:
+            return None
+        say("Exporting, calibrating and measuring, which takes a minute or two ...", sys.stderr)
+        card = run.release(path, *([arguments.release] if arguments.release else []))
+        log(run.trainer.epoch, figures_of_card(card))
+        return card
+
+
+def say(text: str, file: TextIO = sys.stdout) -> None:
+    """Print, if this is the first of the processes."""
+    if processes.rank() == 0:
+        print(text, file=file, flush=True)
+
+
+def open_run(arguments: Namespace, path: Path, data_set: FashionMnist) -> Run:
+    """Resume the run in ``path``, or start one there."""
+    if arguments.resume:
+        return Run.resume(path, data_set, arguments.epochs)
+    recipe = find_recipe(arguments.recipe)
+    epochs = arguments.epochs or (1 if arguments.dry_run else recipe.epochs)
+    device = find_device(arguments.device)
+    config = RunConfig(
+        recipe=recipe.model_copy(update={"epochs": epochs}),
+        seed=arguments.seed,
+        precision=choose_precision(arguments.precision, device),
+        threads=arguments.threads or max(1, usable_cores() // processes.size()),
+        processes=processes.size(),
+        device=device,
+        machine=describe_machine(device),
+        data=dict(data_set.checksums()),
+        name=arguments.name or create_network(recipe.architecture).folded().architecture,
+        limit=DRY_RUN_IMAGES if arguments.dry_run else None,
+        parents_folder=str(arguments.parents_dir.resolve()) if recipe.parents else "",
+        parents=parents(recipe, arguments.parents_dir),
+    )
+    return Run.start(path, config, data_set)
+
+
+def find_recipe(name: str) -> Recipe:
+    """Returns the recipe of this name; raises TrainingError."""
+    if name not in RECIPES:
+        raise TrainingError(f"There is no recipe {name}; choose one of {', '.join(RECIPES)}.")
+    return RECIPES[name]
+
+
+def find_device(name: str | None) -> str:
+    """Returns the device to train on: ``name``, else the GPU if there is one; raises TrainingError."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("PyTorch finds no GPU here; leave --device out to train on the CPU.")
+    return name or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def parents(recipe: Recipe, folder: Path) -> dict[str, str]:
+    """The versions of the networks in ``folder`` that the recipe needs, by name."""
+    try:
+        return {name: read_card(folder, name).version for name in recipe.parents}
+    except ArtifactMissing:
+        raise TrainingError(
+            f"The recipe {recipe.name} needs {' and '.join(recipe.parents)}, not to be found in {folder}: name the "
+            "folder by --parents-dir, or train it first (docs/model.md says by which recipe)."
+        ) from None
+
+
+def opening(run: Run) -> str:
+    """What is about to be trained, in one line."""
+    config, images = run.config, len(run.trainer.train_labels)
+    together = f"{config.processes} processes with " if config.processes > 1 else ""
+    begun = f", {run.trainer.epoch} of them done" if run.trainer.epoch else ""
+    return (
+        f"recipe {config.recipe.name}, seed {config.seed}: {config.recipe.epochs} epochs{begun} of {images:,} images "
+        f"on {config.device} ({together}{config.threads} threads, {config.precision}), into {run.folder.path}"
+    )
+
+
+def stopped(epochs: int, command: str) -> str:
+    """What an interrupted run leaves, and how to go on."""
+    return f"\nStopped after {epochs} completed epochs, which are saved. Go on with:\n  {command}"
+
+
+def epoch_line(metrics: EpochMetrics, epochs: int) -> str:
+    """One epoch in one line."""
+    return (
+        f"epoch {metrics.epoch:{len(str(epochs))}}/{epochs}  "
+        f"train loss {metrics.train_loss:.4f} accuracy {metrics.train_accuracy:7.2%}  "
+        f"validation loss {metrics.validation_loss:.4f} accuracy {metrics.validation_accuracy:7.2%}  "
+        f"lr {metrics.learning_rate:.2g}  {metrics.seconds:.1f} s, {metrics.images_per_second:,.0f} images/s"
+    )
+
+
+def closing(card: ModelCard, path: Path, *, kept: bool) -> str:
+    """What came out, and what to do with it."""
+    test = card.metrics["test"]
+    figures = f"test accuracy {test.accuracy:.2%}, loss {test.loss:.4f} ({test.count:,} images)\n"
+    if not kept:
+        return figures + "Everything works; nothing was kept."
+    return figures + (
+        f"Wrote {path / card.name}.safetensors, .onnx and .json. "
+        f"Serve it:  FASHIONNET_MODEL_DIR={shlex.quote(str(path))} make serve"
+    )
+
+
+def below_target(card: ModelCard, target: float | None) -> int:
+    """Exit status 1, with a sentence, where the test accuracy is below ``target``."""
+    accuracy = card.metrics["test"].accuracy
+    if target is None or accuracy >= target:
+        return 0
+    print(f"The test accuracy {accuracy:.2%} is below the target {target:.2%}.", file=sys.stderr)
+    return 1

@@ -1,0 +1,118 @@
+"""``python -m app`` as people type it: flags, misspelt variables, a port that is taken."""
+
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.servers import free_port, is_ready, process, run, wait_until
+
+FASHIONNET = str(Path(sys.executable).with_name("fashionnet"))
+SERVICE_LINKS = {
+    "FASHIONNET_PORT": "tcp://10.96.12.34:80",
+    "FASHIONNET_SERVICE_HOST": "10.96.12.34",
+    "FASHIONNET_SERVICE_PORT": "80",
+    "FASHIONNET_SERVICE_PORT_HTTP": "80",
+    "FASHIONNET_PORT_80_TCP": "tcp://10.96.12.34:80",
+    "FASHIONNET_PORT_80_TCP_PROTO": "tcp",
+    "FASHIONNET_PORT_80_TCP_PORT": "80",
+    "FASHIONNET_PORT_80_TCP_ADDR": "10.96.12.34",
+}
+
+
+@pytest.mark.parametrize("command", [[sys.executable, "-m", "app"], [FASHIONNET]], ids=["python -m app", "fashionnet"])
+def test_help_shows_the_flags_and_the_settings(command):
+    done = subprocess.run([*command, "--help"], text=True, capture_output=True, check=True)
+    for words in ("--host", "--port", "--workers", "download", "FASHIONNET_MAX_PIXELS"):
+        assert words in done.stdout
+
+
+def test_flags_override_the_environment_in_the_workers_too():
+    port, variables = free_port(), {"FASHIONNET_PORT": "1", "FASHIONNET_HOST": "0.0.0.0", "FASHIONNET_WORKERS": "1"}  # noqa: S104
+    with (
+        process("-m", "app", "--port", str(port), "--host", "127.0.0.1", "--workers", "2", **variables) as server,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        wait_until(lambda: is_ready(client))
+        children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+        server.terminate()
+        _, log = server.communicate(timeout=20)
+    assert len(children) == 2
+    assert f"http://127.0.0.1:{port}" in log
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--port", "high"], "--port='high'"),
+        (["--port", "70000"], "--port='70000'"),
+        (["--workers", "0"], "--workers='0'"),
+        (["--model-dir", "nowhere"], "nowhere is not a folder"),
+        (["--host", "1.2.3.4"], "cannot listen on 1.2.3.4"),
+        (["--host", "no.such.host.invalid"], "cannot listen on no.such.host.invalid"),
+    ],
+)
+def test_a_flag_that_is_wrong_is_one_sentence(arguments, words):
+    done = run("-m", "app", *arguments)
+    assert done.returncode == 1
+    assert re.fullmatch(rf"fashionnet: .*{re.escape(words)}.*\n", done.stderr), done.stderr
+
+
+def test_an_unknown_flag_is_refused():
+    done = run("-m", "app", "--prot", "1")
+    assert done.returncode == 2
+    assert "unrecognized arguments: --prot" in done.stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_port_in_use_is_named_with_the_setting(workers):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("-m", "app", FASHIONNET_PORT=str(port), FASHIONNET_WORKERS=workers)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"fashionnet: Port {port} on 127.0.0.1 is in use: stop the program that uses it, or choose another port by "
+        "--port or FASHIONNET_PORT.\n"
+    )
+
+
+def test_a_misspelt_variable_is_named_once_with_the_nearest_setting():
+    misspelt = {"FASHIONNET_PROT": "1", "fashionnet_datadir": "x", "FASHIONNET_QWERTY": "1"}
+    port = str(free_port())
+    with process("-m", "app", "--port", port, "--workers", "2", **misspelt, **SERVICE_LINKS) as server:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            wait_until(lambda: is_ready(client))
+        server.terminate()
+        _, log = server.communicate(timeout=20)
+    warnings = [line.split(maxsplit=1)[1] for line in log.splitlines() if line.startswith("WARNING")]
+    assert sorted(warnings) == [
+        "FASHIONNET_PROT is ignored: there is no such setting; did you mean FASHIONNET_PORT?",
+        "FASHIONNET_QWERTY is ignored: there is no such setting; `python -m app --help` lists the settings.",
+        "fashionnet_datadir is ignored: there is no such setting; did you mean FASHIONNET_DATA_DIR?",
+    ]
+
+
+def test_uvicorn_alone_warns_and_ignores_service_links_too():
+    command = ["-m", "uvicorn", "--factory", "app.main:create_app", "--port", port := str(free_port())]
+    with process(*command, FASHIONNET_PROT="1", **SERVICE_LINKS) as server:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            wait_until(lambda: is_ready(client))
+        server.terminate()
+        _, log = server.communicate(timeout=20)
+    assert log.count("did you mean FASHIONNET_PORT?") == 1
+    assert log.count("describes a service of Kubernetes") == 1
+
+
+def test_the_scripts_warn_of_misspelt_variables(small_data):
+    done = run("scripts/download.py", "--data-dir", str(small_data.root), FASHIONNET_DATADIR="x")
+    assert done.returncode == 0
+    assert done.stderr.startswith("warning: FASHIONNET_DATADIR is ignored: there is no such setting; did you mean ")
+
+
+def test_download_is_a_command_too(small_data):
+    done = run("-m", "app", "download", "--data-dir", str(small_data.root), "--data-url", "http://127.0.0.1:9/")
+    assert (done.returncode, done.stdout) == (0, f"Fashion-MNIST is complete in {small_data.folder}.\n")
