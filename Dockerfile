@@ -6,9 +6,8 @@ FROM ${PYTHON} AS build
 WORKDIR /srv
 RUN python -m venv /opt/venv
 COPY requirements/serve.txt requirements/
-# Serving uses ONNX Runtime's Python binding alone: not the library for C programs, nor the tools for making models.
-# AVIF is no format that is accepted; what cannot be loaded cannot be attacked. NumPy brings what is for its own tests and for C
-# programs. uvloop, httptools and Pillow come with symbols for debuggers, fifteen megabytes of them.
+# The image leaves out what serving does not need: ONNX Runtime's C library and its tools for making models, the AVIF
+# decoder (a format that is not accepted), NumPy's own tests and headers, and debug symbols.
 RUN apt-get update && apt-get install --yes --no-install-recommends binutils
 RUN /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements/serve.txt \
  && /opt/venv/bin/pip uninstall --yes pip \
@@ -29,23 +28,30 @@ RUN /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --requi
 COPY app app
 COPY model model
 COPY scripts scripts
-# The tensors are for PyTorch, which is not here; the graphs are served.
+# PyTorch is not installed here, so its tensors are not needed: the ONNX graphs are served.
 RUN find model/weights -name '*.safetensors' -delete
-# Byte code for what a start imports, and no more: a container is ready a second sooner.
+# Compiles what a start imports to byte code: a container is ready a second sooner.
 RUN PYTHONPATH=. /opt/venv/bin/python -c "from app.main import create_app; create_app()"
-# The test set, for /evaluate and /gallery. Where the network does not allow it, the build goes on without.
+# Downloads the test set for /evaluate and /gallery. The build goes on without it if the download fails.
 RUN PYTHONPATH=. /opt/venv/bin/python scripts/download.py --split test --data-dir data \
- || { mkdir -p data; echo "WARNING: no test set in this image; /evaluate and /gallery will answer 503 until one is mounted at /srv/data"; }
+ || { mkdir -p data; echo "WARNING: this image has no test set; /evaluate and /gallery answer 503 until one is mounted at /srv/data"; }
 
 FROM ${PYTHON}
-RUN useradd --system --no-create-home --uid 10001 fashionnet
+RUN groupadd --gid 10001 fashionnet \
+ && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent fashionnet
 WORKDIR /srv
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /srv /srv
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/srv PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     FASHIONNET_HOST=0.0.0.0 FASHIONNET_DATA_DIR=/srv/data
-USER fashionnet
+# By number: Kubernetes cannot tell whether a named user is root, and refuses it under runAsNonRoot.
+USER 10001:10001
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
-    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ.get('FASHIONNET_PORT', '8000') + '/health/ready', timeout=2)"]
+# FASHIONNET_PORT may be a service link of Kubernetes (tcp://...), which the service ignores. http.client ignores proxies.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s CMD ["python", "-c", "\
+import http.client, os, sys; \
+port = os.environ.get('FASHIONNET_PORT', ''); \
+probe = http.client.HTTPConnection('127.0.0.1', port if port.isdigit() else 8000, timeout=2); \
+probe.request('GET', '/health/ready'); \
+sys.exit(probe.getresponse().status != 200)"]
 CMD ["python", "-m", "app"]
