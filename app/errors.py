@@ -182,6 +182,9 @@ def problem_of(error: BaseException, path: str = "") -> Problem:
             return Kind(error.status_code, title.lower().replace(" ", "-"), title).problem(_http_detail(error, path))
         case RequestValidationError():
             return InvalidQuery.kind.problem("; ".join(_validation_sentence(e) for e in error.errors()))
+        case DataError():
+            logger.warning("%s", error)
+            return kind_of(type(error)).problem(error.public)
     kind = kind_of(type(error))
     if kind is INTERNAL:
         logger.error("not foreseen", exc_info=error)

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from model.errors import ArtifactCorrupt, ArtifactMissing
+from model.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing
 from model.files import write_atomically
 
 Format = Literal["safetensors", "onnx", "int8.onnx", "detector.safetensors"]
@@ -97,7 +97,8 @@ def load_artifact(folder: Path, name: str, formats: Iterable[Format] | None = No
 
     Raises:
         ArtifactMissing: a file is not there.
-        ArtifactCorrupt: the card cannot be read, or a file is not the one that it names.
+        ArtifactCorrupt: the card is not one, or a file is not the one that it names.
+        ArtifactError: a file cannot be read.
     """
     card = read_card(folder, name)
     wanted = formats or card.files
@@ -110,6 +111,7 @@ def read_card(folder: Path, name: str) -> ModelCard:
     Raises:
         ArtifactMissing: it is not there.
         ArtifactCorrupt: it is not a model card, or not that of ``name``.
+        ArtifactError: it cannot be read.
     """
     path = folder / f"{name}.json"
     try:
@@ -154,6 +156,10 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise ArtifactMissing(f"{path} is missing. {_REMEDY}") from None
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} cannot be read ({error.strerror}): let the user that runs FashionNet read it, or restore it."
+        ) from None
 
 
 def _read_checked(path: Path, card: ModelCard, format_: Format) -> bytes:

@@ -1,21 +1,26 @@
 """Many pictures on disk, classified at the speed of decoding; a broken one is told of and passed over."""
 
 import csv
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
 
 from model.artifact import ModelCard
 from model.decode import MAX_PIXELS
 from model.engines import Engine, EngineName, create_engine, load_for_engine
 from model.errors import ImageError
 from model.installation import requires_extra
+from model.files import printable
 from model.prediction import Prediction, classify, examine
 from model.preprocess import Choice, Picture, preprocess
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 BATCH = 64
@@ -25,26 +30,50 @@ few large ones every thread is to get some."""
 AHEAD = 4 * BATCH
 """Pictures that are decoded before the network asks for them."""
 
+ANSWER: dict[str, type] = {
+    "label": str, "class_id": int, "confidence": float, "in_distribution": bool, "ood_score": float
+}  # fmt: skip
+"""The columns that are attributes of a prediction."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def columns(classes: tuple[str, ...]) -> dict[str, type]:
+    """The columns of every table, in their order, and the type of their values; all but ``file`` can be empty."""
+    return {"file": str, **ANSWER, **dict.fromkeys(classes, float), "error": str}
+
+
+def arrow_schema(classes: tuple[str, ...]) -> "pa.Schema":
+    """The columns for Parquet; raises ExtraMissing without the extra ``bulk``."""
+    with requires_extra("bulk"):
+        import pyarrow as pa
+
+    types = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    return pa.schema([(name, types[kind]) for name, kind in columns(classes).items()])
+
+
+class Source(NamedTuple):
+    """An encoded picture that is yet to be read."""
+
+    name: Path | str
+    read: Callable[[], bytes]
 
 
 class Outcome(NamedTuple):
     """What became of one file: a prediction, or why there is none."""
 
-    path: Path
+    file: str
+    """Its name, without bytes that are not UTF-8."""
     prediction: Prediction | None
     error: str | None
 
     def row(self, classes: tuple[str, ...]) -> dict[str, Any]:
-        """As a row of a table: the file, the answer with a probability a class, the error."""
+        """As a row of a table with ``columns``."""
         found = self.prediction
-        answer = {
-            name: getattr(found, name, None)
-            for name in ("label", "class_id", "confidence", "in_distribution", "ood_score")
-        }
-        probabilities = {label: found.probabilities[label] if found else None for label in classes}
-        return {"file": str(self.path)} | answer | probabilities | {"error": self.error}
+        answer = [getattr(found, name, None) for name in ANSWER]
+        probabilities = [found.probabilities[label] if found else None for label in classes]
+        return dict(zip(columns(classes), [self.file, *answer, *probabilities, self.error], strict=True))
 
 
 class Loaded(NamedTuple):
@@ -62,31 +91,44 @@ def load_both(engine: EngineName, folder: Path, names: Choice[str], threads: int
 
 
 def find_pictures(paths: Iterable[Path]) -> list[Path]:
-    """The files among ``paths``, and every picture (by its suffix) in the folders among them, sorted."""
-    found: list[Path] = []
-    for path in paths:
-        inside = (file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-        found += sorted(inside) if path.is_dir() else [path]
-    return found
+    """The files among ``paths``, and every picture (by its suffix) in the folders among them, sorted.
+
+    A folder that cannot be listed, or that holds no picture, is in the list itself: reading it says why.
+    """
+    return [found for path in paths for found in _pictures_in(path) or [path]]
+
+
+def _pictures_in(path: Path) -> list[Path]:
+    unlisted: list[OSError] = []  # of a file, that it is no folder
+    inside = [Path(place, name) for place, _, names in os.walk(path, onerror=unlisted.append) for name in names]
+    return sorted([*filter(_is_picture, inside), *(Path(error.filename) for error in unlisted)])
+
+
+def _is_picture(path: Path) -> bool:
+    """By its suffix; also a broken link and what may not be looked at, but no pipe, which would never end."""
+    if path.suffix.lower() not in SUFFIXES:
+        return False
+    return os.path.isfile(path) or not os.path.exists(path)  # noqa: PTH110, PTH113 - pathlib's raise PermissionError
 
 
 def classify_files(
     paths: Iterable[Path], networks: Choice[Loaded], *, threads: int, max_pixels: int = MAX_PIXELS
 ) -> Iterator[Outcome]:
     """Classify every file, in order; decoding goes on in ``threads`` threads while a network computes."""
+    sources = (Source(path, path.read_bytes) for path in paths)
+    return classify_sources(sources, networks, threads=threads, max_pixels=max_pixels)
 
-    def read(path: Path) -> _Read:
-        try:
-            picture = preprocess(path.read_bytes(), max_pixels)
-            return _Read(path, picture, networks.of(picture))
-        except (ImageError, OSError) as error:
-            return _Read(path, str(error), networks.default)
 
-    def read_some(some: Sequence[Path]) -> list[_Read]:
-        return [read(path) for path in some]
+def classify_sources(
+    sources: Iterable[Source], networks: Choice[Loaded], *, threads: int, max_pixels: int = MAX_PIXELS
+) -> Iterator[Outcome]:
+    """The same for pictures that lie anywhere."""
+
+    def read_some(some: Sequence[Source]) -> list[_Read]:
+        return [_read(source, networks, max_pixels) for source in some]
 
     with ThreadPoolExecutor(threads) as pool:
-        pictures = chain.from_iterable(_ahead(pool, read_some, _groups(paths, TOGETHER), AHEAD // TOGETHER))
+        pictures = chain.from_iterable(_ahead(pool, read_some, _groups(sources, TOGETHER), AHEAD // TOGETHER))
         for batch in _groups(pictures, BATCH):
             yield from _answers(batch)
 
@@ -94,9 +136,29 @@ def classify_files(
 class _Read(NamedTuple):
     """A file that has been read: its picture, or why there is none, and the network that answers it."""
 
-    path: Path
+    file: str
     picture: Picture | str
     network: Loaded
+
+
+def _read(source: Source, networks: Choice[Loaded], max_pixels: int) -> _Read:
+    file = printable(source.name)
+    try:
+        picture = preprocess(source.read(), max_pixels)
+        return _Read(file, picture, networks.of(picture))
+    except Exception as error:  # noqa: BLE001 - one file, however bad, does not end the table
+        return _Read(file, _sentence(error), networks.default)
+
+
+def _sentence(error: Exception) -> str:
+    match error:
+        case ImageError():
+            return str(error)
+        case IsADirectoryError():
+            return f"There is no picture in this folder ({', '.join(sorted(SUFFIXES))})."
+        case OSError():
+            return f"The file cannot be read: {error.strerror or error}."
+    return f"Unexpected error, please report it: {type(error).__name__}: {error}"
 
 
 def _answers(batch: Sequence[_Read]) -> Iterator[Outcome]:
@@ -106,11 +168,11 @@ def _answers(batch: Sequence[_Read]) -> Iterator[Outcome]:
         if not isinstance(picture, str):
             pictures.setdefault(engine, []).append(picture)
     findings = {engine: examine(engine, its) for engine, its in pictures.items()}
-    for path, picture, (engine, card) in batch:
+    for file, picture, (engine, card) in batch:
         if isinstance(picture, str):
-            yield Outcome(path, None, picture)
+            yield Outcome(file, None, picture)
         else:
-            yield Outcome(path, classify(next(findings[engine]), card, picture), None)
+            yield Outcome(file, classify(next(findings[engine]), card, picture), None)
 
 
 def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -151,7 +213,7 @@ class CsvWriter:
 
     def __init__(self, path: Path, classes: tuple[str, ...]) -> None:
         self.file = path.open("w", newline="", encoding="utf-8")
-        self.writer = csv.DictWriter(self.file, list(Outcome(path, None, None).row(classes)))
+        self.writer = csv.DictWriter(self.file, list(columns(classes)))
         self.writer.writeheader()
 
     def write(self, rows: list[dict[str, Any]]) -> None:
@@ -169,20 +231,16 @@ class ParquetWriter:
     """Parquet, by pyarrow; raises ExtraMissing without the extra ``bulk``."""
 
     def __init__(self, path: Path, classes: tuple[str, ...]) -> None:
-        with requires_extra("bulk"):
-            import pyarrow as pa
-            import pyarrow.parquet as pq
+        self.schema = arrow_schema(classes)
+        import pyarrow.parquet as pq
 
-        numbers = [("confidence", pa.float64()), *((label, pa.float64()) for label in classes)]
-        self.pa = pa
-        self.schema = pa.schema(
-            [("file", pa.string()), ("label", pa.string()), ("class_id", pa.int8()), *numbers, ("error", pa.string())]
-        )
         self.writer = pq.ParquetWriter(path, self.schema)
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         """Append ``rows`` as a row group."""
-        self.writer.write_table(self.pa.Table.from_pylist(rows, self.schema))
+        import pyarrow as pa
+
+        self.writer.write_table(pa.Table.from_pylist(rows, self.schema))
 
     def __enter__(self) -> Self:
         return self
@@ -193,8 +251,8 @@ class ParquetWriter:
 
 def open_table(path: Path, classes: tuple[str, ...]) -> TableWriter:
     """The writer that the suffix of ``path`` asks for: ``.csv`` or ``.parquet``; ValueError for any other."""
-    if path.suffix == ".csv":
+    if path.suffix.lower() == ".csv":
         return CsvWriter(path, classes)
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         return ParquetWriter(path, classes)
     raise ValueError(f"{path}: the table is a .csv or a .parquet file.")

@@ -5,7 +5,6 @@ and Vollgraf, "Fashion-MNIST", arXiv:1708.07747, compared with their published c
 ours in the same format brings its own checksums in ``raw/SHA256SUMS``, as ``sha256sum *.gz`` writes it.
 """
 
-import errno
 import gzip
 import hashlib
 import re
@@ -18,7 +17,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from model.errors import DataCorrupt, DataMissing, DownloadFailed
+from model import diagnosis
+from model.errors import DataCorrupt, DownloadFailed
+from model.files import user_path
 
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
@@ -38,7 +39,6 @@ PUBLISHED_SHA256 = {
     "t10k-images-idx3-ubyte.gz": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
     "t10k-labels-idx1-ubyte.gz": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
 }
-FETCH = "python scripts/download.py"
 _SUM_LINE = re.compile(r"^([0-9a-f]{64}) [ *](\S+)$", re.MULTILINE)
 
 
@@ -61,22 +61,28 @@ class FashionMnist:
 
     @property
     def folder(self) -> Path:
-        """Where the four files lie."""
-        return self.root / "FashionMNIST" / "raw"
+        """Where the four files lie, an absolute path."""
+        return user_path(self.root).absolute() / "FashionMNIST" / "raw"
 
     def checksums(self) -> Mapping[str, str]:
         """SHA-256 by file name: the folder's own ``SHA256SUMS`` where it has one, else the published ones.
 
         Raises:
             DataCorrupt: ``SHA256SUMS`` is not what ``sha256sum *.gz`` writes of the four files.
+            DataError: it cannot be read.
         """
-        path = self.folder / "SHA256SUMS"
-        if not path.is_file():
+        try:
+            text = (self.folder / "SHA256SUMS").read_text(errors="replace")
+        except FileNotFoundError:
             return PUBLISHED_SHA256
-        sums = {name: digest for digest, name in _SUM_LINE.findall(path.read_text(errors="replace"))}
+        except OSError as error:
+            raise diagnosis.unreadable(self.folder, "SHA256SUMS", error) from None
+        sums = {name: digest for digest, name in _SUM_LINE.findall(text)}
         if set(sums) != set(PUBLISHED_SHA256):
-            raise DataCorrupt(
-                "SHA256SUMS in the data folder does not name the four files: write it by `sha256sum *.gz`."
+            raise diagnosis.problem(
+                DataCorrupt,
+                "SHA256SUMS in {folder} does not name the four files: write it by `sha256sum *.gz > SHA256SUMS`.",
+                self.folder,
             )
         return sums
 
@@ -91,6 +97,7 @@ class FashionMnist:
         Raises:
             DataMissing: a file is not there.
             DataCorrupt: a file does not match its checksum, or is not an IDX file.
+            DataError: a file cannot be read.
         """
         images, labels = (self._read(name) for name in FILES[split])
         if images.ndim != 3 or images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
@@ -102,30 +109,57 @@ class FashionMnist:
     ) -> None:
         """Fetch what is missing or damaged of ``splits`` from the mirror ``url``, with a progress bar a file.
 
-        A file takes its place only after its checksum matched; what is good already is left alone.
+        The folder is made where it is not there. A file takes its place only after its checksum matched; what is good
+        already is left alone, so a complete folder may be read-only.
 
         Raises:
-            DownloadFailed: no network, no disk space, not found, or the mirror's file is a different one.
+            DownloadFailed: no network, no disk space, no permission, not found, or the mirror's file is another.
+            DataError: the folder's SHA256SUMS cannot be used.
         """
         sums = self.checksums()
         for name in (name for split in splits for name in FILES[split]):
-            _fetch(url.rstrip("/") + "/" + name, self.folder, name, sums[name], progress=progress)
+            self._fetch(url.rstrip("/") + "/" + name, name, sums[name], progress=progress)
 
     def _read(self, name: str) -> NDArray[np.uint8]:
-        path = self.folder / name
         try:
-            packed = path.read_bytes()
+            packed = (self.folder / name).read_bytes()
         except FileNotFoundError:
-            raise DataMissing(
-                f"Fashion-MNIST is not in the data folder ({name} is missing): run `{FETCH}` to download it, "
-                "or set FASHIONNET_DATA_DIR to the folder that holds FashionMNIST/raw."
-            ) from None
-        if hashlib.sha256(packed).hexdigest() != self.checksums()[name]:
-            raise DataCorrupt(f"{name} in the data folder does not match its checksum: run `{FETCH}` to replace it.")
+            raise diagnosis.missing(self.folder, name) from None
+        except OSError as error:
+            raise diagnosis.unreadable(self.folder, name, error) from None
+        sums = self.checksums()
+        if hashlib.sha256(packed).hexdigest() != sums[name]:
+            raise diagnosis.altered(self.folder, name, published=sums is PUBLISHED_SHA256)
         try:
             return parse_idx(gzip.decompress(packed), name)
         except (OSError, EOFError, zlib.error) as error:
-            raise DataCorrupt(f"{name} in the data folder is not a gzip file: run `{FETCH}` to replace it.") from error
+            sentence = "{name} in {folder} is not a gzip file, though SHA256SUMS names it: pack the file by gzip."
+            raise diagnosis.problem(DataCorrupt, sentence, self.folder, name=name) from error
+
+    def _fetch(self, url: str, name: str, digest: str, *, progress: bool) -> None:
+        import pooch  # with requests they take a tenth of the service's start, which needs neither
+        import requests
+
+        try:
+            pooch.retrieve(
+                url, f"sha256:{digest}", name, self.folder, progressbar=progress, processor=_let_everybody_read
+            )
+        except requests.HTTPError as error:
+            raise DownloadFailed(f"{error}: set FASHIONNET_DATA_URL to a mirror that has the file.") from error
+        except requests.RequestException as error:
+            raise diagnosis.unreachable(self.folder, url) from error
+        except ValueError as error:  # pooch's word for a checksum that does not match, or a scheme it does not know
+            published = digest == PUBLISHED_SHA256[name]
+            raise diagnosis.other_file_sent(self.folder, name, url, published=published) from error
+        except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
+            raise diagnosis.unwritable(self.folder, error) from error
+
+
+def _let_everybody_read(path: str, action: str, _pooch: object) -> str:
+    """Called by pooch, whose new files only their owner can read: the service often runs as another user."""
+    if action != "fetch":
+        Path(path).chmod(0o644)
+    return path
 
 
 def parse_idx(raw: bytes, name: str = "the file") -> NDArray[np.uint8]:
@@ -153,31 +187,3 @@ def split_validation(labels: NDArray[np.uint8], size: int, seed: int) -> tuple[N
     ]
     validation = np.sort(np.concatenate(chosen))
     return np.setdiff1d(np.arange(len(labels)), validation), validation
-
-
-def _fetch(url: str, folder: Path, name: str, digest: str, *, progress: bool) -> None:
-    import pooch  # with requests they take a tenth of the service's start, which needs neither
-    import requests
-
-    try:
-        pooch.retrieve(url, f"sha256:{digest}", fname=name, path=folder, progressbar=progress)
-    except requests.HTTPError as error:
-        raise DownloadFailed(f"{error}: set FASHIONNET_DATA_URL to a mirror that has the file.") from error
-    except requests.RequestException as error:
-        raise DownloadFailed(
-            f"{url} cannot be reached: check the network, set FASHIONNET_DATA_URL to a mirror, "
-            f"or put the four .gz files into {folder} by hand."
-        ) from error
-    except ValueError as error:  # pooch's word for a checksum that does not match, or a scheme it does not know
-        raise DownloadFailed(
-            f"What {url} sent is not Fashion-MNIST's {name} and was thrown away: try again, "
-            "or set FASHIONNET_DATA_URL to another mirror."
-        ) from error
-    except OSError as error:
-        raise DownloadFailed(_disk_sentence(error, folder)) from error
-
-
-def _disk_sentence(error: OSError, folder: Path) -> str:
-    if error.errno == errno.ENOSPC:
-        return f"The disk that holds {folder} is full: free 40 MB, or set FASHIONNET_DATA_DIR to another disk."
-    return f"{folder} cannot be written ({error.strerror}): set FASHIONNET_DATA_DIR to a folder that can."

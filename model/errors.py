@@ -1,7 +1,7 @@
 """What can go wrong below HTTP. Every message is one sentence that names the remedy.
 
 FashionNetError
-├── DataError               the data set cannot be used
+├── DataError               the data set cannot be used, or not be read
 │   ├── DataMissing         it is not there
 │   ├── DataCorrupt         a file is not what its checksum says
 │   └── DownloadFailed      no network, no disk space, a mirror that answers nonsense
@@ -24,7 +24,14 @@ class FashionNetError(Exception):
 
 
 class DataError(FashionNetError):
-    """The data set cannot be used."""
+    """The data set cannot be used.
+
+    The message names the paths; ``public`` says the same without them, for clients of the service.
+    """
+
+    def __init__(self, message: str, public: str | None = None) -> None:
+        super().__init__(message)
+        self.public = public or message
 
 
 class DataMissing(DataError):

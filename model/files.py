@@ -1,8 +1,23 @@
-"""Files that are either whole or absent."""
+"""Files: their names, and writing them so that they are either whole or absent."""
 
 import os
 import tempfile
 from pathlib import Path
+
+
+def user_path(text: str | Path) -> Path:
+    """The path that a user wrote: a leading ``~`` is the home folder; ``~nobody``, who is no user, stays as it is."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises an error for ~nobody
+
+
+def printable(path: str | Path) -> str:
+    r"""The path as text that can be written anywhere: a byte that is not UTF-8 becomes ``\xff``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def one_line(text: str) -> str:
+    r"""The text with its control characters escaped: a line feed becomes ``\n``."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -22,8 +37,3 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def user_path(path: str | Path) -> Path:
-    """Returns ``path`` with a leading ``~`` replaced by the home folder."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises for an unknown user

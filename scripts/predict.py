@@ -21,6 +21,7 @@ from app.command_line import add_settings, run, settings_of
 from app.settings import Settings
 from model import Choice, list_artifacts, requires_extra, usable_cores, user_path
 from model.bulk import Outcome, classify_files, find_pictures, load_both, open_table
+from model.files import one_line, printable
 
 ROWS = 1024
 """Rows that are written at once."""
@@ -28,6 +29,7 @@ ROWS = 1024
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses and classifies; exit status 1 if a picture cannot be classified."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name ends nothing
     return run(partial(classify, parse_arguments(argv)))
 
 
@@ -54,14 +56,24 @@ def tabulate(outcomes: Iterable[Outcome], count: int, path: Path, classes: tuple
     """Write a row a picture into the table ``path``; exit status 1 where one could not be classified."""
     failed = 0
     rest = iter(tqdm(outcomes, total=count, unit=" pictures", disable=None))
-    with open_table(path, classes) as table:
-        while some := list(islice(rest, ROWS)):
-            table.write([outcome.row(classes) for outcome in some])
-            failed += sum(outcome.error is not None for outcome in some)
-    print(
-        f"{count:,} pictures into {path}" + (f", {failed:,} of them could not be read: see 'error'" if failed else "")
-    )
+    try:
+        with open_table(path, classes) as table:
+            while some := list(islice(rest, ROWS)):
+                table.write([outcome.row(classes) for outcome in some])
+                failed += sum(outcome.error is not None for outcome in some)
+    except OSError as error:
+        raise OSError(
+            f"{printable(path)} is incomplete or missing ({error.strerror or error}): make room, or name another file "
+            "with --out, and run it again."
+        ) from error
+    print(said(count, failed, path))
     return int(failed > 0)
+
+
+def said(count: int, failed: int, path: Path) -> str:
+    """What was written, for people."""
+    errors = f", {failed:,} of them could not be read: see 'error'" if failed else ""
+    return f"{count:,} pictures into {printable(path)}{errors}"
 
 
 def classify_on_ray(arguments: argparse.Namespace, settings: Settings, names: Choice[str]) -> int:
@@ -69,26 +81,29 @@ def classify_on_ray(arguments: argparse.Namespace, settings: Settings, names: Ch
     with requires_extra("ray"):
         from model.bulk_ray import classify_on_cluster
 
-    count, failed = classify_on_cluster(arguments.files, arguments.out, settings.engine, settings.model_dir, names)
-    print(f"{count:,} pictures into {arguments.out}, {failed:,} of them could not be read")
+    count, failed = classify_on_cluster(
+        arguments.files, arguments.out, settings.engine, settings.model_dir, names, max_pixels=settings.max_pixels
+    )
+    print(said(count, failed, arguments.out))
     return int(failed > 0)
 
 
 def show(outcome: Outcome, as_json: bool) -> bool:
     """One outcome as a line: JSON, or a row of a table; returns whether it is an error."""
-    file = {"file": str(outcome.path)}
     found = outcome.prediction
     if as_json:
         answer: dict[str, Any] = to_jsonable_python(found, exclude_none=True) if found else {"error": outcome.error}
-        print(json.dumps(file | answer))
-    elif found is None:
-        print(f"{outcome.path!s:32} error: {outcome.error}")
+        print(json.dumps({"file": outcome.file} | answer))
+        return found is None
+    if found is None:
+        rest = f"error: {outcome.error}"
     else:
         runners_up = sorted(found.probabilities.items(), key=lambda item: -item[1])[1:3]
-        rest = ", ".join(f"{label} {probability:.1%}" for label, probability in runners_up)
-        print(f"{outcome.path!s:32} {found.label:12} {found.confidence:6.1%}   then {rest}")
-        for warning in found.warnings:
-            print(f"{'':32} {warning}")
+        others = ", ".join(f"{label} {probability:.1%}" for label, probability in runners_up)
+        rest = f"{found.label:12} {found.confidence:6.1%}   then {others}"
+    print(one_line(f"{outcome.file:32} {rest}"))
+    for warning in found.warnings if found else ():
+        print(f"{'':32} {warning}")
     return found is None
 
 

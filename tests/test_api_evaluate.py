@@ -10,9 +10,10 @@ from app.evaluator import Evaluator
 from app.settings import Settings
 from model import evaluate
 from tests.data_sets import real_data_set
+from tests.permissions import obeying_permissions
 from tests.pictures import grey_png
 from tests.problems import assert_problem
-from tests.servers import serve
+from tests.servers import free_port, is_ready, process, serve, wait_until
 
 
 def test_the_evaluation_is_that_of_the_served_engine(client, engine, small_data, artifact):
@@ -83,6 +84,57 @@ def test_damaged_data_are_503(fresh_data):
     images.write_bytes(images.read_bytes()[:-1])
     with serve(Settings(data_dir=fresh_data.root)) as client:
         assert "does not match its checksum" in assert_problem(client.get("/evaluate"), 503, "data-unavailable")
+
+
+NEED_DATA = [
+    "/evaluate", "/evaluate/progress", "/evaluate/confusion.png", "/gallery", "/gallery?only=wrong", "/gallery/items",
+    "/gallery/images/0.png",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ["FashionMNIST/raw", "FashionMNIST/raw/SHA256SUMS"])
+@pytest.mark.parametrize("by", ["file", "folder", "loop"])
+def test_data_that_cannot_be_read_are_503_and_the_log_names_the_path(fresh_data, caplog, what, by):
+    path = fresh_data.root / what
+    path.rename(tmp := fresh_data.root / "away")
+    path.touch() if by == "file" else path.mkdir() if by == "folder" else path.symlink_to(path.name)
+    with serve(Settings(data_dir=fresh_data.root)) as client:
+        for need in set(NEED_DATA) - ({"/evaluate/progress"} if by == "folder" else set()):
+            detail = assert_problem(client.get(need), 503, "data-unavailable")
+            assert str(fresh_data.root) not in detail
+        assert client.post("/predict", files={"file": grey_png()}).status_code == 200
+        path.rmdir() if by == "folder" else path.unlink()
+        tmp.rename(path)
+        assert client.get("/gallery").status_code == 200, "found once it is put right"
+    logged = [record for record in caplog.records if str(fresh_data.folder) in record.getMessage()]
+    assert len(logged) >= len(NEED_DATA) - 1
+    assert {record.levelname for record in logged} == {"WARNING"}
+    assert not any(record.exc_info for record in logged), "a sentence, no traceback"
+
+
+@pytest.mark.parametrize("what", ["", "FashionMNIST/raw", "FashionMNIST/raw/t10k-labels-idx1-ubyte.gz"])
+def test_data_of_another_user_are_503_until_they_may_be_read(fresh_data, what):
+    obeying, port, path = obeying_permissions(), free_port(), fresh_data.root / what
+    mode = path.stat().st_mode
+    environment = {"FASHIONNET_DATA_DIR": str(fresh_data.root), "FASHIONNET_PORT": str(port), "FASHIONNET_WORKERS": "1"}
+    path.chmod(0)
+    try:
+        with (
+            process(*obeying, "-m", "app", **environment) as server,
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
+        ):
+            wait_until(lambda: is_ready(client))
+            for need in set(NEED_DATA) - {"/evaluate/progress"}:
+                detail = assert_problem(client.get(need), 503, "data-unavailable")
+                assert "(Permission denied): let the user that runs FashionNet read" in detail
+            path.chmod(mode)
+            assert client.get("/gallery").status_code == 200
+            server.terminate()
+            _, log = server.communicate(timeout=30)
+    finally:
+        path.chmod(mode)
+    assert f"cannot be read from {fresh_data.folder} (Permission denied)" in log
+    assert "Traceback" not in log
 
 
 @pytest.mark.parametrize("path", ["/evaluate", "/evaluate/confusion.png", "/gallery"])

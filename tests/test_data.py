@@ -1,11 +1,16 @@
 import contextlib
 import errno
 import functools
+import gzip
 import http.server
+import os
+import re
 import shutil
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pooch
@@ -14,9 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from model import user_path
 from model.data import CLASSES, PUBLISHED_SHA256, FashionMnist, parse_idx, split_validation
 from model.errors import DataCorrupt, DataError, DataMissing, DownloadFailed
 from tests.data_sets import idx_bytes, make_data_set, real_data_set, write_sums
+from tests.permissions import obeying_permissions
+from tests.problems import LEAK
+from tests.servers import run
 
 IMAGES = "t10k-images-idx3-ubyte.gz"
 
@@ -43,9 +52,169 @@ def test_the_real_data_set_is_what_its_paper_says():
     assert scaled.std() == pytest.approx(0.3530242, abs=1e-7)
 
 
-def test_a_missing_data_set_says_how_to_get_it(tmp_path):
-    with pytest.raises(DataMissing, match=r"scripts/download.py.*FASHIONNET_DATA_DIR"):
-        FashionMnist(tmp_path).load("test")
+def test_a_missing_data_set_says_where_it_was_looked_for_and_how_to_get_it(tmp_path):
+    error = failure(FashionMnist(tmp_path / "my data"))
+    assert isinstance(error, DataMissing)
+    assert f"is not in {tmp_path}/my data/FashionMNIST/raw, which does not exist: run" in str(error)
+    assert f"`python scripts/download.py --data-dir '{tmp_path}/my data'`" in str(error)
+    assert "set FASHIONNET_DATA_DIR to the folder that holds FashionMNIST/raw" in str(error)
+
+
+def failure(data_set: FashionMnist) -> DataError:
+    """What loading ends in; every failure tells the command line the path, and clients of the service none."""
+    with pytest.raises(DataError) as caught:
+        data_set.load("test")
+    error = caught.value
+    assert str(user_path(data_set.root)) in str(error)
+    assert not LEAK.search(error.public)
+    assert not re.search(r"\{\w", str(error) + error.public), "every word is filled in"
+    assert not set("\n\r\x1b") & set(str(error)), "one line"
+    return error
+
+
+def unpack(data_set: FashionMnist) -> None:
+    for path in data_set.folder.glob("*.gz"):
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+
+
+def test_what_lies_in_the_folder_instead_is_named(tmp_path):
+    data_set = FashionMnist(tmp_path)
+    data_set.folder.mkdir(parents=True)
+    assert "raw, which is empty: run" in str(failure(data_set))
+    for name in ("a{}.zip", "b\n", os.fsdecode(b"c\xff"), "d", "e", "f", "g"):
+        (data_set.folder / name).touch()
+    error = failure(data_set)
+    assert r"which holds a{}.zip, b\n, c\xff, d, e and 2 more: run" in str(error)
+    assert "a{}" not in error.public, "the server's files are nobody's business"
+
+
+def test_an_unpacked_data_set_is_told_and_can_be_packed_as_the_sentence_says(fresh_data):
+    expected = fresh_data.load("test")
+    (fresh_data.folder / "SHA256SUMS").unlink()
+    unpack(fresh_data)
+    error = failure(fresh_data)
+    assert f"holds {IMAGES.removesuffix('.gz')} unpacked" in str(error)
+    assert "run `python scripts/download.py" in str(error)
+    command = re.search("`(gzip [^`]+)`", str(error)).group(1)
+    assert command in error.public
+    subprocess.run(["sh", "-c", command], cwd=fresh_data.folder, check=True)
+    assert (fresh_data.load("test").images == expected.images).all()
+
+
+def test_a_data_set_that_is_packed_anew_needs_sums_of_its_own(fresh_data):
+    (fresh_data.folder / "SHA256SUMS").unlink()
+    error = failure(fresh_data)
+    assert isinstance(error, DataCorrupt)
+    assert "run `python scripts/download.py" in str(error)
+    command = re.search("`(sha256sum [^`]+)`", str(error)).group(1)
+    subprocess.run(["sh", "-c", command], cwd=fresh_data.folder, check=True)
+    assert len(fresh_data.load("test").labels) == 50
+
+
+@pytest.mark.parametrize("inside", ["FashionMNIST", "FashionMNIST/raw"])
+@pytest.mark.parametrize("unpacked", [False, True])
+def test_a_root_that_is_too_deep_is_told_with_the_right_one(fresh_data, inside, unpacked):
+    if unpacked:
+        unpack(fresh_data)
+    error = failure(FashionMnist(fresh_data.root / inside))
+    assert f"but in {fresh_data.folder}: set FASHIONNET_DATA_DIR to {fresh_data.root}." in str(error)
+    assert "set FASHIONNET_DATA_DIR to the folder that holds FashionMNIST/raw." in error.public
+
+
+@pytest.mark.parametrize("inside", ["", "raw", "FashionMNIST"])
+def test_files_that_lie_beside_their_folder_are_found(fresh_data, tmp_path, inside):
+    place = tmp_path / "flat" / inside
+    shutil.copytree(fresh_data.folder, place)
+    data_set = FashionMnist(tmp_path / "flat")
+    assert f"but in {place}: move its files into {data_set.folder}." in str(failure(data_set))
+
+
+def occupy(path: Path, by: str) -> None:
+    """Put something that cannot be read in the place of ``path``."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    match by:
+        case "file":
+            path.write_bytes(b"")
+        case "folder":
+            path.mkdir()
+        case "loop":
+            path.symlink_to(path.name)
+        case "broken link":
+            path.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("what", "by", "words"),
+    [
+        ("FashionMNIST", "file", "Not a directory"),
+        ("FashionMNIST/raw", "file", "Not a directory"),
+        ("FashionMNIST/raw", "loop", "symbolic links"),
+        ("FashionMNIST/raw", "broken link", "is not in"),
+        (f"FashionMNIST/raw/{IMAGES}", "folder", "Is a directory"),
+        (f"FashionMNIST/raw/{IMAGES}", "loop", "symbolic links"),
+        (f"FashionMNIST/raw/{IMAGES}", "broken link", "is a link to nothing: run"),
+        ("FashionMNIST/raw/SHA256SUMS", "folder", "Is a directory"),
+        ("FashionMNIST/raw/SHA256SUMS", "loop", "symbolic links"),
+    ],
+)
+def test_what_cannot_be_read_is_a_data_error(fresh_data, what, by, words):
+    occupy(fresh_data.root / what, by)
+    error = failure(fresh_data)
+    assert words in str(error)
+    with contextlib.suppress(DataError):  # it needs no files
+        fresh_data.fingerprint("test")
+    with pytest.raises(DataError, match="FASHIONNET_DATA"):
+        fresh_data.download(f"http://127.0.0.1:{_closed_port()}/", progress=False)
+
+
+def test_an_error_of_the_disk_is_a_data_error(fresh_data, monkeypatch):
+    def fail(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    assert "(Input/output error): repair what lies there, or set FASHIONNET_DATA_DIR" in str(failure(fresh_data))
+
+
+@pytest.mark.parametrize("what", ["", "FashionMNIST/raw", f"FashionMNIST/raw/{IMAGES}", "FashionMNIST/raw/SHA256SUMS"])
+def test_data_of_somebody_else_are_one_sentence_on_the_command_line(fresh_data, what):
+    path = fresh_data.root / what
+    obeying, mode = obeying_permissions(), path.stat().st_mode
+    path.chmod(0)
+    try:
+        scripts = [["scripts/evaluate.py"], ["scripts/download.py", "--url", "http://127.0.0.1:9/"]]
+        runs = [run(*obeying, *script, "--data-dir", str(fresh_data.root)) for script in scripts]
+    finally:
+        path.chmod(mode)
+    for done in runs:
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
+        assert len(done.stderr.splitlines()) == 1
+        assert f"{fresh_data.folder} " in done.stderr
+        assert "(Permission denied)" in done.stderr
+        assert "set FASHIONNET_DATA_DIR" in done.stderr
+
+
+def test_a_tilde_is_the_home_folder_for_reading_and_for_downloading(mirror, empty, monkeypatch):
+    monkeypatch.setenv("HOME", str(empty.root.parent))
+    data_set = FashionMnist(Path("~/empty"))
+    data_set.download(mirror[0], progress=False)
+    assert data_set.folder == empty.folder
+    assert len(data_set.load("test").labels) == len(empty.load("test").labels) == 20
+
+
+def test_a_tilde_on_the_command_line_is_the_home_folder(fresh_data):
+    home = str(fresh_data.root.parent)
+    done = run("scripts/download.py", "--data-dir=~/fresh", "--url=http://127.0.0.1:9/", HOME=home)
+    assert done.returncode == 0, done.stderr
+    assert f"is complete in {fresh_data.folder}." in done.stdout
+
+
+def test_a_tilde_of_nobody_stays_as_it_is(monkeypatch):
+    monkeypatch.setenv("HOME", "/h")
+    assert [str(user_path(text)) for text in ("~", "~/x", "~no-such-user/x", "a/~")] == [
+        "/h", "/h/x", "~no-such-user/x", "a/~"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered", "empty"])
@@ -55,7 +224,7 @@ def test_a_damaged_file_is_never_used(fresh_data, damage):
     middle = len(content) // 2
     altered = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
     path.write_bytes({"truncated": content[:middle], "altered": altered, "empty": b""}[damage])
-    with pytest.raises(DataCorrupt, match=f"{IMAGES} in the data folder does not match its checksum"):
+    with pytest.raises(DataCorrupt, match=f"{IMAGES} in .* does not match its checksum in SHA256SUMS"):
         fresh_data.load("test")
 
 
@@ -160,13 +329,48 @@ def test_a_complete_folder_needs_no_network(fresh_data):
     fresh_data.download(f"http://127.0.0.1:{_closed_port()}/", progress=False)
 
 
+def test_a_folder_that_is_not_there_is_made_and_everybody_can_read_what_is_downloaded(mirror, tmp_path, monkeypatch):
+    monkeypatch.setattr("model.data.PUBLISHED_SHA256", mirror[1].checksums())
+    data_set = FashionMnist(tmp_path / "a" / "b")
+    data_set.download(mirror[0], progress=False)
+    assert {path.stat().st_mode & 0o777 for path in data_set.folder.iterdir()} == {0o644}
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_read_only_folder_does_where_it_is_complete(fresh_data, complete):
+    if not complete:
+        (fresh_data.folder / IMAGES).unlink()
+    obeying = obeying_permissions()
+    fresh_data.folder.chmod(0o555)
+    try:
+        done = run(*obeying, "scripts/download.py", "--data-dir", str(fresh_data.root), "--url", "http://127.0.0.1:9/")
+    finally:
+        fresh_data.folder.chmod(0o755)
+    assert done.returncode == (0 if complete else 2)
+    message = f"{fresh_data.folder} cannot be read and written (Permission denied): set FASHIONNET_DATA_DIR to a folder"
+    assert complete or message in done.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_named(fresh_data):
+    root = fresh_data.folder / IMAGES
+    done = run("scripts/download.py", "--data-dir", str(root), "--url", "http://127.0.0.1:9/")
+    assert done.returncode == 2
+    assert str(root) in done.stderr
+    assert "(Not a directory)" in done.stderr
+
+
 def test_a_mirror_that_sends_something_else_is_not_believed(mirror, empty):
     good = {path.name: path.read_bytes() for path in mirror[1].folder.iterdir()}
     (mirror[1].folder / IMAGES).write_bytes(good[IMAGES][:100])
-    with pytest.raises(DownloadFailed, match=f"not Fashion-MNIST's {IMAGES} and was thrown away"):
+    with pytest.raises(DownloadFailed, match=f"not the {IMAGES} that SHA256SUMS in .* names, and was thrown away"):
         empty.download(mirror[0], progress=False)
     assert not (empty.folder / IMAGES).exists()
     assert all(path.read_bytes() == good[path.name] for path in empty.folder.iterdir())
+
+
+def test_a_mirror_of_another_data_set_is_not_taken_for_the_published_one(mirror, tmp_path):
+    with pytest.raises(DownloadFailed, match=r"not Fashion-MNIST's train-images-.* FASHIONNET_DATA_URL"):
+        FashionMnist(tmp_path / "new").download(mirror[0], progress=False)
 
 
 def test_a_mirror_without_the_file_is_named(mirror, empty):
@@ -180,7 +384,7 @@ def test_no_network_is_said_in_one_sentence(empty):
 
 
 @pytest.mark.parametrize(
-    ("code", "words"), [(errno.ENOSPC, "is full: free 40 MB"), (errno.EACCES, "cannot be written")]
+    ("code", "words"), [(errno.ENOSPC, "is full: free 40 MB"), (errno.EROFS, "cannot be read and written")]
 )
 def test_a_disk_that_takes_no_file_is_said_in_one_sentence(empty, monkeypatch, code, words):
     def fail(*_args, **_options):
