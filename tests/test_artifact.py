@@ -5,7 +5,9 @@ import pytest
 
 from model import WEIGHTS, load_artifact
 from model.artifact import list_artifacts, read_card, save_artifact
-from model.errors import ArtifactCorrupt, ArtifactMissing
+from model.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing
+from tests.permissions import obeying_permissions
+from tests.servers import run
 
 FORMATS = ("safetensors", "onnx", "int8.onnx", "detector.safetensors")
 
@@ -65,6 +67,25 @@ def test_a_missing_file_is_named(folder, suffix):
     (folder / f"fashionnet.{suffix}").unlink()
     with pytest.raises(ArtifactMissing, match=rf"fashionnet\.{suffix} is missing"):
         load_artifact(folder, "fashionnet")
+
+
+@pytest.mark.parametrize("name", ["fashionnet.json", "fashionnet.safetensors"])
+@pytest.mark.parametrize("by", ["folder", "loop"])
+def test_a_file_that_cannot_be_read_is_named(folder, name, by):
+    (folder / name).unlink()
+    (folder / name).mkdir() if by == "folder" else (folder / name).symlink_to(name)
+    with pytest.raises(ArtifactError, match=f"{name} cannot be read .*: let the user that runs FashionNet read it"):
+        load_artifact(folder, "fashionnet")
+
+
+@pytest.mark.parametrize("command", [("-m", "app"), ("scripts/predict.py", "x.png")])
+def test_a_file_of_another_user_is_one_sentence(folder, command):
+    obeying = obeying_permissions()
+    (folder / "fashionnet.onnx").chmod(0)
+    done = run(*obeying, *command, FASHIONNET_MODEL_DIR=str(folder), FASHIONNET_PORT="0", FASHIONNET_ENGINE="onnx")
+    assert done.returncode > 0
+    assert len(done.stderr.splitlines()) == 1
+    assert f"{folder}/fashionnet.onnx cannot be read (Permission denied)" in done.stderr
 
 
 def test_only_the_file_that_the_engine_needs_is_read(folder):

@@ -22,10 +22,11 @@ with warnings.catch_warnings():
     from ray.cluster_utils import Cluster
 
     from deploy.ray.serve_app import FashionNet
+    from model.bulk import arrow_schema, classify_files, find_pictures, load_both
     from model.bulk_ray import classify_on_cluster
 
 NETWORKS = Choice("fashionnet", "fashionnet-photo")
-pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own, by the dozen
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray's own, by the dozen
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_a_killed_replica_costs_at_most_what_it_had_in_hand_and_comes_back(clien
     assert len(replicas()) == 2
 
 
-def test_a_folder_is_classified_across_the_cluster(cluster, tmp_path: Path):
+def test_a_folder_is_classified_across_the_cluster_as_it_is_on_one_machine(cluster, tmp_path: Path):
     import pyarrow.parquet as pq
 
     folder = tmp_path / "pictures"
@@ -108,11 +109,40 @@ def test_a_folder_is_classified_across_the_cluster(cluster, tmp_path: Path):
     for number in range(120):
         content = encode(trousers()) if number % 3 == 0 else grey_png(number) if number % 3 == 1 else b"broken"
         (folder / f"{number:03}.png").write_bytes(content)
-    count, failed = classify_on_cluster([folder], tmp_path / "found", "auto", WEIGHTS, NETWORKS)
-    assert (count, failed) == (120, 40)
-    rows = sorted(pq.read_table(tmp_path / "found").to_pylist(), key=lambda row: row["file"])
-    assert [row["label"] for row in rows[::3]] == ["Trouser"] * 40
-    assert all(row["error"] and row["label"] is None for row in rows[2::3])
+    (folder / os.fsdecode(b"x\xff.png")).write_bytes(encode(trousers()))
+    (folder / "y.png").symlink_to("nowhere")
+    (folder / "notes.txt").write_text("no picture")
+    (tmp_path / "found").mkdir()
+    assert classify_on_cluster([folder], tmp_path / "found", "auto", WEIGHTS, NETWORKS) == (122, 41)
+    table = pq.read_table(tmp_path / "found")
+    networks = load_both("auto", WEIGHTS, NETWORKS)
+    classes = networks.default.card.classes
+    assert table.schema.equals(arrow_schema(classes))
+    expected = [outcome.row(classes) for outcome in classify_files(find_pictures([folder]), networks, threads=1)]
+    found = sorted(table.to_pylist(), key=lambda row: row["file"])
+    assert [row["file"] for row in expected[-2:]] == [f"{folder}/x\\xff.png", f"{folder}/y.png"]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours == pytest.approx(theirs, nan_ok=True) if ours["error"] is None else ours == theirs
+
+
+def test_a_bound_of_pixels_holds_on_the_cluster_too(cluster, tmp_path: Path):
+    import pyarrow.parquet as pq
+
+    (tmp_path / "a.png").write_bytes(encode(trousers()))
+    found = classify_on_cluster([tmp_path / "a.png"], tmp_path / "found", "auto", WEIGHTS, NETWORKS, max_pixels=100)
+    assert found == (1, 1)
+    assert "pixels" in pq.read_table(tmp_path / "found").to_pylist()[0]["error"]
+
+
+def test_what_a_cluster_cannot_do_is_said_in_a_sentence(cluster, tmp_path: Path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"pixels": [b""]}), tmp_path / "set.parquet")
+    with pytest.raises(ValueError, match="no column 'image'"):
+        classify_on_cluster([tmp_path / "set.parquet"], tmp_path / "found", "auto", WEIGHTS, NETWORKS)
+    with pytest.raises(ValueError, match="is not empty: name a new folder"):
+        classify_on_cluster([tmp_path / "set.parquet"], tmp_path, "auto", WEIGHTS, NETWORKS)
 
 
 def test_a_parquet_set_with_a_column_of_images_is_classified(cluster, tmp_path: Path):
@@ -120,4 +150,7 @@ def test_a_parquet_set_with_a_column_of_images_is_classified(cluster, tmp_path: 
     import pyarrow.parquet as pq
 
     pq.write_table(pa.table({"image": [encode(trousers())] * 5}), tmp_path / "set.parquet")
-    assert classify_on_cluster([tmp_path / "set.parquet"], tmp_path / "found", "auto", WEIGHTS, NETWORKS) == (5, 0)
+    pq.write_table(pa.table({"image": [encode(trousers()), None, b""]}), tmp_path / "holes.parquet")
+    sets = [tmp_path / "set.parquet", tmp_path / "holes.parquet"]
+    assert classify_on_cluster(sets, tmp_path / "found", "auto", WEIGHTS, NETWORKS) == (8, 2)
+    assert {row["file"] for row in pq.read_table(tmp_path / "found").to_pylist()} == {""}
