@@ -14,8 +14,8 @@ from model.artifact import ModelCard
 from model.decode import MAX_PIXELS
 from model.engines import Engine, EngineName, create_engine, load_for_engine
 from model.errors import ImageError
-from model.installation import requires_extra
 from model.files import printable
+from model.installation import requires_extra
 from model.prediction import Prediction, classify, examine
 from model.preprocess import Choice, Picture, preprocess
 
