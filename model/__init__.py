@@ -5,7 +5,7 @@ What is named here needs no torch; ``model.network`` and ``model.training`` do.
 
 from pathlib import Path
 
-from model.artifact import Artifact, Metrics, ModelCard, list_artifacts, load_artifact
+from model.artifact import Artifact, ModelCard, list_artifacts, load_artifact
 from model.confusion import draw_confusion
 from model.cpu import usable_cores
 from model.data import CLASSES, FashionMnist, Split
@@ -32,7 +32,7 @@ from model.errors import (
     TooManyPixels,
     UnknownFormat,
 )
-from model.evaluate import Report, chunks, evaluate, report
+from model.evaluate import chunks, evaluate, report
 from model.explanation import draw_canvas, draw_heat_map, heat_map, occlusions
 from model.files import user_path
 from model.gallery import draw_gallery, show
@@ -40,6 +40,7 @@ from model.installation import DATA_DIR as DEFAULT_DATA_DIR
 from model.installation import download_command, install_command, requires_extra
 from model.prediction import Prediction, classify, examine, findings, views
 from model.preprocess import UNTOUCHED, Choice, Picture, is_in_form, preprocess
+from model.report import Metrics, Report
 
 WEIGHTS = Path(__file__).parent / "weights"
 """The folder of the artefacts that come with FashionNet."""

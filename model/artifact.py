@@ -6,6 +6,7 @@ Loading checks the sums in the card and never unpickles anything.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from model.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing
 from model.files import write_atomically
+from model.report import Metrics, Report
 
 Format = Literal["safetensors", "onnx", "int8.onnx", "detector.safetensors"]
 REQUIRED: frozenset[Format] = frozenset({"safetensors", "onnx", "detector.safetensors"})
@@ -27,21 +29,6 @@ class FileRecord(BaseModel):
 
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     bytes: int = Field(ge=0)
-
-
-class Metrics(BaseModel):
-    """Figures measured with an engine on one split, as in ``model.evaluate.Report``."""
-
-    model_config = ConfigDict(frozen=True)
-
-    count: int
-    accuracy: float
-    """0..1"""
-    loss: float
-    """Mean negative log-likelihood, in nats."""
-    brier: float
-    ece: float
-    """Expected calibration error, 15 bins, 0..1."""
 
 
 class ModelCard(BaseModel):
@@ -61,9 +48,10 @@ class ModelCard(BaseModel):
     """Seed, precision, threads, epochs, library versions, CPU or GPU, date."""
     data: dict[str, str]
     """SHA-256 of the data set's files, by name."""
-    metrics: dict[str, Metrics]
-    """By split: ``validation`` and ``test``; of the graph in full precision."""
-    int8_metrics: dict[str, Metrics] = {}
+    metrics: dict[str, Report | Metrics]
+    """By split, of the graph in full precision: ``test`` has all figures (older cards: the short ones), ``validation``
+    the short ones."""
+    int8_metrics: dict[str, Report | Metrics] = {}
     """The same of the graph in 8 bits, where there is one."""
     temperature: float = Field(default=1.0, gt=0)
     """Calibration: probabilities are softmax(logits / temperature); 1 changes nothing."""
@@ -74,7 +62,7 @@ class ModelCard(BaseModel):
     license: str = "MIT"
     files: dict[Format, FileRecord] = {}
 
-    def measured_with(self, engine: str) -> dict[str, Metrics]:
+    def measured_with(self, engine: str) -> dict[str, Report | Metrics]:
         """The figures, by split, of the graph that the engine of that name runs."""
         return self.int8_metrics if engine == "onnx-int8" else self.metrics
 
@@ -131,8 +119,18 @@ def save_artifact(folder: Path, card: ModelCard, content: dict[Format, bytes]) -
     card = card.model_copy(update={"files": sums})
     for format_, data in content.items():
         write_atomically(folder / f"{card.name}.{format_}", data)
-    write_atomically(folder / f"{card.name}.json", card.model_dump_json(indent=2).encode() + b"\n")
+    return save_card(folder, card)
+
+
+def save_card(folder: Path, card: ModelCard) -> ModelCard:
+    """Write ``NAME.json`` alone; returns the card."""
+    text = _NUMBERS.sub(lambda numbers: " ".join(numbers[0].split()), card.model_dump_json(indent=2))
+    write_atomically(folder / f"{card.name}.json", text.encode() + b"\n")
     return card
+
+
+_NUMBERS = re.compile(r"(?<=\[)\n[-+.eE\d,\s]+(?=\])")
+"""Inside a list of numbers. It goes on one line, so that a confusion matrix has a line for each class."""
 
 
 def list_artifacts(folder: Path) -> list[str]:

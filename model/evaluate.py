@@ -4,51 +4,13 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
-from model.calibration import (
-    ReliabilityBin,
-    brier_score,
-    expected_calibration_error,
-    reliability,
-    wilson_interval,
-)
+from model.calibration import brier_score, expected_calibration_error, reliability, wilson_interval
 from model.data import CLASSES, Split
 from model.engines import Engine, EngineOutputs, log_softmax
+from model.report import ClassReport, Report
 
 CHUNK = 100
-
-
-class ClassReport(BaseModel):
-    """One class: precision, recall and F1 in 0..1 (0 where undefined), support = true images of it."""
-
-    label: str
-    precision: float
-    recall: float
-    f1: float
-    support: int
-
-
-class Report(BaseModel):
-    """What the network got right and wrong."""
-
-    model_config = ConfigDict(frozen=True)
-
-    count: int
-    accuracy: float
-    """0..1"""
-    accuracy_interval: tuple[float, float]
-    """95 % confidence interval of the accuracy (Wilson)."""
-    loss: float
-    """Mean negative log-likelihood of the true class, in nats."""
-    brier: float
-    """Brier score, summed over the classes: 0..2."""
-    ece: float
-    """Expected calibration error over the bins of ``reliability``, 0..1."""
-    reliability: list[ReliabilityBin]
-    classes: list[ClassReport]
-    confusion_matrix: list[list[int]]
-    """Rows true, columns predicted."""
 
 
 def chunks(images: NDArray[np.uint8], size: int = CHUNK) -> Iterator[NDArray[np.uint8]]:

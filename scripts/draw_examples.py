@@ -1,6 +1,7 @@
 """Draw the clothes in examples/: plain shapes of our own, dark on a white page, as somebody might photograph them.
 
-python scripts/draw_examples.py [FOLDER]
+python scripts/draw_examples.py              into examples/, and the same for the page into app/static/examples/
+python scripts/draw_examples.py FOLDER ...   elsewhere
 """
 
 import argparse
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
+ROOT = Path(__file__).parent.parent
+FOLDERS = [ROOT / "examples", ROOT / "app" / "static" / "examples"]
 SIZE = 400
 Draw = ImageDraw.ImageDraw
 
@@ -108,12 +111,13 @@ def draw_example(name: str) -> Image.Image:
 
 def main() -> None:
     """Write every example as a PNG."""
-    parser = argparse.ArgumentParser(description="Draw the clothes in examples/.")
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("examples"))
-    folder: Path = parser.parse_args().folder
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in EXAMPLES:
-        draw_example(name).save(folder / f"{name}.png", optimize=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="*", default=FOLDERS, metavar="FOLDER")
+    folders: list[Path] = parser.parse_args().folders
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in EXAMPLES:
+            draw_example(name).save(folder / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

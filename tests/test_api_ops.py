@@ -9,7 +9,7 @@ from app.errors import MEDIA_TYPE, MODEL_ERRORS, NotReady, ServiceError
 from app.predictor import Predictor, Predictors
 from app.readiness import Readiness
 from app.settings import Settings
-from model import ModelCard
+from model import Metrics, ModelCard
 from model.engines import choose_engine
 from tests.pictures import grey_png
 from tests.problems import assert_problem
@@ -61,12 +61,14 @@ def test_the_models_are_listed_with_their_figures(client, artifact, engine):
     assert (model["name"], model["version"], model["default"]) == ("fashionnet", artifact.card.version, True)
     assert [each["default_for_photos"] for each in (model, deep, photo)] == [False, False, True]
     assert model["engine"] == engine.name
-    assert model["metrics"]["test"]["accuracy"] == artifact.card.measured_with(engine.name)["test"].accuracy
+    card = artifact.card.measured_with(engine.name)["test"]
+    assert model["metrics"]["test"] == {key: getattr(card, key) for key in Metrics.model_fields}, "the short figures"
 
 
 def test_a_models_card_is_the_artefacts(client, artifact):
     answer = client.get("/models/fashionnet").json()
     assert ModelCard(**answer["card"]) == artifact.card
+    assert len(answer["card"]["metrics"]["test"]["confusion_matrix"]) == 10
     assert answer["engine"] == choose_engine("auto", artifact.card)
 
 

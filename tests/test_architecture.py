@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -110,6 +111,13 @@ def test_every_imported_package_is_declared():
     packages = {module.split(".")[0] for path in sources for module in imports(path)} - own
     missing = {p for p in packages if not declared & {canonicalize_name(name) for name in distributions.get(p, [p])}}
     assert not missing
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no clone, so Git cannot list its files")
+def test_there_is_no_symbolic_link():
+    """Git for Windows writes one as a text file."""
+    listed = subprocess.run(["git", "ls-files", "--stage"], cwd=ROOT, text=True, capture_output=True, check=True)
+    assert not [line for line in listed.stdout.splitlines() if line.startswith("120000")]
 
 
 def locked(path: Path) -> Iterator[Requirement]:

@@ -1,10 +1,12 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
-from model import WEIGHTS, load_artifact
-from model.artifact import list_artifacts, read_card, save_artifact
+from model import WEIGHTS, Metrics, Report, load_artifact
+from model.artifact import list_artifacts, read_card, save_artifact, save_card
+from model.calibration import expected_calibration_error
 from model.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing
 from tests.permissions import obeying_permissions
 from tests.servers import run
@@ -27,6 +29,37 @@ def test_the_committed_artefact_is_whole_and_says_what_it_is(artifact):
     assert card.metrics["test"].count == 10_000
     assert card.metrics["test"].accuracy >= 0.94
     assert all(len(artifact.content[format_]) == card.files[format_].bytes < 16e6 for format_ in FORMATS)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in WEIGHTS.glob("*.json")])
+@pytest.mark.parametrize("engine", ["onnx", "onnx-int8"])
+def test_the_committed_cards_hold_all_figures_of_the_test_images(name, engine):
+    figures = read_card(WEIGHTS, name).measured_with(engine)["test"]
+    assert isinstance(figures, Report)
+    low, high = figures.accuracy_interval
+    assert low < figures.accuracy < high
+    matrix = np.array(figures.confusion_matrix)
+    assert np.trace(matrix) == round(figures.accuracy * figures.count)
+    assert matrix.sum(1).tolist() == [one.support for one in figures.classes] == [1000] * 10
+    assert expected_calibration_error(figures.reliability) == pytest.approx(figures.ece)
+
+
+def test_a_card_of_an_earlier_version_has_the_short_figures(folder, artifact):
+    path = folder / "fashionnet.json"
+    card = json.loads(path.read_text())
+    for split, figures in card["metrics"].items():
+        card["metrics"][split] = {key: figures[key] for key in Metrics.model_fields}
+    path.write_text(json.dumps(card))
+    figures = read_card(folder, "fashionnet").metrics["test"]
+    assert figures == Metrics(**artifact.card.metrics["test"].model_dump())
+
+
+def test_a_row_of_the_confusion_matrix_is_a_line_of_the_card(artifact, tmp_path):
+    save_card(tmp_path, artifact.card)
+    text = (tmp_path / "fashionnet.json").read_text()
+    for row in artifact.card.metrics["test"].confusion_matrix:
+        assert f"{row}" in text
+    assert read_card(tmp_path, "fashionnet") == artifact.card
 
 
 def test_an_artefact_is_read_back_as_it_was_written(artifact, tmp_path):

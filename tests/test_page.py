@@ -1,27 +1,23 @@
 """The page in a real browser, against the real service."""
 
+import contextlib
 import csv
-import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from PIL import Image
 from selenium import webdriver
-from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import Select, WebDriverWait
+from selenium.webdriver.support.ui import Select
 
+from app.settings import Settings
+from model import Metrics
+from model.artifact import save_artifact
+from scripts.draw_page import COMMAND, PICTURE, digest, digest_in
+from tests.browser import AXE, TABS, Page, browser, needs_browser
 from tests.pictures import encode, grey_png, scene, trousers
-from tests.servers import ROOT
-
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
-TABS = ("predict", "gallery", "evaluation", "models")
-needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium here: `make browser` installs it")
+from tests.servers import ROOT, serve
 
 
 def test_the_page_forbids_what_is_not_its_own(client):
@@ -49,68 +45,47 @@ def downloads(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def driver(downloads) -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM or ""
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--window-size=1200,900",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-    with webdriver.Chrome(options, webdriver.ChromeService(DRIVER)) as driver:
+    with browser(downloads) as driver:
         yield driver
-
-
-class Page:
-    """The page as somebody uses it."""
-
-    def __init__(self, driver: webdriver.Chrome, address: str) -> None:
-        self.driver = driver
-        self.address = address
-        driver.get(address)
-        self.wait(lambda: self.all("#model option"))
-
-    def all(self, selector: str):
-        return self.driver.find_elements(By.CSS_SELECTOR, selector)
-
-    def one(self, selector: str):
-        return self.driver.find_element(By.CSS_SELECTOR, selector)
-
-    def wait(self, condition, seconds: float = 30):
-        return WebDriverWait(self.driver, seconds).until(lambda _: condition())
-
-    def open(self, tab: str) -> None:
-        self.one(f"#tab-{tab}").click()
-
-    def upload(self, *paths: Path) -> list[str]:
-        before = len(self.all("#answers tbody tr"))
-        self.one("#files").send_keys("\n".join(map(str, paths)))
-        self.wait(lambda: len(self.all("#answers tbody tr")) == before + len(paths))
-        self.wait(lambda: not self.one("#predict-progress").is_displayed())
-        return [row.text for row in self.all("#answers tbody tr")]
-
-    def console(self) -> list[str]:
-        return [entry["message"] for entry in self.driver.get_log("browser")]
-
-    def hosts(self) -> set[str]:
-        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        urls = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
-        return {urlsplit(url).netloc for url in urls if urlsplit(url).scheme.startswith("http")}
 
 
 @pytest.fixture
 def page(driver: webdriver.Chrome, client: httpx.Client) -> Iterator[Page]:
     """The page, fresh; at its end nothing may have gone wrong unseen, nor have been asked of anybody else."""
+    with watched(driver, client) as page:
+        yield page
+
+
+@contextlib.contextmanager
+def watched(driver: webdriver.Chrome, client: httpx.Client) -> Iterator[Page]:
     driver.get_log("browser")
     driver.get_log("performance")
     page = Page(driver, str(client.base_url))
     yield page
     assert page.hosts() == {client.base_url.netloc.decode()}
     assert [line for line in page.console() if "Failed to load resource" not in line] == []
+
+
+@pytest.fixture(scope="module")
+def client_without_data(tmp_path_factory) -> Iterator[httpx.Client]:
+    with serve(Settings(data_dir=tmp_path_factory.mktemp("empty"))) as client:
+        yield client
+
+
+@pytest.fixture
+def page_without_data(driver: webdriver.Chrome, client_without_data: httpx.Client) -> Iterator[Page]:
+    with watched(driver, client_without_data) as page:
+        yield page
+
+
+@pytest.fixture
+def client_of_old_cards(artifact, tmp_path) -> Iterator[httpx.Client]:
+    """A service of an artefact whose card has only the short figures, and no data."""
+    short = {split: Metrics(**figures.model_dump()) for split, figures in artifact.card.metrics.items()}
+    card = artifact.card.model_copy(update={"metrics": short, "int8_metrics": short})
+    save_artifact(tmp_path, card, artifact.content)
+    with serve(Settings(model_dir=tmp_path, data_dir=tmp_path)) as client:
+        yield client
 
 
 @pytest.fixture
@@ -219,6 +194,62 @@ def test_the_model_tab_shows_the_card_and_that_of_another_network(page):
 
 
 @needs_browser
+def test_without_the_data_the_tabs_show_what_the_card_knows(page_without_data, artifact, engine):
+    page = page_without_data
+    card = artifact.card.measured_with(engine.name)["test"]
+    accuracy, shirts = f"{card.accuracy:.2%}".replace("%", " %"), f"{card.classes[6].f1:.1%}".replace("%", " %")
+    for tab in ("gallery", "evaluation"):
+        text = page.text_of(tab, ".big")
+        assert page.errors() == []
+        assert page.one(f"#{tab} .big").text == accuracy
+        assert f"Shirt {shirts}" in text
+        assert "download the data set with python scripts/download.py and reload this page" in text
+        assert artifact.card.version in text
+    counts = [int(cell.text) for cell in page.all(".confusion td span")]
+    assert counts == [count for row in card.confusion_matrix for count in row if count]
+    assert page.one("#evaluation .chart").get_attribute("aria-label").startswith("Reliability diagram")
+    page.all(".confusion td span")[0].click()
+    assert page.one("#evaluation").is_displayed(), "there are no images to go to"
+    assert page.errors() == []
+
+
+@needs_browser
+def test_a_card_of_short_figures_shows_them(driver, client_of_old_cards, artifact):
+    with watched(driver, client_of_old_cards) as page:
+        for tab in ("gallery", "evaluation"):
+            assert f"{artifact.card.metrics['test'].accuracy:.2%}".replace("%", " %") in page.text_of(tab, ".big")
+            assert page.errors() == []
+        assert not page.all(".confusion")
+
+
+@needs_browser
+def test_one_precision_is_shown_and_named(page_without_data, artifact, engine):
+    """The figures are those of the graph that answers, on every tab."""
+    page = page_without_data
+    accuracy = f"{artifact.card.measured_with(engine.name)['test'].accuracy:.2%}".replace("%", " %")
+    precision = "8 bits" if engine.name == "onnx-int8" else "full precision"
+    assert f"Figures in {precision}" in page.text_of("models", "table")
+    for tab, awaited in (("gallery", ".big"), ("evaluation", ".big"), ("models", "table")):
+        text = page.text_of(tab, awaited)
+        assert accuracy in text
+        assert precision in text
+
+
+@needs_browser
+def test_calibration_is_claimed_for_the_data_sets_images_alone(page):
+    text = page.text_of("evaluation", ".big")
+    assert "These figures hold for the data set's images, not for photos." in text
+    assert "calibrated for pictures like the data set's, not for photos" in text
+
+
+def test_curl_writes_no_error_into_a_file():
+    commands = [line for path in (ROOT / "app" / "static").glob("*.*") for line in path.read_text().splitlines()]
+    writing = [line for line in commands if "curl" in line and " -o " in line]
+    assert writing
+    assert all("curl -f " in line for line in writing)
+
+
+@needs_browser
 def test_tabs_are_moved_through_by_keys(page):
     page.one("#tab-predict").send_keys(Keys.ARROW_RIGHT)
     page.wait(lambda: page.one("#gallery").is_displayed())
@@ -241,7 +272,9 @@ def test_a_service_that_is_gone_is_a_sentence(page, pictures):
 @pytest.mark.skipif(not AXE.exists(), reason="axe-core is not here: `make browser` installs it")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [380, 1200])
-def test_axe_finds_no_barrier(page, pictures, scheme, width):
+@pytest.mark.parametrize("served", ["page", "page_without_data"])
+def test_axe_finds_no_barrier(request, served, pictures, scheme, width):
+    page = request.getfixturevalue(served)
     page.driver.execute_cdp_cmd(
         "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     )
@@ -258,7 +291,9 @@ def test_axe_finds_no_barrier(page, pictures, scheme, width):
 
 
 @needs_browser
-def test_nothing_is_wider_than_a_phone(page, pictures):
+@pytest.mark.parametrize("served", ["page", "page_without_data"])
+def test_nothing_is_wider_than_a_phone(request, served, pictures):
+    page = request.getfixturevalue(served)
     page.driver.set_window_size(500, 900)
     page.upload(pictures["trousers"])
     for tab in TABS:
@@ -269,6 +304,11 @@ def test_nothing_is_wider_than_a_phone(page, pictures):
 
 
 def test_the_samples_are_the_examples():
-    with Image.open(ROOT / "app" / "static" / "examples" / "shirt.png") as sample:
-        assert sample.size == (400, 400)
-    assert (ROOT / "examples").resolve() == ROOT / "app" / "static" / "examples"
+    folders = ROOT / "examples", ROOT / "app" / "static" / "examples"
+    examples, samples = ({path.name: path.read_bytes() for path in folder.glob("*.png")} for folder in folders)
+    assert "shirt.png" in examples
+    assert samples == examples, "run: python scripts/draw_examples.py"
+
+
+def test_the_picture_of_the_page_is_up_to_date():
+    assert digest_in(PICTURE) == digest(), f"the page or a network has changed: run {COMMAND}"

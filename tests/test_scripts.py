@@ -5,7 +5,8 @@ import onnx
 import pytest
 from PIL import Image, ImageChops
 
-from model import create_engine, load_artifact
+from model import create_engine, evaluate, load_artifact
+from model.artifact import save_artifact
 from model.training.export import PARITY
 from tests.data_sets import real_data_set
 from tests.pictures import encode, trousers
@@ -133,6 +134,27 @@ def test_export_makes_the_committed_artefact_anew(tmp_path, artifact):
     np.testing.assert_allclose(found, expected, atol=PARITY)
     assert fresh.card.metrics["test"].accuracy == pytest.approx(artifact.card.metrics["test"].accuracy, abs=2e-4)
     assert "8 bits: validation 94." in done.stdout
+
+
+@pytest.mark.parametrize("formats", [{"int8.onnx"}, set()])
+def test_export_measures_the_figures_of_the_graphs_that_are_there(artifact, small_data, tmp_path, formats):
+    """And touches nothing but the card."""
+    recipe = artifact.card.recipe | {"validation_size": 100}
+    card = artifact.card.model_copy(update={"recipe": recipe, "metrics": {}, "int8_metrics": {}})
+    content = {key: data for key, data in artifact.content.items() if key != "int8.onnx" or key in formats}
+    before = save_artifact(tmp_path, card, content)
+    times = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.suffix != ".json"}
+    arguments = ["fashionnet", "--figures", "--model-dir", str(tmp_path), "--data-dir", str(small_data.root)]
+    done = run("scripts/export.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert times == {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.suffix != ".json"}
+    after = load_artifact(tmp_path, "fashionnet").card
+    measured = {"metrics", "int8_metrics", "ood_auroc"}
+    assert after.model_dump(exclude=measured) == before.model_dump(exclude=measured)
+    test, validation = after.metrics["test"], after.metrics["validation"]
+    assert (test.count, validation.count) == (200, 100)
+    assert test == evaluate(create_engine("onnx", artifact), small_data.load("test"), card.temperature)
+    assert bool(after.int8_metrics) == bool(formats)
 
 
 def nodes_of(graph: bytes) -> list[bytes]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from model import Artifact, FashionMnist, cpu, create_engine, load_artifact
+from model import Artifact, FashionMnist, Metrics, Report, cpu, create_engine, load_artifact
 from model.engines import OnnxEngine
 from model.errors import ArtifactError, TrainingError
 from model.network import create_network, load_network
@@ -214,6 +214,8 @@ def test_the_released_artefact_is_the_trained_network(straight, small_data, tmp_
     artifact = load_artifact(tmp_path, "fashionnet")
     assert artifact == load_artifact(tmp_path / "again", "fashionnet")
     assert card.metrics["test"].accuracy > 0.9
+    assert [type(figures["test"]) for figures in (card.metrics, card.int8_metrics)] == [Report, Report]
+    assert type(card.metrics["validation"]) is Metrics
     assert card.training["epochs"] == 4
     images = small_data.load("test").images[:20]
     with torch.inference_mode():

@@ -26,10 +26,18 @@ export async function call(path, options) {
   }
   if (response.ok) return response;
   const problem = await response.json().catch(() => ({}));
-  throw new Error(problem.detail || `The service answered with status ${response.status}.`);
+  throw Object.assign(new Error(problem.detail || `The service answered with status ${response.status}.`), { type: problem.type });
 }
 
+/** Whether a call failed because the service has no data set. */
+export const lacksData = (error) => error.type === "urn:fashionnet:problem:data-unavailable";
+
 export const getJson = async (path) => (await call(path)).json();
+
+export const modelPath = () => `models/${encodeURIComponent(shownModel())}`;
+
+/** The card of the network whose figures are shown, and the engine that runs it. */
+export const modelDetails = () => getJson(modelPath());
 
 /** POST a picture as the form field `file`. */
 export function upload(path, file) {

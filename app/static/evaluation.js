@@ -1,8 +1,9 @@
-/** The tab that tells how good the network is on the 10,000 test images. */
+/** The tab that tells how good the network is on the 10,000 test images: measured, or without the data as its card says. */
 
-import { absolute, address, chosenModel, getJson } from "./api.js";
-import { bar, byId, h, percent } from "./dom.js";
+import { absolute, address, chosenModel, getJson, lacksData, modelDetails } from "./api.js";
+import { byId, h } from "./dom.js";
 import { reliabilityDiagram } from "./charts.js";
+import { figuresOf, noData, precision, summary, wide } from "./figures.js";
 
 const POLL_MILLISECONDS = 300;
 let openCell = () => {};
@@ -14,21 +15,42 @@ export function start(open) {
 export async function refresh() {
   const model = chosenModel();
   byId("evaluation-curl").textContent = `curl '${absolute("evaluate")}'`;
-  byId("evaluation-problem").textContent = "";
-  byId("evaluation-content").replaceChildren();
-  byId("evaluation-status").textContent = "Measuring on the test images …";
+  show("Measuring on the test images …", []);
   const stop = follow();
   try {
-    const evaluation = await getJson(address("evaluate"));
-    if (model !== chosenModel()) return;
-    byId("evaluation-status").textContent = `${evaluation.model} ${evaluation.model_version}, measured in ${evaluation.seconds.toFixed(1)} s.`;
-    byId("evaluation-content").replaceChildren(...contents(evaluation));
+    const [details, evaluation] = await Promise.all([modelDetails(), measurement()]);
+    if (model === chosenModel()) show(...(evaluation ? measured(details, evaluation) : known(details)));
   } catch (error) {
-    byId("evaluation-status").textContent = "";
-    byId("evaluation-problem").textContent = error.message;
+    if (model === chosenModel()) show("", [], error.message);
   } finally {
     stop();
   }
+}
+
+function show(status, content, problem = "") {
+  byId("evaluation-status").textContent = status;
+  byId("evaluation-problem").textContent = problem;
+  byId("evaluation-content").replaceChildren(...content);
+}
+
+/** What the service measures; null where it has no data set. */
+async function measurement() {
+  try {
+    return await getJson(address("evaluate"));
+  } catch (error) {
+    if (lacksData(error)) return null;
+    throw error;
+  }
+}
+
+function measured(details, evaluation) {
+  const status = `${evaluation.model} ${evaluation.model_version} in ${precision(details)}, measured here in ${evaluation.seconds.toFixed(1)} s.`;
+  return [status, contents(evaluation, openCell)];
+}
+
+function known(details) {
+  const status = `${details.card.name} ${details.version} in ${precision(details)}, as its model card says.`;
+  return [status, [noData(), ...contents(figuresOf(details).test)]];
 }
 
 /** Show how far the measurement has come until the returned function is called. */
@@ -43,42 +65,45 @@ function follow() {
   return () => { clearInterval(timer); progress.hidden = true; };
 }
 
-function contents(evaluation) {
-  const [low, high] = evaluation.accuracy_interval;
+/** All figures that there are; where `open` is given, it shows the images of a cell. */
+function contents(figures, open) {
   return [
-    h("p", { className: "big" }, percent(evaluation.accuracy, 2)),
-    h("p", {}, `of ${evaluation.count.toLocaleString("en")} test images are right; 95 % confidence interval ${percent(low, 2)} to ${percent(high, 2)}. ` +
-      `Loss ${evaluation.loss.toFixed(4)}, Brier score ${evaluation.brier.toFixed(4)}, expected calibration error ${percent(evaluation.ece, 2)}.`),
-    h("h3", {}, "By class"), h("div", { className: "wide", tabIndex: 0, role: "region", ariaLabel: "Figures by class" }, byClass(evaluation.classes)),
-    h("h3", {}, "What is taken for what"),
-    h("p", {}, "Rows are true, columns predicted. A click shows the images."),
-    h("div", { className: "wide", tabIndex: 0, role: "region", ariaLabel: "Confusion matrix" }, confusion(evaluation)),
-    h("h3", {}, "Can its confidence be believed?"),
-    h("p", {}, "Of the answers given with a confidence, the share that is right. On the dashed line both are the same."),
-    reliabilityDiagram(evaluation.reliability),
+    ...summary(figures),
+    ...(figures?.confusion_matrix ? mistakes(figures, open) : []),
+    ...(figures?.reliability ? calibration(figures) : []),
   ];
 }
 
-function byClass(classes) {
-  const head = ["Class", "F1", "", "Precision", "Recall", "Images"].map((text) => (text ? h("th", { scope: "col" }, text) : h("td", {})));
-  const rows = classes.map((one) => h("tr", {},
-    h("th", { scope: "row" }, one.label), h("td", {}, percent(one.f1)), h("td", { width: "40%" }, bar(one.f1)),
-    h("td", {}, percent(one.precision)), h("td", {}, percent(one.recall)), h("td", {}, String(one.support))));
-  return h("table", {}, h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows));
+function mistakes(figures, open) {
+  return [
+    h("h3", {}, "What is taken for what"),
+    h("p", {}, `Rows are true, columns predicted.${open ? " A click shows the images." : ""}`),
+    wide("Confusion matrix", confusion(figures, open)),
+  ];
 }
 
-function confusion({ classes, confusion_matrix: matrix }) {
+function calibration({ reliability }) {
+  return [
+    h("h3", {}, "Can its confidence be believed?"),
+    h("p", {}, "Of the answers given with a confidence, the share that is right. On the dashed line both are the same. " +
+      "The confidence is calibrated for pictures like the data set's, not for photos."),
+    reliabilityDiagram(reliability),
+  ];
+}
+
+function confusion({ classes, confusion_matrix: matrix }, open) {
   const labels = classes.map((one) => one.label);
   const rows = matrix.map((counts, row) => h("tr", {}, h("th", { scope: "row" }, labels[row]),
-    ...counts.map((count, column) => h("td", {}, cell(labels[row], labels[column], count, count / Math.max(1, classes[row].support))))));
+    ...counts.map((count, column) => h("td", {}, cell(labels[row], labels[column], count, count / Math.max(1, classes[row].support), open)))));
   return h("table", { className: "confusion" },
     h("thead", {}, h("tr", {}, h("td", {}), ...labels.map((label) => h("th", { scope: "col" }, label)))),
     h("tbody", {}, ...rows));
 }
 
-function cell(label, predicted, count, share) {
+function cell(label, predicted, count, share, open) {
   if (!count) return "";
-  const shade = `share-${1 + [0.02, 0.1, 0.5].filter((limit) => share > limit).length}`;
+  const className = `share-${1 + [0.02, 0.1, 0.5].filter((limit) => share > limit).length}`;
   const title = `${count} images of ${label} taken for ${predicted}`;
-  return h("button", { type: "button", className: shade, ariaLabel: title, title, onclick: () => openCell(label, predicted) }, String(count));
+  if (!open) return h("span", { className, title }, String(count));
+  return h("button", { type: "button", className, ariaLabel: title, title, onclick: () => open(label, predicted) }, String(count));
 }

@@ -1,7 +1,8 @@
-/** The tab of test images: filters, tiles, and the ten bars of the one that is clicked. */
+/** The tab of test images: filters, tiles, and the ten bars of the one that is clicked; without the data, the card's figures. */
 
-import { absolute, address, call, getJson, upload } from "./api.js";
+import { absolute, address, call, getJson, lacksData, modelDetails, upload } from "./api.js";
 import { bars, byId, h, percent } from "./dom.js";
+import { figuresOf, noData, precision, summary } from "./figures.js";
 
 let seed = 0;
 let shown = 0;
@@ -26,21 +27,27 @@ export function choose(label, predicted) {
 export async function refresh() {
   const mine = (shown += 1);
   const query = { ...Object.fromEntries(new FormData(byId("gallery-form"))), seed, rows: 4, columns: 10 };
-  byId("gallery-curl").textContent = `curl '${absolute("gallery", query)}' -o gallery.png`;
+  byId("gallery-curl").textContent = `curl -f '${absolute("gallery", query)}' -o gallery.png`;
   byId("gallery-problem").textContent = "";
   byId("gallery-status").textContent = "Looking for images …";
   try {
     const { items } = await getJson(address("gallery/items", query));
-    if (mine !== shown) return;
-    byId("gallery-items").replaceChildren(...items.map((item) => h("li", {}, tile(item))));
-    byId("gallery-status").textContent = items.length ? `${items.length} images.` : "There is no such image.";
-    byId("gallery-detail").replaceChildren();
+    if (mine === shown) show(items.length ? `${items.length} images.` : "There is no such image.", { items });
   } catch (error) {
+    const details = lacksData(error) && await modelDetails().catch(() => null);
     if (mine !== shown) return;
-    byId("gallery-items").replaceChildren();
-    byId("gallery-status").textContent = "";
-    byId("gallery-problem").textContent = error.message;
+    if (details) show(`${details.card.name} ${details.version} in ${precision(details)}, as its model card says.`, { details });
+    else show("", { problem: error.message });
   }
+}
+
+/** Show test images, or, where `details` of the network are given instead, what its card knows of them. */
+function show(status, { items = [], details = null, problem = "" }) {
+  byId("gallery-form").hidden = byId("gallery-command").hidden = Boolean(details);
+  byId("gallery-status").textContent = status;
+  byId("gallery-problem").textContent = problem;
+  byId("gallery-items").replaceChildren(...items.map((item) => h("li", {}, tile(item))));
+  byId("gallery-detail").replaceChildren(...(details ? [noData(), ...summary(figuresOf(details).test)] : []));
 }
 
 const source = (item) => `gallery/images/${item.index}.png`;

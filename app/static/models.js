@@ -1,16 +1,16 @@
 /** The tab of the network itself: its card in words, its figures, the curves of its training. */
 
-import { getJson, shownModel } from "./api.js";
+import { modelDetails, modelPath, shownModel } from "./api.js";
 import { trainingCurves } from "./charts.js";
 import { byId, h, percent } from "./dom.js";
+import { figuresOf, precision } from "./figures.js";
 
 export async function refresh() {
   const model = shownModel();
-  const path = `models/${encodeURIComponent(model)}`;
-  byId("models-curl").textContent = `curl '${new URL(path, document.baseURI).href}'`;
+  byId("models-curl").textContent = `curl '${new URL(modelPath(), document.baseURI).href}'`;
   byId("models-problem").textContent = "";
   try {
-    const details = await getJson(path);
+    const details = await modelDetails();
     if (model === shownModel()) byId("models-content").replaceChildren(...contents(details));
   } catch (error) {
     byId("models-content").replaceChildren();
@@ -18,7 +18,8 @@ export async function refresh() {
   }
 }
 
-function contents({ card, version, engine }) {
+function contents(details) {
+  const { card, version, engine } = details;
   const rows = {
     Name: `${card.name} ${version}`,
     Architecture: `${card.architecture}: ${card.description}`,
@@ -29,12 +30,12 @@ function contents({ card, version, engine }) {
     Temperature: card.temperature.toFixed(3),
     Licence: card.license,
   };
-  const figures = Object.entries(card.metrics).map(([split, one]) => h("tr", {}, h("th", { scope: "row" }, split),
+  const figures = Object.entries(figuresOf(details)).map(([split, one]) => h("tr", {}, h("th", { scope: "row" }, split),
     h("td", {}, percent(one.accuracy, 2)), h("td", {}, one.loss.toFixed(4)), h("td", {}, one.count.toLocaleString("en"))));
   const strangers = Object.entries(card.ood_auroc ?? {}).map(([kind, auroc]) => h("tr", {}, h("th", { scope: "row" }, kind), h("td", {}, auroc.toFixed(3))));
   return [
     h("dl", { className: "card" }, ...Object.entries(rows).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
-    h("h3", {}, "Figures"), table(["Images", "Accuracy", "Loss", "Count"], figures),
+    h("h3", {}, `Figures in ${precision(details)}`), table(["Images", "Accuracy", "Loss", "Count"], figures),
     h("h3", {}, "Strangers told from clothes (AUROC)"), table(["Kind", "AUROC"], strangers),
     ...(card.history?.length ? [h("h3", {}, "Training"), trainingCurves(card.history)] : []),
   ];

@@ -1,6 +1,6 @@
 /** Tabs and the choice of a network; each tab has a module of its own. */
 
-import { getJson, shownModel } from "./api.js";
+import { getJson, modelDetails } from "./api.js";
 import { byId, h } from "./dom.js";
 import * as evaluation from "./evaluation.js";
 import * as gallery from "./gallery.js";
@@ -52,7 +52,7 @@ async function start() {
   try {
     const { models: served } = await getJson("models");
     offer(served);
-    const { card } = await getJson(`models/${encodeURIComponent(shownModel())}`);
+    const { card } = await modelDetails();
     gallery.start(card.classes);
     select("predict");
   } catch (error) {

@@ -14,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model.artifact import Artifact, Format, Metrics, ModelCard
+from model.artifact import Artifact, Format, ModelCard
 from model.cpu import usable_cores
 from model.data import CLASSES, Split
 from model.engines import Int8OnnxEngine, OnnxEngine
 from model.errors import ArtifactError
 from model.evaluate import compute_outputs, evaluate
 from model.network import Network, NetworkOutputs
+from model.report import Metrics, Report
 from model.training.calibrate import Seen, fit_detector, fit_temperature
 from model.training.detector_graph import with_detector
 from model.training.loop import Trainer, describe_machine
@@ -81,26 +82,36 @@ def export(network: Network, card: ModelCard, train: Split, splits: dict[str, Sp
         "detector.safetensors": detector.to_bytes(),
     }
     temperature = fit_temperature(validation.outputs.logits, validation.split.labels)
-    return _measured(Artifact(card.model_copy(update={"temperature": temperature}), content), splits)
+    return _without_poor_int8(Artifact(card.model_copy(update={"temperature": temperature}), content), splits)
 
 
-def _measured(artifact: Artifact, splits: dict[str, Split]) -> Artifact:
+def _without_poor_int8(artifact: Artifact, splits: dict[str, Split]) -> Artifact:
     """The artefact with its figures in the card, and without the graph in 8 bits where that loses too much."""
-    card, content = artifact.card, dict(artifact.content)
-    engine, int8_engine = (kind(artifact, usable_cores()) for kind in (OnnxEngine, Int8OnnxEngine))
-    figures, int8_figures = (
-        {name: _measure(e, split, card) for name, split in splits.items()} for e in (engine, int8_engine)
-    )
-    if int8_figures["validation"].accuracy < figures["validation"].accuracy - INT8_LOSS:
+    card, content = measure(artifact, splits), dict(artifact.content)
+    if card.int8_metrics["validation"].accuracy < card.metrics["validation"].accuracy - INT8_LOSS:
         del content["int8.onnx"]
-        int8_figures = {}
-    auroc = measure_detector(engine, splits["test"].images)
-    changes = {"metrics": figures, "int8_metrics": int8_figures, "ood_auroc": auroc}
-    return Artifact(card.model_copy(update=changes), content)
+        card = card.model_copy(update={"int8_metrics": {}})
+    return Artifact(card, content)
 
 
-def _measure(engine: OnnxEngine, split: Split, card: ModelCard) -> Metrics:
-    return Metrics(**evaluate(engine, split, card.temperature).model_dump())
+def measure(artifact: Artifact, splits: dict[str, Split]) -> ModelCard:
+    """The card with the figures of the graphs that ``artifact`` holds, measured anew on ``splits``."""
+    card, cores = artifact.card, usable_cores()
+    engine = OnnxEngine(artifact, cores)
+    changes = {
+        "metrics": _measure(engine, splits, card.temperature),
+        "int8_metrics": {},
+        "ood_auroc": measure_detector(engine, splits["test"].images),
+    }
+    if "int8.onnx" in artifact.content:
+        changes["int8_metrics"] = _measure(Int8OnnxEngine(artifact, cores), splits, card.temperature)
+    return card.model_copy(update=changes)
+
+
+def _measure(engine: OnnxEngine, splits: dict[str, Split], temperature: float) -> dict[str, Report | Metrics]:
+    """All figures of the test images, the short ones of other splits."""
+    reports = {name: evaluate(engine, split, temperature) for name, split in splits.items()}
+    return {name: full if name == "test" else Metrics(**full.model_dump()) for name, full in reports.items()}
 
 
 def export_onnx(network: Network) -> bytes:

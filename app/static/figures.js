@@ -1,0 +1,42 @@
+/** The figures of a network on the test images, as every tab shows them. */
+
+import { bar, h, percent } from "./dom.js";
+
+const inEightBits = (engine) => engine === "onnx-int8";
+
+export const precision = ({ engine }) => (inEightBits(engine) ? "8 bits" : "full precision");
+
+/** What the card knows, by split, of the graph that the service runs. */
+export const figuresOf = ({ card, engine }) => (inEightBits(engine) ? card.int8_metrics : card.metrics);
+
+/** How to get what cannot be shown without the data set. */
+export function noData() {
+  return h("p", { className: "note" }, "To see the test images and measure the network on them here, download the data set with ",
+    h("code", {}, "python scripts/download.py"), " and reload this page.");
+}
+
+/** Accuracy, by and large and by class; older cards have only the former. */
+export function summary(figures) {
+  if (!figures) return [h("p", {}, "The model card has no figures of the test images.")];
+  return [
+    h("p", { className: "big" }, percent(figures.accuracy, 2)),
+    h("p", {}, `of ${figures.count.toLocaleString("en")} test images are right${interval(figures)}. ` +
+      `Loss ${figures.loss.toFixed(4)}, Brier score ${figures.brier.toFixed(4)}, expected calibration error ${percent(figures.ece, 2)}.`),
+    ...(figures.classes ? [h("h3", {}, "By class"), wide("Figures by class", byClass(figures.classes))] : []),
+  ];
+}
+
+function interval({ accuracy_interval: limits }) {
+  return limits ? `; 95 % confidence interval ${percent(limits[0], 2)} to ${percent(limits[1], 2)}` : "";
+}
+
+/** Something that scrolls where it is wider than the page. */
+export const wide = (label, content) => h("div", { className: "wide", tabIndex: 0, role: "region", ariaLabel: label }, content);
+
+function byClass(classes) {
+  const head = ["Class", "F1", "", "Precision", "Recall", "Images"].map((text) => (text ? h("th", { scope: "col" }, text) : h("td", {})));
+  const rows = classes.map((one) => h("tr", {},
+    h("th", { scope: "row" }, one.label), h("td", {}, percent(one.f1)), h("td", { width: "40%" }, bar(one.f1)),
+    h("td", {}, percent(one.precision)), h("td", {}, percent(one.recall)), h("td", {}, String(one.support))));
+  return h("table", {}, h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows));
+}

@@ -1,0 +1,86 @@
+"""The page in Chromium, as somebody uses it."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from tests.servers import ROOT
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
+TABS = ("predict", "gallery", "evaluation", "models")
+needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium here: `make browser` installs it")
+
+
+@contextlib.contextmanager
+def browser(downloads: Path) -> Iterator[webdriver.Chrome]:
+    """Chromium without a window, 1200 pixels wide, which keeps what is downloaded in ``downloads``."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM or ""
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--window-size=1200,900",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    with webdriver.Chrome(options, webdriver.ChromeService(DRIVER)) as driver:
+        yield driver
+
+
+class Page:
+    """The page as somebody uses it."""
+
+    def __init__(self, driver: webdriver.Chrome, address: str) -> None:
+        self.driver = driver
+        self.address = address
+        driver.get(address)
+        self.wait(lambda: self.all("#model option"))
+
+    def all(self, selector: str):
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def one(self, selector: str):
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def wait(self, condition, seconds: float = 30):
+        return WebDriverWait(self.driver, seconds).until(lambda _: condition())
+
+    def open(self, tab: str) -> None:
+        self.one(f"#tab-{tab}").click()
+
+    def text_of(self, tab: str, awaited: str) -> str:
+        """All that a tab says, once it has been opened and shows what the selector ``awaited`` finds."""
+        self.open(tab)
+        self.wait(lambda: self.all(f"#{tab} {awaited}"))
+        return self.one(f"#{tab}").text
+
+    def upload(self, *paths: Path) -> list[str]:
+        before = len(self.all("#answers tbody tr"))
+        self.one("#files").send_keys("\n".join(map(str, paths)))
+        self.wait(lambda: len(self.all("#answers tbody tr")) == before + len(paths))
+        self.wait(lambda: not self.one("#predict-progress").is_displayed())
+        return [row.text for row in self.all("#answers tbody tr")]
+
+    def errors(self) -> list[str]:
+        """What the page shows as gone wrong."""
+        return [each.text for each in self.all(".problem, [role=alert]") if each.text]
+
+    def console(self) -> list[str]:
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def hosts(self) -> set[str]:
+        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        urls = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+        return {urlsplit(url).netloc for url in urls if urlsplit(url).scheme.startswith("http")}

@@ -1,0 +1,45 @@
+"""From ``python -m app`` without the data set to the whole page."""
+
+import pytest
+
+from model import WEIGHTS, load_for_engine
+from model.engines import choose_engine
+from tests.browser import Page, browser, needs_browser
+from tests.data_sets import make_data_set
+from tests.servers import service
+
+
+def walk(page: Page, accuracy: str) -> None:
+    """Open every tab: none shows an error, and the figures are there."""
+    for tab, awaited in (("gallery", ".big, #gallery-items li"), ("evaluation", ".big"), ("models", "table")):
+        page.text_of(tab, awaited)
+        assert page.errors() == []
+    assert page.one("#evaluation .big").get_property("textContent") == accuracy
+
+
+def card_accuracy() -> str:
+    card = load_for_engine("auto", WEIGHTS, "fashionnet").card
+    return f"{100 * card.measured_with(choose_engine('auto', card))['test'].accuracy:.2f} %"
+
+
+@pytest.mark.slow
+@needs_browser
+def test_the_page_before_and_after_the_data_set_is_there(tmp_path):
+    data_dir = tmp_path / "data"
+    with service(data_dir=data_dir) as (_, client), browser(tmp_path) as driver:
+        page = Page(driver, str(client.base_url))
+        walk(page, card_accuracy())
+        assert card_accuracy() in page.text_of("gallery", ".big")
+        page.open("predict")
+        page.one("#samples button[title=bag]").click()
+        page.wait(lambda: page.all("#answers .answer"))
+        assert page.one("#answers .answer").text == "Bag"
+
+        make_data_set(data_dir)
+        page = Page(driver, str(client.base_url))
+        walk(page, f"{100 * client.get('/evaluate').json()['accuracy']:.2f} %")
+        page.open("gallery")
+        page.wait(lambda: len(page.all("#gallery-items li")) == 40)
+        page.open("evaluation")
+        page.wait(lambda: page.all(".confusion button"))
+        assert "scripts/download.py" not in page.one("#panels").get_property("textContent")
