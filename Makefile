@@ -6,28 +6,31 @@ PIP = $(BIN)/pip --disable-pip-version-check --quiet
 # The weights' folder and the scripts are used in place, so the project is installed as editable.
 PROJECT = $(PIP) install --no-deps --editable .
 
-.PHONY: serve train test check lint types format lock browser clean
+.PHONY: help serve train test check lint types format lock browser container clean
 
-serve: $(VENV)/serve.stamp  ## start the service on 127.0.0.1:8000, with the serving dependencies only
+help:  ## list the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+serve: $(VENV)/serve.stamp  ## start the service on 127.0.0.1:8000; installs what it needs (230 MB) the first time
 	$(BIN)/python -m app
 
 train: $(VENV)/dev.stamp  ## train with the seed recipe; ARGS="--epochs 4 ..." for anything else
 	$(BIN)/python scripts/train.py $(ARGS)
 
-test: $(VENV)/dev.stamp  ## every test
-	$(BIN)/python -m pytest
+test: $(VENV)/dev.stamp  ## the fast tests, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-check: lint types  ## what CI runs: lint, types, tests with coverage, warnings as errors
-	$(BIN)/python -m pytest --cov --cov-report=term
+check: lint types  ## what CI runs: lint, types, every test with coverage, warnings as errors
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 20 --cov --cov-report=term
 
-lint: $(VENV)/dev.stamp
+lint: $(VENV)/dev.stamp  ## ruff
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: $(VENV)/dev.stamp
+types: $(VENV)/dev.stamp  ## mypy
 	$(BIN)/mypy
 
-format: $(VENV)/dev.stamp
+format: $(VENV)/dev.stamp  ## let ruff format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -41,18 +44,23 @@ browser:  ## Chromium and axe-core, which the tests of the page drive and ask; w
 	command -v chromium chromedriver >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium chromium-driver)
 	npm install --no-save --no-package-lock --no-audit --no-fund --silent axe-core@4.14.1
 
-clean:
+container:  ## podman and mmdebstrap (Debian, as root), by which a test builds and runs the image; without them it is skipped
+	command -v podman runc iptables mmdebstrap >/dev/null || \
+	  (apt-get update -qq && apt-get install -y -qq --no-install-recommends podman runc iptables mmdebstrap netavark)
+
+clean:  ## remove what the other targets made here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 
 $(VENV)/serve.stamp: requirements/serve.txt pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the service; this takes about a minute the first time."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --require-hashes -r requirements/serve.txt
 	$(PROJECT)
 	touch $@
 
 $(VENV)/dev.stamp: requirements/dev.txt pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing PyTorch and the development tools; this takes some minutes the first time."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing PyTorch and the development tools (6 GB); this takes some minutes the first time."
 	$(PIP) install --require-hashes -r requirements/dev.txt
 	$(PROJECT)
 	touch $@ $(VENV)/serve.stamp

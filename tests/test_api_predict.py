@@ -134,7 +134,7 @@ def test_a_picture_is_answered_with_what_was_done_to_it_and_what_may_be_wrong(cl
 def test_a_stranger_is_warned_of(client):
     answer = post(client, grey_png()).json()
     assert answer["in_distribution"] is False
-    assert answer["warnings"][-1].startswith("It does not look like")
+    assert answer["warnings"][-1].startswith("This picture does not resemble")
 
 
 def test_the_deep_network_answers_where_it_is_asked_for(client):
@@ -603,3 +603,12 @@ def test_both_engines_of_full_precision_answer_alike(small_data):
 def test_the_application_can_be_made_without_arguments(monkeypatch):
     monkeypatch.setenv("FASHIONNET_PORT", "8123")
     assert create_app().state.settings.port == 8123
+
+
+def test_the_confidence_of_a_photo_is_said_not_to_be_calibrated(client):
+    figures = json.loads((ROOT / "benchmarks/results/photos.json").read_text())["results"]["as served"]
+    photo, drawing = (encode(scene("wood")[0], "JPEG"), encode(trousers()))
+    answers = [client.post("/predict", files={"file": content}).json() for content in (photo, drawing)]
+    said = [[w for w in answer["warnings"] if "not calibrated" in w] for answer in answers]
+    assert [len(warnings) for warnings in said] == [1, 0]
+    assert f"{100 * figures['confidence_gap']:.0f} points" in said[0][0]

@@ -219,7 +219,7 @@ def test_a_tilde_is_the_home_folder_for_pictures_and_tables(folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["x.png", "--out", "found.xlsx"], "error: found.xlsx: the table is a .csv or a .parquet file."),
+        (["x.png", "--out", "found.xlsx"], "--out found.xlsx: the table is a .csv or a .parquet file"),
         (
             ["x.png", "--out", "no/such/folder/found.csv"],
             "error: no/such/folder/found.csv is incomplete or missing (No such file or directory)",

@@ -196,6 +196,7 @@ def test_auroc_is_1_apart_and_a_half_together():
     assert auroc(np.array([0.0, 1]), np.array([0.0, 1])) == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [path.stem for path in WEIGHTS.glob("*.json")])
 def test_the_committed_networks_are_calibrated_and_know_strangers(name):
     """The bars of the project, on the real test images, with the graphs that are served."""

@@ -17,6 +17,7 @@ def test_the_p_value_is_that_of_the_binomial_test(only_first, only_second):
     assert mcnemar(only_first, only_second) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_thousands_of_differences_do_not_underflow_or_overflow():
     assert mcnemar(5000, 5000) == 1.0
     assert 0 <= mcnemar(0, 10_000) < 1e-300

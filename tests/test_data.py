@@ -22,6 +22,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from model import user_path
 from model.data import CLASSES, PUBLISHED_SHA256, FashionMnist, parse_idx, split_validation
 from model.errors import DataCorrupt, DataError, DataMissing, DownloadFailed
+from model.installation import download_command
 from tests.data_sets import idx_bytes, make_data_set, real_data_set, write_sums
 from tests.permissions import obeying_permissions
 from tests.problems import LEAK
@@ -56,7 +57,7 @@ def test_a_missing_data_set_says_where_it_was_looked_for_and_how_to_get_it(tmp_p
     error = failure(FashionMnist(tmp_path / "my data"))
     assert isinstance(error, DataMissing)
     assert f"is not in {tmp_path}/my data/FashionMNIST/raw, which does not exist: run" in str(error)
-    assert f"`python scripts/download.py --data-dir '{tmp_path}/my data'`" in str(error)
+    assert f"`{download_command()} --data-dir '{tmp_path}/my data'`" in str(error)
     assert "set FASHIONNET_DATA_DIR to the folder that holds FashionMNIST/raw" in str(error)
 
 
@@ -95,7 +96,7 @@ def test_an_unpacked_data_set_is_told_and_can_be_packed_as_the_sentence_says(fre
     unpack(fresh_data)
     error = failure(fresh_data)
     assert f"holds {IMAGES.removesuffix('.gz')} unpacked" in str(error)
-    assert "run `python scripts/download.py" in str(error)
+    assert f"run `{download_command()}" in str(error)
     command = re.search("`(gzip [^`]+)`", str(error)).group(1)
     assert command in error.public
     subprocess.run(["sh", "-c", command], cwd=fresh_data.folder, check=True)
@@ -106,7 +107,7 @@ def test_a_data_set_that_is_packed_anew_needs_sums_of_its_own(fresh_data):
     (fresh_data.folder / "SHA256SUMS").unlink()
     error = failure(fresh_data)
     assert isinstance(error, DataCorrupt)
-    assert "run `python scripts/download.py" in str(error)
+    assert f"run `{download_command()}" in str(error)
     command = re.search("`(sha256sum [^`]+)`", str(error)).group(1)
     subprocess.run(["sh", "-c", command], cwd=fresh_data.folder, check=True)
     assert len(fresh_data.load("test").labels) == 50

@@ -20,6 +20,7 @@ from tests.pictures import random_image
 logits = arrays(np.float32, (4, 10), elements=st.floats(-1e4, 1e4, width=32))
 
 
+@pytest.mark.slow
 def test_both_engines_of_full_precision_agree_on_the_whole_test_set(artifact):
     images = real_data_set().load("test").images
     onnx, torch = (compute_outputs(create_engine(name, artifact, 2), images).logits for name in ("onnx", "torch"))

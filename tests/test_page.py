@@ -12,7 +12,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 from app.settings import Settings
-from model import Metrics
+from model import Metrics, download_command
 from model.artifact import save_artifact
 from scripts.draw_page import COMMAND, PICTURE, digest, digest_in
 from tests.browser import AXE, TABS, Page, browser, needs_browser
@@ -132,7 +132,7 @@ def test_the_service_chooses_the_network_by_the_picture_until_one_is_chosen(page
 def test_several_files_fill_a_table_and_a_bad_one_is_a_sentence(page, pictures, downloads):
     rows = "\n".join(page.upload(*pictures.values()))
     assert "This is not a picture" in rows
-    assert "does not look like" in rows, "noise is warned of"
+    assert "does not resemble" in rows, "noise is warned of"
     assert page.one("#predict-status").text == "3 of 3 answered, 1 could not be."
     page.one("#csv").click()
     page.wait((downloads / "fashionnet.csv").exists)
@@ -203,7 +203,8 @@ def test_without_the_data_the_tabs_show_what_the_card_knows(page_without_data, a
         assert page.errors() == []
         assert page.one(f"#{tab} .big").text == accuracy
         assert f"Shirt {shirts}" in text
-        assert "download the data set with python scripts/download.py and reload this page" in text
+        assert "The test images are not here." in text
+        assert f"run `{download_command()}` to download Fashion-MNIST" in text
         assert artifact.card.version in text
     counts = [int(cell.text) for cell in page.all(".confusion td span")]
     assert counts == [count for row in card.confusion_matrix for count in row if count]

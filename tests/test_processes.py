@@ -13,6 +13,8 @@ from model.errors import TrainingError
 from model.training.run import Run, resume_command
 from tests.servers import process, run, wait_until
 
+pytestmark = pytest.mark.slow
+
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone"]
 
 

@@ -15,6 +15,8 @@ from model import WEIGHTS, Choice
 from tests.pictures import encode, grey_png, trousers
 from tests.servers import ROOT, free_port, wait_until
 
+pytestmark = pytest.mark.slow
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Ray's own, at its import
     import ray

@@ -43,6 +43,7 @@ def test_an_unknown_artefact_is_one_sentence(script):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["onnx", "torch"])
 def test_evaluate_reports_on_small_data(small_data, engine):
     arguments = ["--data-dir", str(small_data.root), "--engine", engine]
@@ -53,6 +54,7 @@ def test_evaluate_reports_on_small_data(small_data, engine):
     assert f"calibration error {figures['ece']:.2%}" in table.stdout
 
 
+@pytest.mark.slow
 def test_evaluate_compares_tells_strangers_and_doubts_labels(small_data, tmp_path):
     plots = tmp_path / "plots"
     arguments = ["--data-dir", str(small_data.root), "--against", "fashionnet-deep", "--outliers", "--suspects", "3"]
@@ -117,6 +119,7 @@ def test_the_examples_are_what_their_script_draws(tmp_path):
         assert max(high for _, high in ImageChops.difference(committed, fresh).getextrema()) <= 2
 
 
+@pytest.mark.slow
 def test_export_makes_the_committed_artefact_anew(tmp_path, artifact):
     """The same weights, and a graph in full precision of the same nodes that says the same.
 

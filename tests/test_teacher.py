@@ -95,6 +95,7 @@ def best(data_set, folder: str, version: str, validation_seed: int = 3) -> RunCo
     return config.model_copy(update={"recipe": RECIPES["best"].model_copy(update=changes)})
 
 
+@pytest.mark.slow
 def test_a_student_learns_resumes_bit_for_bit_and_is_released_as_fashionnet(taught_by, small_data, tmp_path):
     whole = finished(Run.start(tmp_path / "whole", taught_by(), small_data))
     next(Run.start(tmp_path / "interrupted", taught_by(), small_data).epochs())

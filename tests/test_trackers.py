@@ -12,6 +12,8 @@ from model.training.trackers import followed
 from tests.servers import run
 from tests.test_training import make_config
 
+pytestmark = pytest.mark.slow
+
 NAMES = {
     "train/loss", "train/accuracy", "validation/loss", "validation/accuracy", "test/loss", "test/accuracy",
     "learning_rate", "seconds", "images_per_second",

@@ -76,6 +76,7 @@ def one_cycle(data_set: FashionMnist) -> RunConfig:
     return make_config(data_set, 4).model_copy(update={"recipe": RECIPES["deep"].model_copy(update=changes)})
 
 
+@pytest.mark.slow
 def test_one_cycle_goes_up_and_down_to_0_by_batches_and_resumes_bit_for_bit(small_data, tmp_path):
     config = one_cycle(small_data)
     whole = finished(Run.start(tmp_path / "whole", config, small_data))
@@ -96,6 +97,7 @@ def test_the_epochs_of_a_cycle_cannot_be_changed_on_the_way(small_data, tmp_path
     assert Run.resume(tmp_path, small_data, epochs=4).trainer.epoch == 1
 
 
+@pytest.mark.slow
 def test_a_deep_network_is_released_like_the_other(small_data, tmp_path):
     recipe = RECIPES["deep"].model_copy(update={"epochs": 1, "distillation": None})
     config = make_config(small_data, 1, name="fashionnet-deep", limit=128).model_copy(update={"recipe": recipe})
@@ -145,6 +147,7 @@ def test_a_run_with_a_restart_resumes_bit_for_bit(small_data, tmp_path, interrup
     assert rates[1] > rates[0]
 
 
+@pytest.mark.slow
 def test_what_was_reached_at_a_restart_is_a_member_of_the_released_network(small_data, tmp_path):
     run_ = Run.start(tmp_path, snapshots(small_data), small_data)
     epochs = run_.epochs()
@@ -169,6 +172,7 @@ def test_what_was_reached_at_a_restart_is_a_member_of_the_released_network(small
         np.testing.assert_allclose(found.features, torch.cat([one.features for one in alone], 1).numpy(), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_graph_in_8_bits_that_loses_accuracy_is_not_released(straight, tmp_path, monkeypatch):
     monkeypatch.setattr(export_module, "INT8_LOSS", -1.0)
     card = straight.release(tmp_path)
@@ -191,6 +195,7 @@ def test_a_run_folder_holds_configuration_metrics_curves_and_checkpoints(straigh
     assert sorted(path.name for path in folder.checkpoints.iterdir()) == ["epoch-0003.pt", "epoch-0004.pt"]
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_the_middle_of_an_epoch_resumes_bit_for_bit(straight, small_data, tmp_path):
     RunFolder(tmp_path).write_config(make_config(small_data, 4))
     resume = ["scripts/train.py", "--resume", str(tmp_path), "--data-dir", str(small_data.root)]
@@ -209,6 +214,7 @@ def test_a_run_with_no_completed_epoch_resumes_at_the_beginning(straight, small_
     assert state_of(finished(Run.resume(tmp_path, small_data)).trainer) == state_of(straight.trainer)
 
 
+@pytest.mark.slow
 def test_the_released_artefact_is_the_trained_network(straight, small_data, tmp_path):
     card = straight.release(tmp_path, tmp_path / "again")
     artifact = load_artifact(tmp_path, "fashionnet")
@@ -225,6 +231,7 @@ def test_the_released_artefact_is_the_trained_network(straight, small_data, tmp_
     assert np.abs(outputs.features - expected.features.numpy()).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_the_released_graph_tells_nothing_of_the_machine_it_was_made_on(straight, tmp_path, artifact):
     straight.release(tmp_path)
     for content in ((tmp_path / "fashionnet.onnx").read_bytes(), artifact.content["onnx"]):
@@ -288,6 +295,7 @@ def test_a_loss_that_is_no_number_ends_the_run(small_data, tmp_path):
         finished(Run.start(tmp_path, config.model_copy(update={"recipe": hot}), small_data))
 
 
+@pytest.mark.slow
 def test_bf16_learns_too(small_data, tmp_path):
     run_ = finished(Run.start(tmp_path, make_config(small_data, 2, precision="bf16", limit=256), small_data))
     assert run_.trainer.history[-1].train_loss < run_.trainer.history[0].train_loss
@@ -309,6 +317,7 @@ def train(small_data: FashionMnist, *arguments: str) -> subprocess.CompletedProc
     return run("scripts/train.py", "--data-dir", str(small_data.root), *arguments)
 
 
+@pytest.mark.slow
 def test_the_script_trains_reports_and_releases(small_data, tmp_path):
     out, release = tmp_path / "run", tmp_path / "release"
     done = train(small_data, "--epochs", "2", "--out", str(out), "--release", str(release), "--name", "mine")
@@ -322,12 +331,14 @@ def test_the_script_trains_reports_and_releases(small_data, tmp_path):
     assert load_artifact(release, "mine") == load_artifact(out, "mine")
 
 
+@pytest.mark.slow
 def test_a_target_that_is_missed_is_exit_status_1(small_data, tmp_path):
     done = train(small_data, "--epochs", "1", "--out", str(tmp_path), "--target-accuracy", "1")
     assert done.returncode == 1
     assert "below the target 100.00%" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_dry_run_keeps_nothing(small_data):
     before = sorted(ROOT.glob("runs/*"))
     done = train(small_data, "--dry-run")
@@ -336,6 +347,7 @@ def test_a_dry_run_keeps_nothing(small_data):
     assert sorted(ROOT.glob("runs/*")) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_cleanly_and_says_how_to_resume(small_data, tmp_path, stop):
     with process(
@@ -349,6 +361,7 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_resume(small_data, tmp_path, stop):
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -372,6 +385,7 @@ def test_what_cannot_be_is_said_in_one_sentence(small_data, arguments, sentence)
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_progress_bar_shows_loss_accuracy_learning_rate_and_speed(small_data, tmp_path):
     """On a terminal; a log file gets a line an epoch instead."""
     command = [sys.executable, "scripts/train.py", "--epochs", "1", "--out", str(tmp_path / "run")]

@@ -18,8 +18,8 @@ export async function refresh() {
   show("Measuring on the test images …", []);
   const stop = follow();
   try {
-    const [details, evaluation] = await Promise.all([modelDetails(), measurement()]);
-    if (model === chosenModel()) show(...(evaluation ? measured(details, evaluation) : known(details)));
+    const [details, { evaluation, reason }] = await Promise.all([modelDetails(), measurement()]);
+    if (model === chosenModel()) show(...(evaluation ? measured(details, evaluation) : known(details, reason)));
   } catch (error) {
     if (model === chosenModel()) show("", [], error.message);
   } finally {
@@ -33,12 +33,12 @@ function show(status, content, problem = "") {
   byId("evaluation-content").replaceChildren(...content);
 }
 
-/** What the service measures; null where it has no data set. */
+/** What the service measures, or the reason why it has no data set. */
 async function measurement() {
   try {
-    return await getJson(address("evaluate"));
+    return { evaluation: await getJson(address("evaluate")) };
   } catch (error) {
-    if (lacksData(error)) return null;
+    if (lacksData(error)) return { reason: error.message };
     throw error;
   }
 }
@@ -48,9 +48,9 @@ function measured(details, evaluation) {
   return [status, contents(evaluation, openCell)];
 }
 
-function known(details) {
+function known(details, reason) {
   const status = `${details.card.name} ${details.version} in ${precision(details)}, as its model card says.`;
-  return [status, [noData(), ...contents(figuresOf(details).test)]];
+  return [status, [noData(reason), ...contents(figuresOf(details).test)]];
 }
 
 /** Show how far the measurement has come until the returned function is called. */

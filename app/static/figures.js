@@ -9,10 +9,9 @@ export const precision = ({ engine }) => (inEightBits(engine) ? "8 bits" : "full
 /** What the card knows, by split, of the graph that the service runs. */
 export const figuresOf = ({ card, engine }) => (inEightBits(engine) ? card.int8_metrics : card.metrics);
 
-/** How to get what cannot be shown without the data set. */
-export function noData() {
-  return h("p", { className: "note" }, "To see the test images and measure the network on them here, download the data set with ",
-    h("code", {}, "python scripts/download.py"), " and reload this page.");
+/** Why there are no test images and how to get them, in the service's own words. */
+export function noData(reason) {
+  return h("p", { className: "note" }, `The test images are not here. ${reason} Then reload this page.`);
 }
 
 /** Accuracy, by and large and by class; older cards have only the former. */

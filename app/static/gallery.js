@@ -36,18 +36,18 @@ export async function refresh() {
   } catch (error) {
     const details = lacksData(error) && await modelDetails().catch(() => null);
     if (mine !== shown) return;
-    if (details) show(`${details.card.name} ${details.version} in ${precision(details)}, as its model card says.`, { details });
+    if (details) show(`${details.card.name} ${details.version} in ${precision(details)}, as its model card says.`, { details, reason: error.message });
     else show("", { problem: error.message });
   }
 }
 
 /** Show test images, or, where `details` of the network are given instead, what its card knows of them. */
-function show(status, { items = [], details = null, problem = "" }) {
+function show(status, { items = [], details = null, reason = "", problem = "" }) {
   byId("gallery-form").hidden = byId("gallery-command").hidden = Boolean(details);
   byId("gallery-status").textContent = status;
   byId("gallery-problem").textContent = problem;
   byId("gallery-items").replaceChildren(...items.map((item) => h("li", {}, tile(item))));
-  byId("gallery-detail").replaceChildren(...(details ? [noData(), ...summary(figuresOf(details).test)] : []));
+  byId("gallery-detail").replaceChildren(...(details ? [noData(reason), ...summary(figuresOf(details).test)] : []));
 }
 
 const source = (item) => `gallery/images/${item.index}.png`;

@@ -42,4 +42,4 @@ def test_the_page_before_and_after_the_data_set_is_there(tmp_path):
         page.wait(lambda: len(page.all("#gallery-items li")) == 40)
         page.open("evaluation")
         page.wait(lambda: page.all(".confusion button"))
-        assert "scripts/download.py" not in page.one("#panels").get_property("textContent")
+        assert "The test images are not here" not in page.one("#panels").get_property("textContent")
