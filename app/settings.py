@@ -42,21 +42,20 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    threads: int = Field(1, ge=1, description="compute threads of one worker")
+    threads: int = Field(1, ge=1, description="compute threads of each worker")
     workers: int = Field(
         default_factory=lambda settings: max(usable_cores() // settings["threads"], 1),
         ge=1,
-        description="server processes; default: as many as the usable cores have threads for",
+        description="server processes",
     )
     engine: EngineName = Field(
-        "auto", description="onnx, onnx-int8, torch (needs the extra train), or auto: the quicker ONNX"
+        "auto",
+        description="onnx-int8 (8 bits), onnx, torch (extra train), or auto: 8 bits if the CPU has AVX2",
     )
-    model_dir: Folder = Field(
-        WEIGHTS, description="folder of the models; all of them are served; default: the weights of FashionNet"
-    )
+    model_dir: Folder = Field(WEIGHTS, description="folder of the models; all of them are served")
     default_model: str | None = Field(
         None,
-        description="model for requests that name none; default: fashionnet, or the only model of the folder",
+        description="model for requests that name none",
     )
     photo_model: str = Field(
         "fashionnet-photo",
@@ -65,17 +64,17 @@ class Settings(BaseSettings):
     data_dir: Folder = Field(DEFAULT_DATA_DIR, description="folder that holds FashionMNIST/raw")
     data_url: str = Field(DEFAULT_DATA_URL, description="mirror that the data set is downloaded from")
     max_upload_bytes: int = Field(10_000_000, ge=1, description="largest picture, in bytes")
-    max_batch_files: int = Field(256, ge=1, description="most pictures in one /predict/batch")
-    max_batch_bytes: int = Field(100_000_000, ge=1, description="largest body of one /predict/batch, in bytes")
+    max_batch_files: int = Field(256, ge=1, description="most pictures in one /predict/batch request")
+    max_batch_bytes: int = Field(100_000_000, ge=1, description="largest body of a /predict/batch request, in bytes")
     max_pixels: int = Field(50_000_000, ge=1, description="largest picture, in pixels")
-    body_timeout: float = Field(30, gt=0, description="seconds that a request's body may take to arrive")
-    queue_size: int = Field(48, ge=1, description="pictures that may wait for a worker's engine; past it 429")
-    batch_size: int = Field(64, ge=1, description="pictures that the engine takes at once")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
-    log_format: Literal["text", "json"] = Field("text", description="lines for people, or JSON for machines")
-    access_log: bool = Field(False, description="log every request")
-    tracing: bool = Field(False, description="OpenTelemetry traces, by the standard variables OTEL_*; extra otel")
-    drain_seconds: float = Field(0, ge=0, description="how long to be unready before stopping, for load balancers")
+    body_timeout: float = Field(30, gt=0, description="seconds in which a request body must arrive")
+    queue_size: int = Field(48, ge=1, description="pictures that may wait in one worker; more get 429")
+    batch_size: int = Field(64, ge=1, description="most pictures in one engine call")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
+    log_format: Literal["text", "json"] = Field("text", description="text, or json for machines")
+    access_log: bool = Field(False, description="log each request")
+    tracing: bool = Field(False, description="OpenTelemetry traces, configured by OTEL_* (extra otel)")
+    drain_seconds: float = Field(0, ge=0, description="seconds between SIGTERM (not ready, still serving) and the stop")
 
     @model_validator(mode="after")
     def _folders_are_there(self) -> Self:

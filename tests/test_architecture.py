@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 import app
 import model
 from app.settings import Settings
+from scripts import write_docs
 from tests.servers import ROOT
 
 NEEDS_TORCH = {"model/network.py", "model/engines.py"}
@@ -78,19 +79,28 @@ def test_the_imported_packages_are_those_of_this_repository():
     assert Path(model.__file__).is_relative_to(ROOT)
 
 
-@pytest.mark.parametrize("field", Settings.model_fields)
-def test_every_setting_is_documented(field):
-    assert f"`FASHIONNET_{field.upper()}`" in (ROOT / "README.md").read_text()
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    ROOT / "deploy/README.md",
+]
 
 
-def test_the_readme_names_only_settings_that_there_are():
-    named = set(re.findall(r"FASHIONNET_(\w+)", (ROOT / "README.md").read_text()))
+def test_the_generated_documentation_is_up_to_date(capsys):
+    assert write_docs.main(["--check"]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_documents_name_only_settings_that_there_are(path):
+    named = set(re.findall(r"`FASHIONNET_(\w+)", path.read_text()))
     assert named <= {field.upper() for field in Settings.model_fields}
 
 
-def test_the_readme_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text()):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
+        assert (path.parent / target).exists(), target
 
 
 def test_the_requirements_name_no_index():
