@@ -104,6 +104,7 @@ def small(small_data: FashionMnist, folders) -> Executed:
 @pytest.mark.slow
 def test_it_runs_without_errors_or_warnings(small):
     assert not small.unwanted
+    assert "Warning" not in small.text, "the messages of a download stand in the text"
 
 
 @pytest.mark.slow

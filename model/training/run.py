@@ -1,5 +1,6 @@
 """A training run from its configuration to its artefact."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,7 +93,7 @@ class Run:
 def resume_command(path: Path, count: int = 1) -> str:
     """What to type to go on with the run in ``path``, which ``count`` processes began."""
     launcher = "python" if count == 1 else f"torchrun --nproc-per-node={count}"
-    return f"{launcher} scripts/train.py --resume {path}"
+    return f"{launcher} scripts/train.py --resume {shlex.quote(str(path))}"
 
 
 def training_splits(data_set: FashionMnist, recipe: Recipe, seed: int, limit: int | None = None) -> tuple[Split, Split]:

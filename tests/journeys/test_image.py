@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import logging
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import yaml
 from PIL import Image
 
 from tests.journeys.containers import install_docker_shim, why_not
+from tests.journeys.walks import ADDRESS, Walk, blocks_of, port_8000
 from tests.servers import ROOT, free_port, is_ready, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
@@ -158,3 +160,16 @@ def test_the_memory_that_the_pod_requests_is_enough(docker: Path, image: dict):
         peak = int(run(docker, "exec", name, "sh", "-c", PEAK))
     logging.getLogger(__name__).warning("peak of the memory of the pod: %d MiB", peak >> 20)
     assert peak < size_in_bytes(CONTAINER["resources"]["requests"]["memory"])
+
+
+def test_the_commands_of_readme_build_and_run_the_image(docker: Path):
+    (block,) = (block for block in blocks_of("README.md") if "docker" in block.text)
+    with port_8000():
+        walk = Walk(ROOT, PATH=f"{docker.parent}:{os.environ['PATH']}", log=docker.with_name("readme.log"))
+        try:
+            for command in block.commands:
+                walk.run(command)
+            answer = walk.run(f"curl -F file=@examples/shirt.png {ADDRESS}/predict")
+            assert json.loads(answer)["label"] == "Shirt"
+        finally:
+            walk.stop()

@@ -75,7 +75,7 @@ def mirror(data_set: FashionMnist) -> Iterator[str]:
 class Walk:
     """A reader with a terminal in a fresh copy, and another in which one server runs."""
 
-    def __init__(self, folder: Path, **environment: str) -> None:
+    def __init__(self, folder: Path, log: Path | None = None, **environment: str) -> None:
         self.folder = folder
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("FASHIONNET_", "COV_"))}
         own = os.pathsep.join(p for p in kept["PATH"].split(os.pathsep) if not Path(p).is_relative_to(ROOT))
@@ -83,7 +83,7 @@ class Walk:
             kept.pop(name, None)
         self.environment = kept | {"PATH": own} | environment
         self.server: subprocess.Popen[bytes] | None = None
-        self.log = folder / "server.log"
+        self.log = log or folder / "server.log"
 
     def run(self, command: str) -> str:
         """Type a command. One that serves stays and replaces the server before it; any other prints this."""
