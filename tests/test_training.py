@@ -365,7 +365,7 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_resume(small_data, tmp_path, stop):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--data-dir", "/proc/nowhere"], "cannot be written"),
+        (["--data-dir", "/proc/nowhere"], "cannot be read and written"),
         (["--resume", "/proc/nowhere"], "holds no run"),
         (["--epochs", "0"], "at least 1"),
         (["--epochs", "-3"], "at least 1"),
@@ -374,7 +374,7 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_resume(small_data, tmp_path, stop):
             ["--device", "cuda"], "no GPU here", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU")
         ),
         (["--target-accuracy", "92.5"], "a fraction between 0 and 1"),
-        (["--recipe", "nonsense"], "invalid choice"),
+        (["--recipe", "nonsense"], "There is no recipe nonsense; choose one of seed"),
         (["--recipe", "deep"], "needs fashionnet-teacher, not to be found in"),
     ],
 )

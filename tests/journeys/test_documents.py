@@ -77,7 +77,7 @@ def test_docs_training(walk):
     follow(walk, "docs/training.md")
     assert (walk.folder / "runs/two-processes/fashionnet.onnx").is_file()
     assert len((walk.folder / "found.csv").read_text().splitlines()) == 8, "a header and seven drawings"
-    assert (walk.folder / "plots/suspects.png").is_file()
+    assert (walk.folder / "plots/reliability.png").is_file()
 
 
 def test_the_shown_evaluation_is_that_of_the_card():
