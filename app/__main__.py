@@ -169,7 +169,7 @@ def serve(settings: "Settings") -> None:
         log_config=log_config(settings),
         access_log=False,  # the service has its own
         server_header=False,
-        proxy_headers=False,  # nothing here depends on the client's address
+        proxy_headers=False,  # else uvicorn wraps the application, and app/shedding.py needs its `state`
         timeout_graceful_shutdown=30,
     )
 

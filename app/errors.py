@@ -9,6 +9,7 @@ ServiceError                            are given a status and a slug by the tab
 ├── SlowBody            408
 ├── TooManyFiles        413
 ├── UnknownModel        404
+├── UnknownImage        404
 ├── InvalidQuery        422
 ├── InvalidInference    400
 ├── NotReady            503

@@ -1,4 +1,6 @@
-"""The Open Inference Protocol's request and response, from bytes and to bytes. Knows no model and no web framework.
+"""The Open Inference Protocol's request and response, from bytes and to bytes.
+
+It runs no model and raises ``InvalidInference``, which becomes an answer.
 
 Sources: github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md; the binary tensor and the
 classification extension as Triton Inference Server documents them (docs/protocol).

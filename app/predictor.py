@@ -1,4 +1,7 @@
-"""From pictures to predictions: artefact, engine and batcher. Knows no HTTP; every route and protocol calls it."""
+"""From pictures to predictions: artefact, engine and batcher.
+
+Every route and protocol calls it. Of HTTP it knows only the errors that become answers.
+"""
 
 import asyncio
 import copy

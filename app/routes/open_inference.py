@@ -35,7 +35,7 @@ Given = NDArray[np.uint8] | list[Picture]
 """Images ``[N, 28, 28]``, or pictures that came encoded."""
 OUTPUTS = {"log_probs": "FP32", "logits": "FP32", "probabilities": "FP32", "label": "BYTES"}
 EXTENSIONS = ["binary_tensor_data", "classification"]
-PLATFORMS = {"onnx": "onnx_onnxv1", "onnx-int8": "onnx_onnxv1", "torch": "pytorch_torchscript"}
+PLATFORMS = {"onnx": "onnx_onnxv1", "onnx-int8": "onnx_onnxv1", "torch": "pytorch"}
 LENGTH_HEADER = "inference-header-content-length"
 
 
