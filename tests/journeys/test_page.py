@@ -1,12 +1,15 @@
 """From ``python -m app`` without the data set to the whole page."""
 
+import shutil
+import subprocess
+
 import pytest
 
 from model import WEIGHTS, load_for_engine
 from model.engines import choose_engine
 from tests.browser import Page, browser, needs_browser
 from tests.data_sets import make_data_set
-from tests.servers import service
+from tests.servers import ROOT, service
 
 
 def walk(page: Page, accuracy: str) -> None:
@@ -43,3 +46,21 @@ def test_the_page_before_and_after_the_data_set_is_there(tmp_path):
         page.open("evaluation")
         page.wait(lambda: page.all(".confusion button"))
         assert "The test images are not here" not in page.one("#panels").get_property("textContent")
+        shutil.copy(ROOT / "examples/shirt.png", tmp_path)
+        for tab in ("predict", "gallery", "evaluation", "models"):
+            page.open(tab)
+            command = page.wait(lambda tab=tab: page.one(f"#{tab}-curl").text)
+            done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, command
+            assert "urn:fashionnet:problem" not in done.stdout, command
+        assert (tmp_path / "gallery.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_the_curl_line_of_the_gallery_saves_no_error_as_a_picture(tmp_path):
+    with service(data_dir=tmp_path / "data") as (_, client):
+        command = f"curl -f '{str(client.base_url).rstrip('/')}/gallery?rows=2' -o gallery.png"
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 22
+    assert "503" in done.stderr
+    assert not (tmp_path / "gallery.png").exists()
