@@ -78,13 +78,16 @@ class FashionMnist:
         except OSError as error:
             raise diagnosis.unreadable(self.folder, "SHA256SUMS", error) from None
         sums = {name: digest for digest, name in _SUM_LINE.findall(text)}
-        if set(sums) != set(PUBLISHED_SHA256):
+        absent = [name for name in PUBLISHED_SHA256 if name not in sums]
+        if absent:
             raise diagnosis.problem(
                 DataCorrupt,
-                "SHA256SUMS in {folder} does not name the four files: write it by `sha256sum *.gz > SHA256SUMS`.",
+                "SHA256SUMS in {folder} does not name {absent}: put what is missing beside it and write it by "
+                "`sha256sum *.gz > SHA256SUMS`, or remove it where the files are the published ones.",
                 self.folder,
+                absent=", ".join(absent),
             )
-        return sums
+        return {name: sums[name] for name in PUBLISHED_SHA256}
 
     def fingerprint(self, split: SplitName) -> str:
         """A SHA-256 that changes when a file of the split does; needs no reading of the files."""

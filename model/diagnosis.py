@@ -119,7 +119,7 @@ def unwritable(folder: Path, error: Exception) -> DownloadFailed:
     causes = (getattr(one, "strerror", None) for one in (error, error.__cause__))  # pooch gives its own none
     return problem(
         DownloadFailed,
-        "{folder} cannot be read and written ({reason}): set FASHIONNET_DATA_DIR to a folder that can.",
+        "{folder} cannot be written or read ({reason}): set FASHIONNET_DATA_DIR to a folder that can.",
         folder,
         reason=next(filter(None, causes), str(error)),
     )

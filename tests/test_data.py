@@ -259,6 +259,13 @@ def test_sums_that_are_none_are_refused_with_the_remedy(fresh_data, text):
             use()
 
 
+def test_sums_of_more_files_do(fresh_data):
+    with (fresh_data.folder / "SHA256SUMS").open("a") as file:
+        file.write("0" * 64 + "  notes.gz\n")
+    assert len(fresh_data.load("test").labels) == 50
+    assert fresh_data.checksums().keys() == PUBLISHED_SHA256.keys()
+
+
 def test_without_sums_of_its_own_a_folder_is_held_to_the_published_ones(fresh_data):
     (fresh_data.folder / "SHA256SUMS").unlink()
     assert fresh_data.checksums() == PUBLISHED_SHA256
@@ -348,7 +355,7 @@ def test_a_read_only_folder_does_where_it_is_complete(fresh_data, complete):
     finally:
         fresh_data.folder.chmod(0o755)
     assert done.returncode == (0 if complete else 2)
-    message = f"{fresh_data.folder} cannot be read and written (Permission denied): set FASHIONNET_DATA_DIR to a folder"
+    message = f"{fresh_data.folder} cannot be written or read (Permission denied): set FASHIONNET_DATA_DIR to a folder"
     assert complete or message in done.stderr
 
 
@@ -385,7 +392,7 @@ def test_no_network_is_said_in_one_sentence(empty):
 
 
 @pytest.mark.parametrize(
-    ("code", "words"), [(errno.ENOSPC, "is full: free 40 MB"), (errno.EROFS, "cannot be read and written")]
+    ("code", "words"), [(errno.ENOSPC, "is full: free 40 MB"), (errno.EROFS, "cannot be written or read")]
 )
 def test_a_disk_that_takes_no_file_is_said_in_one_sentence(empty, monkeypatch, code, words):
     def fail(*_args, **_options):

@@ -365,7 +365,7 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_resume(small_data, tmp_path, stop):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--data-dir", "/proc/nowhere"], "cannot be read and written"),
+        (["--data-dir", "/proc/nowhere"], "cannot be written or read"),
         (["--resume", "/proc/nowhere"], "holds no run"),
         (["--epochs", "0"], "at least 1"),
         (["--epochs", "-3"], "at least 1"),
