@@ -169,7 +169,8 @@ def serve(settings: "Settings") -> None:
         log_config=log_config(settings),
         access_log=False,  # the service has its own
         server_header=False,
-        proxy_headers=False,  # else uvicorn wraps the application, and app/shedding.py needs its `state`
+        # Otherwise uvicorn wraps the application, and app/shedding.py needs the ``state`` of the application itself.
+        proxy_headers=False,
         timeout_graceful_shutdown=30,
     )
 

@@ -1,6 +1,6 @@
-"""The Open Inference Protocol's request and response, from bytes and to bytes.
+"""The Open Inference Protocol's request and response, from bytes and to bytes. Knows no model.
 
-It runs no model and raises ``InvalidInference``, which becomes an answer.
+Raises InvalidInference of ``app.errors``, which becomes a response with status 400.
 
 Sources: github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md; the binary tensor and the
 classification extension as Triton Inference Server documents them (docs/protocol).

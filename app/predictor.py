@@ -1,6 +1,6 @@
-"""From pictures to predictions: artefact, engine and batcher.
+"""From pictures to predictions: artefact, engine and batcher. Handles no requests.
 
-Every route and protocol calls it. Of HTTP it knows only the errors that become answers.
+Raises Overloaded and UnknownModel of ``app.errors``, which become responses with status 429 and 404.
 """
 
 import asyncio
