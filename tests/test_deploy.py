@@ -219,3 +219,8 @@ def test_the_script_has_the_options_of_the_guide():
     (predict,) = (command for command in COMMANDS if command[:2] == ["python", "scripts/predict.py"])
     options = {word for word in predict if word.startswith("--")}
     assert options <= set(re.findall(r"--\w+", run("scripts/predict.py", "--help").stdout))
+
+
+def test_the_guide_mounts_the_data_where_the_image_looks_for_it():
+    (mount,) = (command[command.index("-v") + 1] for command in COMMANDS if "-v" in command)
+    assert f"FASHIONNET_DATA_DIR={mount.split(':')[1]}" in DOCKERFILE

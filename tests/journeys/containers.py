@@ -10,7 +10,8 @@ from pathlib import Path
 from tests.servers import ROOT
 
 CONF = Path(__file__).with_name("containers.conf")
-PROGRAMS = ("podman", "runc", "iptables", "mmdebstrap")
+PROGRAMS = ("podman", "netavark", "runc", "iptables", "mmdebstrap")
+PATH = f"{os.environ['PATH']}:/usr/lib/podman"
 PIP_FILES = ("/etc/pip.conf", "/etc/ssl/certs/ca-certificates.crt")
 """What pip needs to reach the package index from this machine."""
 DEBIAN = {"python:3.11-slim": "bookworm", "python:3.13-slim": "trixie"}
@@ -21,8 +22,11 @@ def why_not() -> str | None:
     """The reason why containers cannot be run here, or None."""
     if os.geteuid() != 0:
         return "containers need root; run the tests as root"
-    missing = [program for program in PROGRAMS if not shutil.which(program)]
-    return f"{', '.join(missing)} not installed; run: make container" if missing else None
+    if missing := [program for program in PROGRAMS if not shutil.which(program, path=PATH)]:
+        return f"{', '.join(missing)} not installed; run: make container"
+    if subprocess.run(["unshare", "--mount", "--net", "true"], capture_output=True, check=False).returncode:
+        return "root may not make namespaces here; run the tests outside a container"
+    return None
 
 
 def install_docker_shim(folder: Path) -> None:
