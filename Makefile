@@ -41,11 +41,11 @@ lock:  ## pin what pyproject.toml asks for, with hashes (needs uv)
 	  --no-header pyproject.toml --extra dev -c requirements/serve.txt -o requirements/dev.txt
 
 browser:  ## Chromium and axe-core, which the tests of the page drive and ask; without them they are skipped
-	command -v chromium chromedriver >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium chromium-driver)
+	(command -v chromium && command -v chromedriver) >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium chromium-driver)
 	npm install --no-save --no-package-lock --no-audit --no-fund --silent axe-core@4.14.1
 
 container:  ## podman and mmdebstrap (Debian, as root), by which a test builds and runs the image; without them it is skipped
-	command -v podman runc iptables mmdebstrap >/dev/null || \
+	(for program in podman runc iptables mmdebstrap; do command -v $$program >/dev/null || exit 1; done) || \
 	  (apt-get update -qq && apt-get install -y -qq --no-install-recommends podman runc iptables mmdebstrap netavark)
 
 clean:  ## remove what the other targets made here
