@@ -97,7 +97,7 @@ def wait_for_queue(client: httpx.Client, depth: int) -> None:
     wait_until(lambda: line in client.get("/metrics").text)
 
 
-def run(*command: str, timeout: float = 120, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*command: str, timeout: float = 600, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
     """A Python command of ours to its end."""
     return subprocess.run(
         [sys.executable, *command],
