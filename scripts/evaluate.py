@@ -62,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def print_evaluation(arguments: argparse.Namespace) -> int:
     """Measures as the command line asks and prints what came out."""
     settings = settings_of(arguments)
-    split = FashionMnist(settings.data_dir).load("test")
     model = settings.models_among(list_artifacts(settings.model_dir)).default
+    split = FashionMnist(settings.data_dir).load("test")
     measured = measure(settings, model, split)
     findings = find(arguments, settings, measured, split)
     if arguments.plots:
