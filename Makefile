@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# Two test processes share the cores: threads of PyTorch that wait must not spin.
+PYTEST = OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile
 PIP = $(BIN)/pip --disable-pip-version-check --quiet
 # The weights' folder and the scripts are used in place, so the project is installed as editable.
 PROJECT = $(PIP) install --no-deps --editable .
@@ -18,10 +20,10 @@ train: $(VENV)/dev.stamp  ## train with the seed recipe; ARGS="--epochs 4 ..." f
 	$(BIN)/python scripts/train.py $(ARGS)
 
 test: $(VENV)/dev.stamp  ## the fast tests, in two processes
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
 
 check: lint types  ## what CI runs: lint, types, every test with coverage, warnings as errors
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 20 --cov --cov-report=term
+	$(PYTEST) --durations 20 --cov --cov-report=term
 
 lint: $(VENV)/dev.stamp  ## ruff
 	$(BIN)/ruff format --check .
