@@ -60,20 +60,25 @@ def download_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command that downloads the data set."""
     from app.command_line import add_settings
 
-    parser = argparse.ArgumentParser(prog="fashionnet download", description="Downloads Fashion-MNIST (30 MB).")
+    parser = argparse.ArgumentParser(
+        prog="fashionnet download",
+        description="Downloads Fashion-MNIST (30 MB); files that are there and right are kept.",
+    )
     add_settings(parser, "data_dir", "data_url")
+    parser.add_argument("--url", dest="data_url", help="the same as --data-url")
+    parser.add_argument("--split", choices=["train", "test"], help="only this part (default: both)")
     return parser
 
 
 def download(arguments: argparse.Namespace) -> int:
-    """Downloads what is missing of the data set; returns the exit status."""
+    """Downloads what is missing; returns the exit status."""
     from app.command_line import settings_of
     from model import FashionMnist
 
     settings = settings_of(arguments)
     data_set = FashionMnist(settings.data_dir)
-    data_set.download(settings.data_url)
-    print(f"Fashion-MNIST is complete in {data_set.folder}.")
+    data_set.download(settings.data_url, splits=[arguments.split] if arguments.split else ["train", "test"])
+    print(f"Fashion-MNIST{f' ({arguments.split})' if arguments.split else ''} is complete in {data_set.folder}.")
     return 0
 
 

@@ -380,10 +380,13 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_resume(small_data, tmp_path, stop):
     ],
 )
 def test_what_cannot_be_is_said_in_one_sentence(small_data, capsys, arguments, sentence):
+    handler = signal.getsignal(signal.SIGTERM)  # a training sets its own
     try:
         status = command.main(["--data-dir", str(small_data.root), *arguments])
     except SystemExit as refusal:  # argparse's
         status = refusal.code
+    finally:
+        signal.signal(signal.SIGTERM, handler)
     assert status == 2
     assert sentence in capsys.readouterr().err
 
