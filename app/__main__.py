@@ -148,7 +148,7 @@ def metrics_folder() -> "tempfile.TemporaryDirectory[str]":
 
 def serve(settings: "Settings") -> None:
     """Run the server until it is told to stop."""
-    from app.served import require_served
+    from app.inference.models import require_served
 
     sys.setswitchinterval(LOCK_SECONDS)
     with ThreadPoolExecutor(1) as beside:
@@ -159,7 +159,7 @@ def serve(settings: "Settings") -> None:
 
         from app.logs import log_config
         from app.main import handed_down
-        from app.workers import fork_workers, sharing
+        from app.server.workers import fork_workers, sharing
     handed_down[settings] = served.result()
     fork_workers()
     gc.enable()
@@ -174,7 +174,7 @@ def serve(settings: "Settings") -> None:
         log_config=log_config(settings),
         access_log=False,  # the service has its own
         server_header=False,
-        # Otherwise uvicorn wraps the application, and app/shedding.py needs the ``state`` of the application itself.
+        # Otherwise uvicorn wraps the application, whose ``state`` app/server/shedding.py needs.
         proxy_headers=False,
         timeout_graceful_shutdown=30,
     )

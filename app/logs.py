@@ -57,7 +57,7 @@ def log_config(settings: Settings) -> dict[str, Any]:
         "loggers": {
             "fashionnet": logger,
             "uvicorn": logger | {"propagate": False},
-            "uvicorn.access": {"handlers": [], "propagate": False},  # app/telemetry.py has its own
+            "uvicorn.access": {"handlers": [], "propagate": False},  # app/middleware.py has its own
         },
     }
 

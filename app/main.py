@@ -11,19 +11,19 @@ from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp
 
-from app import VERSION, errors
+from app import VERSION, problems
 from app.drain import drain_on_signal
-from app.evaluator import Evaluator
-from app.fast_lane import FastLane
-from app.intake import Intake
+from app.fast_path import FastLane
+from app.inference.evaluator import Evaluator
+from app.inference.models import Served, require_served
+from app.inference.predictor import Executors, Predictors
 from app.logs import configure, log_ignored_variables
 from app.metrics import worker_metrics
-from app.predictor import Executors, Predictors
+from app.middleware import Telemetry, keep_gauges
 from app.readiness import Readiness
-from app.routes import evaluate, explain, gallery, open_inference, ops, page, predict
-from app.served import Served, require_served
+from app.routes import evaluate, explain, gallery, health, page, predict, v2
+from app.server.intake import Intake
 from app.settings import Settings, SettingsError, read_settings
-from app.telemetry import Telemetry, keep_gauges
 from app.uploads import Limits
 from model import FashionMnist
 
@@ -67,8 +67,8 @@ def assemble(settings: Settings, served: list[Served]) -> FastAPI:
     app.state.intake = Intake()
     app.state.evaluator = Evaluator(FashionMnist(settings.data_dir))
     app.state.upload_limits = Limits.of_one(settings)
-    errors.install(app)
-    for routes in (predict, explain, evaluate, gallery, ops, page, open_inference):
+    problems.install(app)
+    for routes in (predict, explain, evaluate, gallery, health, page, v2):
         app.include_router(routes.router)
     page.mount(app)
     app.middleware_stack = surround(app, settings)
@@ -81,8 +81,8 @@ def surround(app: FastAPI, settings: Settings) -> ASGIApp:
     # The framework traces only what takes its own way.
     if settings.tracing:
         return Telemetry(inner, app.state)
-    lanes = predict.LANES | open_inference.lanes(one.card.name for one in app.state.served)
-    return Telemetry(errors.LastResort(FastLane(inner, lanes)), app.state)
+    lanes = predict.LANES | v2.lanes(one.card.name for one in app.state.served)
+    return Telemetry(problems.LastResort(FastLane(inner, lanes)), app.state)
 
 
 def telemetry(settings: Settings) -> TelemetryConfig:

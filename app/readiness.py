@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Awaitable
 
-from app.errors import NotReady
+from app.problems import NotReady
 
 logger = logging.getLogger("fashionnet")
 

@@ -6,8 +6,8 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
 from pydantic_core import to_json
 
-from app.errors import Problem, problem_of
-from app.predictor import Explanation
+from app.inference.predictor import Explanation
+from app.problems import Problem, problem_of
 from model import Metrics, ModelCard, Prediction, Report
 
 

@@ -15,7 +15,7 @@ from multipart import MultipartError, MultipartSegment, ParserLimitReached, Push
 from starlette.requests import Request
 from starlette.types import Message
 
-from app.errors import BodyTooLarge, MalformedBody, MissingFile, SlowBody, TooManyFiles, UnsupportedBody
+from app.problems import BodyTooLarge, MalformedBody, MissingFile, SlowBody, TooManyFiles, UnsupportedBody
 from app.settings import Settings
 
 FRAMING = 64 * 1024

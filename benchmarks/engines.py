@@ -32,14 +32,14 @@ from model import (
 )
 from model.artifact import Format
 from model.cpu import cpu_flags, cpu_name
-from model.detector import Detector
+from model.export.build import export_int8, export_onnx
+from model.export.low_rank import taken_apart
+from model.export.quantize import CALIBRATION_IMAGES, quantize
+from model.export.row_convolution import over_rows
 from model.network import load_network
-from model.training.detector_graph import with_detector
-from model.training.export import export_int8, export_onnx
-from model.training.low_rank import taken_apart
-from model.training.quantize import CALIBRATION_IMAGES, quantize
+from model.ood.detector import Detector
+from model.ood.onnx_graph import with_detector
 from model.training.recipes import Recipe
-from model.training.rows import over_rows
 from model.training.run import training_splits
 
 ENGINES: tuple[EngineName, ...] = ("torch", "onnx", "onnx-int8")

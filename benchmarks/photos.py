@@ -56,13 +56,13 @@ from model import (
     preprocess,
     usable_cores,
 )
-from model.bulk import Loaded
-from model.calibration import expected_calibration_error, reliability
 from model.cpu import cpu_name
-from model.decode import decode
 from model.errors import DataError
-from model.preprocess import WORKING_SIZE
-from model.training.outliers import auroc
+from model.evaluation.calibration import expected_calibration_error, reliability
+from model.evaluation.ood_sets import auroc
+from model.offline.folder import Loaded
+from model.preprocessing.decode import decode
+from model.preprocessing.pipeline import WORKING_SIZE
 from model.training.recipes import RECIPES
 from model.training.run import training_splits
 

@@ -6,7 +6,6 @@ What is named here needs no torch; ``model.network`` and ``model.training`` do.
 from pathlib import Path
 
 from model.artifact import Artifact, ModelCard, list_artifacts, load_artifact
-from model.confusion import draw_confusion
 from model.cpu import usable_cores
 from model.data import CLASSES, FashionMnist, Split
 from model.data import DEFAULT_URL as DEFAULT_DATA_URL
@@ -32,15 +31,16 @@ from model.errors import (
     TooManyPixels,
     UnknownFormat,
 )
-from model.evaluate import chunks, evaluate, report
+from model.evaluation.figures import Metrics, Report
+from model.evaluation.report import chunks, evaluate, report
 from model.explanation import draw_canvas, draw_heat_map, heat_map, occlusions
 from model.files import user_path
-from model.gallery import draw_gallery, show
 from model.installation import DATA_DIR as DEFAULT_DATA_DIR
 from model.installation import download_command, install_command, requires_extra
+from model.plots.confusion import draw_confusion
+from model.plots.gallery import draw_gallery, show
 from model.prediction import Prediction, classify, examine, findings, views
-from model.preprocess import UNTOUCHED, Choice, Picture, is_in_form, preprocess
-from model.report import Metrics, Report
+from model.preprocessing.pipeline import UNTOUCHED, Choice, Picture, is_in_form, preprocess
 
 WEIGHTS = Path(__file__).parent / "weights"
 """The folder of the artefacts that come with FashionNet."""

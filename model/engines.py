@@ -101,8 +101,8 @@ class TorchEngine:
     def __init__(self, artifact: Artifact, threads: int = 1) -> None:
         import torch
 
-        from model.detector import Detector
         from model.network import load_network
+        from model.ood.detector import Detector
 
         content = artifact.content.get("detector.safetensors")
         try:

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.decode import MAX_PIXELS, decode
 from model.engines import log_softmax
-from model.preprocess import SIZE, Preprocessing
+from model.preprocessing.decode import MAX_PIXELS, decode
+from model.preprocessing.pipeline import SIZE, Preprocessing
 
 STEPS, PATCH = 6, 10
 """Hidden squares across, and the edge of one in pixels: each lies over half of its neighbours."""

@@ -17,7 +17,7 @@ from pydantic_core import SchemaSerializer
 from model.artifact import ModelCard
 from model.data import CLASSES
 from model.engines import Engine, EngineOutputs, Finding
-from model.preprocess import UNTOUCHED, Picture, Preprocessing
+from model.preprocessing.pipeline import UNTOUCHED, Picture, Preprocessing
 
 _PROBABILITIES: JsonDict = {label: 0.991 if label == "Shirt" else 0.001 for label in CLASSES}
 _EXAMPLE: JsonDict = {

@@ -39,8 +39,8 @@ from model import (
     usable_cores,
     user_path,
 )
-from model.comparison import Comparison, compare
-from model.suspects import Suspect, find_suspects
+from model.evaluation.comparison import Comparison, compare
+from model.evaluation.label_issues import Suspect, find_suspects
 
 
 class Measured(NamedTuple):
@@ -97,7 +97,7 @@ def find(arguments: argparse.Namespace, settings: Settings, measured: Measured, 
         findings["against"] = compare(*(one.logits.argmax(1) == split.labels for one in (measured, other)))
     if arguments.outliers:
         with requires_extra("train"):
-            from model.training.outliers import measure_detector
+            from model.evaluation.ood_sets import measure_detector
 
         findings["outliers"] = measure_detector(measured.engine, split.images)
     if arguments.suspects:
@@ -109,7 +109,7 @@ def find(arguments: argparse.Namespace, settings: Settings, measured: Measured, 
 def draw(folder: Path, measured: Measured, split: Split, suspects: list[Suspect]) -> None:
     """Every picture there is, into ``folder``."""
     with requires_extra("train"):
-        from model.training.reliability_diagram import draw_reliability
+        from model.plots.reliability import draw_reliability
 
     folder.mkdir(parents=True, exist_ok=True)
     card, figures = measured.card, measured.report

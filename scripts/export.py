@@ -24,8 +24,8 @@ def export_again(arguments: argparse.Namespace) -> int:
     """Exports the weights again and prints the accuracies."""
     settings = settings_of(arguments)
     with requires_extra("train"):
+        from model.export.build import export, measure
         from model.network import load_network
-        from model.training.export import export, measure
         from model.training.recipes import Recipe
         from model.training.run import training_splits
 

@@ -20,8 +20,8 @@ from tqdm import tqdm
 from app.command_line import add_settings, run, settings_of
 from app.settings import Settings
 from model import Choice, list_artifacts, requires_extra, usable_cores, user_path
-from model.bulk import Outcome, classify_files, find_pictures, load_both, open_table
 from model.files import one_line, printable
+from model.offline.folder import Outcome, classify_files, find_pictures, load_both, open_table
 
 ROWS = 1024
 """Rows that are written at once."""
@@ -79,7 +79,7 @@ def said(count: int, failed: int, path: Path) -> str:
 def classify_on_ray(arguments: argparse.Namespace, settings: Settings, names: Choice[str]) -> int:
     """Classify a folder of pictures, or Parquet files with a column ``image``, across the cluster."""
     with requires_extra("ray"):
-        from model.bulk_ray import classify_on_cluster
+        from model.offline.ray_data import classify_on_cluster
 
     count, failed = classify_on_cluster(
         arguments.files, arguments.out, settings.engine, settings.model_dir, names, max_pixels=settings.max_pixels

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from app.errors import MEDIA_TYPE, TYPE_PREFIX
+from app.problems import MEDIA_TYPE, TYPE_PREFIX
 
 LEAK = re.compile(r"Traceback|, line \d|0x[0-9a-f]{6}|Error\(|site-packages|(?<![\w.])/(tmp|home|root|srv|usr|var)/")
 

@@ -15,8 +15,8 @@ import httpx
 import uvicorn
 
 from app.main import create_app
+from app.server.shedding import SheddingProtocol
 from app.settings import Settings
-from app.shedding import SheddingProtocol
 
 ROOT = Path(__file__).parent.parent
 

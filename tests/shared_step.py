@@ -7,16 +7,16 @@ import torch
 
 from model import Split
 from model.network import create_network
-from model.training import processes
+from model.training import distributed
 from model.training.loop import Batch, RunConfig, Trainer
 from model.training.recipes import RECIPES
 
 
 def main(recipe: str, path: str) -> None:
     """Train and save."""
-    with processes.joined():
+    with distributed.joined():
         state = train(recipe)
-        if processes.rank() == 0:
+        if distributed.rank() == 0:
             torch.save(state, path)
 
 
@@ -28,7 +28,7 @@ def train(recipe: str) -> dict[str, object]:
     split = Split(images.numpy(), labels.numpy().astype(np.uint8))
     config = RunConfig(
         recipe=RECIPES[recipe].model_copy(update={"epochs": 100, "restarts": ()}), seed=1, precision="fp32",
-        threads=1, device="cpu", data={}, name="x", processes=processes.size(),
+        threads=1, device="cpu", data={}, name="x", processes=distributed.size(),
     )  # fmt: skip
     teacher = create_network("fashionnet-deep").eval()
     trainer = Trainer(config, split, split, dict.fromkeys(config.recipe.parents, teacher))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.evaluator import Evaluator
+from app.inference.evaluator import Evaluator
 from app.settings import Settings
 from model import evaluate
 from tests.data_sets import real_data_set

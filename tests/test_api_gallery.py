@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.evaluator import Selection
+from app.inference.evaluator import Selection
 from model import CLASSES
 from tests.problems import assert_problem
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from app import VERSION
-from app.errors import MEDIA_TYPE, MODEL_ERRORS, NotReady, ServiceError
-from app.predictor import Predictor, Predictors
+from app.inference.predictor import Predictor, Predictors
+from app.problems import MEDIA_TYPE, MODEL_ERRORS, NotReady, ServiceError
 from app.readiness import Readiness
 from app.settings import Settings
 from model import Metrics, ModelCard

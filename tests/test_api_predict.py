@@ -18,17 +18,17 @@ from PIL import Image
 from pydantic_core import to_json, to_jsonable_python
 from starlette.requests import Request
 
-from app.batcher import MicroBatcher
-from app.bulk import ManyPictures
-from app.errors import SlowBody
+from app.inference.batch_request import ManyPictures
+from app.inference.batcher import MicroBatcher
+from app.inference.models import load_served
+from app.inference.predictor import SMALL_BYTES, Executors, Predictors
 from app.main import create_app
-from app.predictor import SMALL_BYTES, Executors, Predictors
+from app.problems import SlowBody
 from app.schemas import BatchAnswer
-from app.served import load_served
 from app.settings import Settings
 from app.uploads import PIECE, Limits, hand_over_uploads, read_uploads
 from model import CLASSES, WEIGHTS, Choice, EmptyImage, classify, examine, preprocess
-from model.bulk import load_both
+from model.offline.folder import load_both
 from tests.pictures import encode, grey_png, scene, trousers
 from tests.problems import assert_problem, assert_problem_body
 from tests.servers import ROOT, run, serve, wait_for_queue, wait_until
@@ -474,7 +474,7 @@ def test_a_large_picture_is_decoded_beside_the_event_loop(client):
 
 def test_a_caller_that_left_costs_a_slow_network_nothing(small_data, monkeypatch):
     """One picture is in hand and two wait; the caller of the second leaves, and it is never computed."""
-    monkeypatch.setattr("app.predictor.LOOP_SECONDS", 0)
+    monkeypatch.setattr("app.inference.predictor.LOOP_SECONDS", 0)
     gate, computed = threading.Event(), []
     with serve(Settings(data_dir=small_data.root, batch_size=1)) as client:
         compute = MicroBatcher._call
@@ -506,7 +506,7 @@ def test_what_nobody_foresaw_is_500_without_a_word_of_the_inside(small_data, mon
         raise RuntimeError("secret of the inside")
 
     with serve(Settings(data_dir=small_data.root)) as client:
-        monkeypatch.setattr("app.predictor.preprocess", broken)
+        monkeypatch.setattr("app.inference.predictor.preprocess", broken)
         detail = assert_problem(post(client, trousers_png()), 500, "internal")
         assert "secret" not in detail
         assert "secret of the inside" in caplog.text
@@ -516,7 +516,7 @@ def test_what_nobody_foresaw_is_500_without_a_word_of_the_inside(small_data, mon
 
 def test_the_connection_outlives_what_nobody_foresaw(small_data, monkeypatch):
     """The server announced no end of the connection, so it must not be closed: the next request may be on its way."""
-    monkeypatch.setattr("app.predictor.preprocess", lambda *_: 1 / 0)
+    monkeypatch.setattr("app.inference.predictor.preprocess", lambda *_: 1 / 0)
     with serve(Settings(data_dir=small_data.root)) as client:
         connection = http.client.HTTPConnection(client.base_url.host, client.base_url.port, timeout=30)
         for _ in range(3):

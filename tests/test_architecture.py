@@ -48,7 +48,7 @@ def test_arrows_point_one_way(path):
 
 @pytest.mark.parametrize("path", [path for path in SOURCES if name(path).startswith("model/")], ids=name)
 def test_torch_stays_in_its_rooms(path):
-    if not (name(path) in NEEDS_TORCH or name(path).startswith("model/training/")):
+    if not (name(path) in NEEDS_TORCH or name(path).startswith(("model/training/", "model/export/"))):
         assert not [module for module in imports(path) if module.split(".")[0] in ("torch", "torchvision")]
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.batcher import LONG_TURN, OVER, MicroBatcher, QueueFull
+from app.inference.batcher import LONG_TURN, OVER, MicroBatcher, QueueFull
 
 
 def function(values):

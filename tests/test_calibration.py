@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from model import WEIGHTS, create_engine, load_artifact
-from model.calibration import BINS, brier_score, expected_calibration_error, reliability, wilson_interval
 from model.data import Split
-from model.detector import MOST_STEPS, STEPS, Detector
 from model.engines import EngineOutputs, softmax
-from model.evaluate import compute_outputs, report
-from model.training.calibrate import Seen, fit_detector, fit_temperature
-from model.training.outliers import OUTLIERS, auroc, measure_detector
+from model.evaluation.calibration import BINS, brier_score, expected_calibration_error, reliability, wilson_interval
+from model.evaluation.ood_sets import OUTLIERS, auroc, measure_detector
+from model.evaluation.report import compute_outputs, report
+from model.ood.detector import MOST_STEPS, STEPS, Detector
+from model.ood.fit import Seen, fit_detector, fit_temperature
 from tests.data_sets import real_data_set
 
 RNG = np.random.default_rng(0)

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from model.comparison import compare, mcnemar
-from model.suspects import find_suspects
+from model.evaluation.comparison import compare, mcnemar
+from model.evaluation.label_issues import find_suspects
 
 COUNTS = st.integers(0, 400)
 

@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 
-from app.connections import EvenServer, OpenConnections
+from app.server.connections import EvenServer, OpenConnections
 from tests.servers import run, service, wait_until
 
 ASK = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -93,7 +93,7 @@ def test_a_new_worker_takes_the_place_of_one_that_was_killed(two_workers):
 def test_what_a_worker_had_open_is_forgotten_with_it():
     code = """
 import os, signal, sys
-from app.connections import OpenConnections
+from app.server.connections import OpenConnections
 shared = OpenConnections(2)
 for died_with in (0, 5):
     if not (child := os.fork()):
@@ -134,7 +134,7 @@ def test_where_every_slot_is_taken_nothing_is_shared_and_nothing_breaks():
 
 
 def test_a_refusal_of_the_system_is_told_and_tried_again(monkeypatch):
-    monkeypatch.setattr("app.connections.RETRY", 0.01)
+    monkeypatch.setattr("app.server.connections.RETRY", 0.01)
 
     class Listener:
         def __init__(self, real):

@@ -9,9 +9,9 @@ from hypothesis.extra.numpy import arrays
 from model import Artifact, create_engine, softmax
 from model.engines import log_softmax
 from model.errors import ArtifactCorrupt, ArtifactMissing
-from model.evaluate import compute_outputs, evaluate
+from model.evaluation.report import compute_outputs, evaluate
+from model.export.build import export_onnx, rewritten
 from model.network import load_network
-from model.training.export import export_onnx, rewritten
 from model.training.recipes import Recipe
 from model.training.run import training_splits
 from tests.data_sets import real_data_set

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model import CLASSES, FashionMnist, draw_confusion, evaluate, report
-from model.evaluate import chunks
+from model.evaluation.report import chunks
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=80))

@@ -6,10 +6,10 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 from scipy import ndimage
 
-from model.foreground import find_foreground, label
 from model.prediction import PHOTO_ALLOWANCE, examine
-from model.preprocess import CONTRASTS, preprocess
-from model.silhouette import WIDTHS
+from model.preprocessing.foreground import find_foreground, label
+from model.preprocessing.pipeline import CONTRASTS, preprocess
+from model.preprocessing.pose import WIDTHS
 from tests.pictures import encode, scene, trousers
 
 MASKS = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=12))

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageColor
 
 from model import draw_gallery, show
-from model.gallery import CAPTION, GAP, RIGHT, TILE, WRONG
+from model.plots.gallery import CAPTION, GAP, RIGHT, TILE, WRONG
 from tests.pictures import random_image
 
 

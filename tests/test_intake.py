@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-import app.intake
-from app.intake import Intake
+import app.server.intake
+from app.server.intake import Intake
 from app.settings import Settings
 from tests.pictures import encode, grey_png, trousers
 from tests.servers import serve, wait_until
@@ -49,14 +49,14 @@ def taken(pieces: int) -> tuple[list[tuple[bytes, int]], list[int]]:
 
 
 def test_what_fits_in_a_slice_is_looked_at_at_once(monkeypatch):
-    monkeypatch.setattr(app.intake, "SLICE", 60)
+    monkeypatch.setattr(app.server.intake, "SLICE", 60)
     seen, waited = taken(6)
     assert seen == [(b"%d" % number, 0) for number in range(6)]
     assert set(waited) == {0}
 
 
 def test_the_rest_waits_for_later_turns_in_its_order(monkeypatch):
-    monkeypatch.setattr(app.intake, "SLICE", 0)
+    monkeypatch.setattr(app.server.intake, "SLICE", 0)
     seen, waited = taken(6)
     assert [data for data, _ in seen] == [b"%d" % number for number in range(6)]
     assert [turn for _, turn in seen] == [0, 1, 2, 3, 4, 5], "one piece a turn, however short the slice"
@@ -64,7 +64,7 @@ def test_the_rest_waits_for_later_turns_in_its_order(monkeypatch):
 
 
 def test_answers_are_right_where_everything_waits(small_data, monkeypatch):
-    monkeypatch.setattr(app.intake, "SLICE", 0)
+    monkeypatch.setattr(app.server.intake, "SLICE", 0)
     pictures = [grey_png(seed) for seed in range(40)]
     with serve(Settings(data_dir=small_data.root)) as client, ThreadPoolExecutor(16) as callers:
 

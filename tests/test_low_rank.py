@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from model import WEIGHTS, load_artifact
+from model.export.build import export_onnx
+from model.export.low_rank import factors, taken_apart
 from model.network import MIXTURES, DeepFashionNet, FashionNet, NormalisedFashionNet, load_network
-from model.training.export import export_onnx
-from model.training.low_rank import factors, taken_apart
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.inference.predictor import BACKGROUND_NICENESS, yield_to_others
 from app.metrics import SAMPLE
-from app.predictor import BACKGROUND_NICENESS, yield_to_others
 from app.settings import Settings
 from model import CLASSES
 from tests.pictures import grey_png

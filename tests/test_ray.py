@@ -24,8 +24,8 @@ with warnings.catch_warnings():
     from ray.cluster_utils import Cluster
 
     from deploy.ray.serve_app import FashionNet
-    from model.bulk import arrow_schema, classify_files, find_pictures, load_both
-    from model.bulk_ray import classify_on_cluster
+    from model.offline.folder import arrow_schema, classify_files, find_pictures, load_both
+    from model.offline.ray_data import classify_on_cluster
 
 NETWORKS = Choice("fashionnet", "fashionnet-photo")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray's own, by the dozen

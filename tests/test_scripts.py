@@ -7,7 +7,7 @@ from PIL import Image, ImageChops
 
 from model import create_engine, evaluate, load_artifact
 from model.artifact import save_artifact
-from model.training.export import PARITY
+from model.export.build import PARITY
 from tests.data_sets import real_data_set
 from tests.pictures import encode, trousers
 from tests.servers import ROOT, run

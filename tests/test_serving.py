@@ -56,7 +56,7 @@ def test_workers_are_forked_and_share_what_the_parent_imported():
 def test_engines_without_threads_are_made_once_for_all_workers():
     code = """
 import os
-from app.served import load_served
+from app.inference.models import load_served
 from app.settings import Settings
 threads = len(os.listdir("/proc/self/task"))
 shared, own = (load_served(Settings(threads=threads)) for threads in (1, 2))

@@ -9,9 +9,9 @@ import threading
 import httpx
 import pytest
 
-from app.batcher import MicroBatcher
+from app.inference.batcher import MicroBatcher
+from app.middleware import Telemetry
 from app.settings import Settings
-from app.telemetry import Telemetry
 from tests.pictures import encode, grey_png, trousers
 from tests.problems import assert_problem, assert_problem_body
 from tests.servers import serve, wait_for_queue

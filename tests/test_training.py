@@ -16,8 +16,8 @@ import torch
 from model import Artifact, FashionMnist, Metrics, Report, cpu, create_engine, load_artifact
 from model.engines import OnnxEngine
 from model.errors import ArtifactError, TrainingError
+from model.export import build as export_module
 from model.network import create_network, load_network
-from model.training import export as export_module
 from model.training.loop import RunConfig, Trainer, choose_precision
 from model.training.recipes import RECIPES
 from model.training.run import Run

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter, Response
 
-from app.deps import EvaluatorDep, PredictorDep
-from app.errors import InvalidQuery, Responses, UnknownModel, declare
+from app.dependencies import EvaluatorDep, PredictorDep
+from app.problems import InvalidQuery, Responses, UnknownModel, declare
 from app.schemas import Evaluation, Progress
 from model import DataError, draw_confusion
 

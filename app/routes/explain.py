@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request, Response
 from pydantic_core import to_json
 
-from app.deps import PredictorDep, SettingsDep
-from app.errors import IMAGE_ERRORS, InvalidQuery, Responses, declare
+from app.dependencies import PredictorDep, SettingsDep
+from app.problems import IMAGE_ERRORS, InvalidQuery, Responses, declare
 from app.routes.predict import BODY_ERRORS, ONE_BODY
 from app.schemas import ExplanationAnswer
 from app.uploads import read_picture

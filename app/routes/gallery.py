@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Response
 from PIL import Image
 
-from app.deps import EvaluatorDep, PredictorDep
-from app.errors import InvalidQuery, Responses, UnknownImage, UnknownModel, declare
-from app.evaluator import Selection
+from app.dependencies import EvaluatorDep, PredictorDep
+from app.inference.evaluator import Selection
+from app.problems import InvalidQuery, Responses, UnknownImage, UnknownModel, declare
 from app.schemas import GalleryItems
 from model import DataError
 

@@ -7,9 +7,11 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic_core import to_json
 
-from app.bulk import ManyPictures
-from app.deps import chosen_predictor, find_predictor, image_wanted, wants_image
-from app.errors import (
+from app.dependencies import chosen_predictor, find_predictor, image_wanted, wants_image
+from app.fast_path import Lane
+from app.inference.batch_request import ManyPictures
+from app.metrics import StageTimer
+from app.problems import (
     IMAGE_ERRORS,
     BodyTooLarge,
     InvalidQuery,
@@ -23,8 +25,6 @@ from app.errors import (
     declare,
     refuse,
 )
-from app.fast_lane import Lane
-from app.metrics import StageTimer
 from app.schemas import BatchAnswer
 from app.uploads import Limits, Upload, hand_over_uploads, read_picture
 from model import Prediction

@@ -14,7 +14,7 @@ from model.cpu import keep_freed_memory, usable_cores
 from model.data import FashionMnist
 from model.errors import ArtifactMissing, TrainingError
 from model.network import create_network
-from model.training import processes
+from model.training import distributed
 from model.training.loop import EpochMetrics, RunConfig, choose_precision, describe_machine
 from model.training.recipes import RECIPES, Recipe
 from model.training.run import Run, resume_command
@@ -37,14 +37,14 @@ def run_training(arguments: Namespace, data_set: FashionMnist, path: Path) -> in
     """Trains and releases as the command line asks, in the run folder ``path``; returns the exit status."""
     signal.signal(signal.SIGTERM, terminate)
     keep_freed_memory()
-    with processes.joined():
+    with distributed.joined():
         try:
             return train(arguments, data_set, path)
         except RuntimeError as error:
-            if not processes.lost_a_peer(error):
+            if not distributed.lost_a_peer(error):
                 raise
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, which has noticed it too
-            command = resume_command(path, processes.size())
+            command = resume_command(path, distributed.size())
             saved = "Another process of this run has ended. Every completed epoch is saved; continue by"
             print(f"error: {saved}:\n  {command}", file=sys.stderr)
             return 2
@@ -57,8 +57,8 @@ def train(arguments: Namespace, data_set: FashionMnist, path: Path) -> int:
     try:
         card = follow(arguments, run, path)
     except KeyboardInterrupt as stop:
-        if processes.rank() == 0 or isinstance(stop, Terminated):  # the first may not live to say it
-            print(stopped(run.trainer.epoch, resume_command(path, processes.size())), file=sys.stderr)
+        if distributed.rank() == 0 or isinstance(stop, Terminated):  # the first may not live to say it
+            print(stopped(run.trainer.epoch, resume_command(path, distributed.size())), file=sys.stderr)
         return STOPPED
     if card is None:
         return 0
@@ -68,7 +68,7 @@ def train(arguments: Namespace, data_set: FashionMnist, path: Path) -> int:
 
 def follow(arguments: Namespace, run: Run, path: Path) -> ModelCard | None:
     """Train and release, telling of it as asked; the card, or None in any process but the first."""
-    first = processes.rank() == 0
+    first = distributed.rank() == 0
     with followed(run, arguments.log if first else []) as log:
         for metrics in run.epochs():
             say(epoch_line(metrics, run.config.recipe.epochs))
@@ -83,7 +83,7 @@ def follow(arguments: Namespace, run: Run, path: Path) -> ModelCard | None:
 
 def say(text: str, file: TextIO = sys.stdout) -> None:
     """Print, if this is the first of the processes."""
-    if processes.rank() == 0:
+    if distributed.rank() == 0:
         print(text, file=file, flush=True)
 
 
@@ -98,8 +98,8 @@ def open_run(arguments: Namespace, path: Path, data_set: FashionMnist) -> Run:
         recipe=recipe.model_copy(update={"epochs": epochs}),
         seed=arguments.seed,
         precision=choose_precision(arguments.precision, device),
-        threads=arguments.threads or max(1, usable_cores() // processes.size()),
-        processes=processes.size(),
+        threads=arguments.threads or max(1, usable_cores() // distributed.size()),
+        processes=distributed.size(),
         device=device,
         machine=describe_machine(device),
         data=dict(data_set.checksums()),

@@ -17,12 +17,12 @@ from model import cpu
 from model.data import Split
 from model.errors import TrainingError
 from model.network import Network, create_network, release
-from model.training import processes
+from model.training import distributed
 from model.training.augment import augment
-from model.training.mixing import mix
+from model.training.distillation import Teacher
+from model.training.fmix import mix
 from model.training.recipes import Recipe
 from model.training.seeds import derived_seed
-from model.training.teacher import Teacher
 
 Precision = Literal["fp32", "bf16"]
 EVALUATION_BATCH = 500
@@ -90,8 +90,8 @@ class Batch(NamedTuple):
 
     def part(self) -> "Batch":
         """This process's share of it."""
-        answers, targets = (None if rows is None else processes.part(rows) for rows in (self.answers, self.targets))
-        return Batch(processes.part(self.images), processes.part(self.labels), answers, targets)
+        answers, targets = (None if rows is None else distributed.part(rows) for rows in (self.answers, self.targets))
+        return Batch(distributed.part(self.images), distributed.part(self.labels), answers, targets)
 
 
 class Trainer:
@@ -109,7 +109,7 @@ class Trainer:
         self.validation = self._resident(validation)
         network, parents = create_network(config.recipe.architecture), parents or {}
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.parallel = processes.parallel(self.network)
+        self.parallel = distributed.parallel(self.network)
         self.compiled = self._compile()
         self.teacher = self._hire(parents)
         self.snapshots: list[dict[str, Tensor]] = []
@@ -190,7 +190,7 @@ class Trainer:
 
     def _compile(self) -> Callable[[Tensor], Tensor]:
         """The network for whole batches: on a GPU replayed as CUDA graphs, so that no kernel is launched alone."""
-        if self.device.type == "cpu" or processes.size() > 1:
+        if self.device.type == "cpu" or distributed.size() > 1:
             return self.parallel
         torch.backends.cudnn.benchmark = True  # of its ways to convolve, the quickest for this size of batch
         return torch.compile(self.parallel, dynamic=False, mode="reduce-overhead")
@@ -234,7 +234,7 @@ class Trainer:
                 bar.update(len(batch.labels))
                 if number % LOOK_EVERY == 0:
                     self._look(bar, *(sums / seen).tolist())
-        everything, loss, hits = processes.totals(seen, *sums.tolist())
+        everything, loss, hits = distributed.totals(seen, *sums.tolist())
         self._look(bar, loss / everything, hits / everything)
         return loss / everything, hits / everything
 
@@ -270,7 +270,7 @@ class Trainer:
 
     def step(self, batch: Batch) -> Tensor:
         """Learn from ``batch``; negative log-likelihood and hits of this process's part of it, float64 ``[2]``."""
-        processes.share_dropout(self.network, len(batch.labels))
+        distributed.share_dropout(self.network, len(batch.labels))
         part = batch.part()
         self.optimizer.zero_grad(set_to_none=True)
         log_probs = self._forward(part.images)
@@ -307,16 +307,16 @@ class Trainer:
     def validate(self) -> tuple[float, float]:
         """Loss and accuracy on the validation set, in evaluation mode."""
         self.network.eval()
-        images, labels = (processes.part(rows) for rows in self.validation)
+        images, labels = (distributed.part(rows) for rows in self.validation)
         log_probs = torch.cat([self._forward(batch) for batch in torch.split(images, EVALUATION_BATCH)])
         loss, hits = F.nll_loss(log_probs, labels, reduction="sum").item(), (log_probs.argmax(1) == labels).sum().item()
-        count, loss_of_all, hits_of_all = processes.totals(len(labels), loss, hits)
+        count, loss_of_all, hits_of_all = distributed.totals(len(labels), loss, hits)
         return loss_of_all / count, hits_of_all / count
 
     def _progress(self) -> "tqdm[Any]":
         title = f"epoch {self.epoch + 1}/{self.config.recipe.epochs}"
         # disable=None: a bar on a terminal, nothing in a log file
-        disable = True if processes.rank() else None
+        disable = True if distributed.rank() else None
         return tqdm(
             total=len(self.train_labels), desc=title, unit=" images", unit_scale=True, leave=False, disable=disable
         )

@@ -5,8 +5,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from model.training.augment import Augmentation
-from model.training.mixing import Mixing
-from model.training.teacher import Distillation
+from model.training.distillation import Distillation
+from model.training.fmix import Mixing
 
 
 class Recipe(BaseModel):

@@ -9,9 +9,9 @@ import numpy as np
 from model.artifact import ModelCard, load_artifact, save_artifact
 from model.data import FashionMnist, Split, split_validation
 from model.errors import TrainingError
+from model.export.build import describe, export
 from model.network import Network, load_network
-from model.training import processes
-from model.training.export import describe, export
+from model.training import distributed
 from model.training.loop import EpochMetrics, RunConfig, Trainer
 from model.training.recipes import Recipe
 from model.training.run_folder import RunFolder
@@ -39,10 +39,10 @@ class Run:
     def start(cls, path: Path, config: RunConfig, data_set: FashionMnist) -> "Run":
         """Begin a run in the folder ``path``, which must not hold one yet."""
         folder = RunFolder(path)
-        if processes.rank() == 0:
+        if distributed.rank() == 0:
             folder.require_empty()
         run = cls(folder, config, data_set)
-        if processes.rank() == 0:
+        if distributed.rank() == 0:
             folder.write_config(config)
         return run
 
@@ -51,9 +51,9 @@ class Run:
         """Go on with the run in ``path`` from its last completed epoch, to ``epochs`` where that is given."""
         folder = RunFolder(path)
         config = folder.read_config()
-        if config.processes != processes.size():
+        if config.processes != distributed.size():
             raise TrainingError(
-                f"{config.processes} process(es) began the run in {path}, and this is {processes.size()}: go on by "
+                f"{config.processes} process(es) began the run in {path}, and this is {distributed.size()}: go on by "
                 f"{resume_command(path, config.processes)}"
             )
         if epochs:
@@ -64,7 +64,7 @@ class Run:
                 )
             recipe = config.recipe.model_copy(update={"epochs": epochs})
             config = config.model_copy(update={"recipe": recipe})
-            if processes.rank() == 0:
+            if distributed.rank() == 0:
                 folder.write_config(config)
         run = cls(folder, config, data_set)
         folder.restore(run.trainer)
@@ -73,9 +73,9 @@ class Run:
     def epochs(self) -> Iterator[EpochMetrics]:
         """Train the epochs that are left; each is on the disk before its metrics are handed out."""
         for metrics in self.trainer.epochs():
-            if processes.rank() == 0:
+            if distributed.rank() == 0:
                 self.folder.save(self.trainer)
-            processes.wait_for_first()
+            distributed.wait_for_first()
             yield metrics
 
     def release(self, *folders: Path) -> ModelCard:

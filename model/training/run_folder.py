@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from model.errors import TrainingError
 from model.files import write_atomically
-from model.training.curves import draw_curves
+from model.plots.curves import draw_curves
 from model.training.loop import RunConfig, Trainer
 
 KEPT_CHECKPOINTS = 2

@@ -1,0 +1,1 @@
+"""Bytes in, predictions out; knows no HTTP."""

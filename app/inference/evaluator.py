@@ -1,0 +1,164 @@
+"""The test set as the service uses it: loaded when first needed, and what each network says of it, measured once."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache, partial
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.inference.predictor import Predictor
+from app.problems import UnknownImage
+from app.schemas import Evaluation, GalleryItem, GalleryItems, Progress
+from model import CLASSES, FashionMnist, Split, chunks, draw_gallery, report
+
+CHUNK = 32
+"""Images in one engine call of a measurement."""
+TEST_IMAGES = 10_000
+
+Label = StrEnum("Label", [(name, name) for name in CLASSES])  # type: ignore[misc]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a network says of every test image."""
+
+    logits: NDArray[np.float32]
+    """``[10000, 10]``"""
+    seconds: float
+
+
+class Selection(BaseModel):
+    """Which test images a gallery shows."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    rows: int = Field(5, ge=1, le=20)
+    columns: int = Field(8, ge=1, le=20)
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="another seed, other images")
+    only: Literal["all", "wrong", "right"] = Field("all", description="which predictions")
+    label: Label | None = Field(None, description="only images that truly are of this class")
+    predicted: Label | None = Field(None, description="only images that the network takes for this class")
+
+    @property
+    def asks_the_network(self) -> bool:
+        """Whether it depends on what the network says of every image."""
+        return self.only != "all" or self.predicted is not None
+
+    def choose(self, labels: NDArray[np.uint8], predicted: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        """Indices of the chosen images among those with ``labels`` ``[N]``, which are ``predicted`` to be ``[N]``.
+
+        The latter is needed where ``asks_the_network``.
+        """
+        eligible = np.ones(len(labels), np.bool_) if self.label is None else labels == CLASSES.index(self.label)
+        if predicted is not None and self.only != "all":
+            eligible &= (predicted == labels) == (self.only == "right")
+        if predicted is not None and self.predicted is not None:
+            eligible &= predicted == CLASSES.index(self.predicted)
+        shuffled = np.random.default_rng(self.seed).permutation(np.flatnonzero(eligible))
+        return shuffled[: self.rows * self.columns]
+
+
+class Evaluator:
+    """Measures networks on the test images under a data folder, each once."""
+
+    def __init__(self, data_set: FashionMnist) -> None:
+        self.data_set = data_set
+        self._load = lru_cache(maxsize=1)(self._load_version)
+        self._measurements: dict[tuple[str, str, str], asyncio.Task[Measurement]] = {}
+        self._progress: dict[tuple[str, str, str], Progress] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the test files do."""
+        return self.data_set.fingerprint("test")
+
+    def key(self, predictor: Predictor) -> tuple[str, str, str]:
+        """What a measurement depends on: the weights, their precision and the data."""
+        return predictor.card.version, predictor.engine.name, self.fingerprint
+
+    async def load(self) -> Split:
+        """The 10,000 test images and labels; raises DataError where they cannot be had."""
+        return await asyncio.to_thread(self._load, self.fingerprint)
+
+    async def measure(self, predictor: Predictor) -> Measurement:
+        """Run the network over the whole set, or return what that came to before.
+
+        The result is kept by weights and data; concurrent callers share one run, which goes on when one leaves.
+        """
+        key = self.key(predictor)
+        task = self._measurements.get(key)
+        if task is None or _failed(task):
+            task = self._measurements[key] = asyncio.create_task(self._measure(predictor))
+        return await asyncio.shield(task)
+
+    async def evaluate(self, predictor: Predictor) -> Evaluation:
+        """Accuracy, loss, per-class figures and confusion matrix of the network on the test set."""
+        measurement, split = await self.measure(predictor), await self.load()
+        card = predictor.card
+        figures = report(measurement.logits, split.labels, card.classes, card.temperature)
+        return Evaluation(
+            **figures.model_dump(), model=card.name, model_version=card.version, seconds=measurement.seconds
+        )
+
+    async def draw_gallery(self, predictor: Predictor, selection: "Selection") -> bytes:
+        """A PNG grid of the test images that ``selection`` picks, captioned predicted and true."""
+        split, (chosen, predicted) = await self.load(), await self.choose(predictor, selection)
+        draw = partial(draw_gallery, split.images[chosen], split.labels[chosen], predicted, columns=selection.columns)
+        return await predictor.run_in_background(draw)
+
+    async def choose(self, predictor: Predictor, selection: "Selection") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The indices of the test images that ``selection`` picks, and what the network takes each for."""
+        split = await self.load()
+        if selection.asks_the_network:
+            everywhere = (await self.measure(predictor)).logits.argmax(1)
+            chosen = selection.choose(split.labels, everywhere)
+            return chosen, everywhere[chosen]
+        chosen = selection.choose(split.labels)
+        return chosen, (await _infer(predictor, split.images[chosen])).argmax(1) if chosen.size else chosen
+
+    async def gallery(self, predictor: Predictor, selection: "Selection") -> GalleryItems:
+        """The test images that ``selection`` picks, one by one."""
+        split, (chosen, predicted) = await self.load(), await self.choose(predictor, selection)
+        return GalleryItems(
+            items=[
+                GalleryItem(index=index, label=CLASSES[label], predicted=CLASSES[found], right=bool(label == found))
+                for index, label, found in zip(chosen.tolist(), split.labels[chosen], predicted, strict=True)
+            ]
+        )
+
+    async def image(self, index: int) -> NDArray[np.uint8]:
+        """The test image at ``index``, uint8 ``[28, 28]``; raises UnknownImage where there is none."""
+        images = (await self.load()).images
+        if not 0 <= index < len(images):
+            raise UnknownImage(f"There is no test image {index}; they are numbered from 0 to {len(images) - 1:,}.")
+        image: NDArray[np.uint8] = images[index]
+        return image
+
+    def progress(self, predictor: Predictor) -> Progress:
+        """How far the measurement of a network has come in this process."""
+        return self._progress.get(self.key(predictor)) or Progress(measured=0, count=TEST_IMAGES)
+
+    async def _measure(self, predictor: Predictor) -> Measurement:
+        split = await self.load()
+        key, count, start, logits = self.key(predictor), len(split.labels), time.perf_counter(), []
+        for chunk in chunks(split.images, CHUNK):
+            logits.append(await predictor.infer_in_background(chunk))
+            self._progress[key] = Progress(measured=min(count, len(logits) * CHUNK), count=count)
+        return Measurement(np.concatenate(logits), time.perf_counter() - start)
+
+    def _load_version(self, _fingerprint: str) -> Split:
+        return self.data_set.load("test")
+
+
+async def _infer(predictor: Predictor, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Logits ``[N, 10]`` of images ``[N, 28, 28]``, in chunks, so that galleries and evaluations take turns."""
+    return np.concatenate([await predictor.infer_in_background(chunk) for chunk in chunks(images, CHUNK)])
+
+
+def _failed(task: "asyncio.Task[Measurement]") -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)

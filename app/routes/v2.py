@@ -1,0 +1,291 @@
+"""The Open Inference Protocol v2 under ``/v2``: the door for the clients of Triton, KServe and MLServer."""
+
+import zlib
+from collections.abc import Iterable
+from functools import partial
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Depends, Request, Response
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from app import VERSION
+from app.dependencies import PredictorsDep, ReadinessDep
+from app.fast_path import Lane
+from app.inference.predictor import Predictor, Predictors
+from app.problems import (
+    IMAGE_ERRORS,
+    BodyTooLarge,
+    InvalidInference,
+    InvalidQuery,
+    NotReady,
+    Overloaded,
+    SlowBody,
+    UnknownModel,
+    declare,
+)
+from app.routes.v2_codec import InferenceRequest, Output, RequestedOutput, encode_response, parse_request
+from app.uploads import read_body
+from model import ModelCard, Picture, log_softmax, softmax
+
+router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+
+Given = NDArray[np.uint8] | list[Picture]
+"""Images ``[N, 28, 28]``, or pictures that came encoded."""
+OUTPUTS = {"log_probs": "FP32", "logits": "FP32", "probabilities": "FP32", "label": "BYTES"}
+EXTENSIONS = ["binary_tensor_data", "classification"]
+PLATFORMS = {"onnx": "onnx_onnxv1", "onnx-int8": "onnx_onnxv1", "torch": "pytorch"}
+LENGTH_HEADER = "inference-header-content-length"
+
+
+class ServerMetadata(BaseModel):
+    """What this server is."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class TensorMetadata(BaseModel):
+    """One input or output; -1 is any size."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelMetadata(BaseModel):
+    """What a network takes and gives."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+class Live(BaseModel):
+    """Whether the server is live."""
+
+    live: bool
+
+
+class Ready(BaseModel):
+    """Whether the server, or the model ``name``, is ready."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"ready": True}})
+
+    ready: bool
+    name: str | None = None
+
+
+async def _served(name: str, predictors: PredictorsDep, version: str | None = None) -> Predictor:
+    return _find(predictors, name, version)
+
+
+def _find(predictors: Predictors, name: str, version: str | None = None) -> Predictor:
+    predictor = predictors[name]
+    if version not in (None, predictor.card.version):
+        raise UnknownModel(f"There is no version {version!r:.80} of {name}; there is {predictor.card.version}.")
+    return predictor
+
+
+ServedDep = Annotated[Predictor, Depends(_served)]
+KNOWN = declare(UnknownModel, InvalidQuery)
+
+
+@router.get("/", include_in_schema=False)
+@router.get("")
+async def server_metadata() -> ServerMetadata:
+    """The server's name, version and extensions."""
+    return ServerMetadata(name="fashionnet", version=VERSION, extensions=EXTENSIONS)
+
+
+@router.get("/health/live")
+async def server_live() -> Live:
+    """Whether the process answers at all."""
+    return Live(live=True)
+
+
+@router.get("/health/ready", responses=declare(NotReady), response_model_exclude_none=True)
+async def server_ready(readiness: ReadinessDep) -> Ready:
+    """Whether inference requests may be sent."""
+    readiness.require()
+    return Ready(ready=True)
+
+
+@router.get("/models/{name}/versions/{version}", responses=KNOWN)
+@router.get("/models/{name}", responses=KNOWN)
+async def model_metadata(predictor: ServedDep) -> ModelMetadata:
+    """What the network takes and gives; `images` may also be FP32, and BYTES that hold encoded pictures."""
+    classes = len(predictor.card.classes)
+    return ModelMetadata(
+        name=predictor.card.name,
+        versions=[predictor.card.version],
+        platform=PLATFORMS[predictor.engine.name],
+        inputs=[TensorMetadata(name="images", datatype="UINT8", shape=[-1, 28, 28])],
+        outputs=[
+            TensorMetadata(name=name, datatype=datatype, shape=[-1] if name == "label" else [-1, classes])
+            for name, datatype in OUTPUTS.items()
+        ],
+    )
+
+
+@router.get(
+    "/models/{name}/versions/{version}/ready",
+    responses=KNOWN | declare(NotReady),
+)
+@router.get("/models/{name}/ready", responses=KNOWN | declare(NotReady))
+async def model_ready(predictor: ServedDep, readiness: ReadinessDep) -> Ready:
+    """Whether inference requests may be sent to this network."""
+    readiness.require()
+    return Ready(name=predictor.card.name, ready=True)
+
+
+_REQUEST = {"content": {"application/json": {"schema": InferenceRequest.model_json_schema()}}, "required": True}
+_EXAMPLE = {
+    "model_name": "fashionnet",
+    "model_version": "0123456789ab",
+    "outputs": [{"name": "label", "shape": [1], "datatype": "BYTES", "data": ["Shirt"]}],
+}
+_INFER = declare(BodyTooLarge, SlowBody, InvalidInference, Overloaded, UnknownModel, InvalidQuery, *IMAGE_ERRORS) | {
+    200: {"description": "the asked outputs", "content": {"application/json": {"example": _EXAMPLE}}}
+}
+_infer_route = partial(
+    router.post, responses=_INFER, openapi_extra={"requestBody": _REQUEST}, dependencies=[Depends(_served)]
+)
+
+
+@_infer_route("/models/{name}/versions/{version}/infer")
+@_infer_route("/models/{name}/infer")
+async def infer(request: Request) -> Response:
+    """Infer from `images`: UINT8 or FP32 (0 to 255) `[-1, 28, 28]` or `[-1, 1, 28, 28]`, or BYTES of encoded pictures.
+
+    Gives `log_probs`, `logits`, `probabilities` and `label`, or those of them that `outputs` names; JSON or binary.
+    """
+    settings, predictor = request.app.state.settings, _find(request.app.state.predictors, **request.path_params)
+    packed = await read_body(request, settings.max_batch_bytes, settings.body_timeout)
+    body = decompress(packed, request, settings.max_batch_bytes)
+    asked, given = await _read(body, _json_length(request), predictor)
+    logits = await (predictor.infer(given) if isinstance(given, list) else predictor.infer_images(given))
+    head = {"model_name": predictor.card.name, "model_version": predictor.card.version}
+    head |= {"id": asked.id} if asked.id else {}
+    content, json_length = encode_response(head, _outputs(asked, logits, predictor.card))
+    headers = {} if json_length is None else {LENGTH_HEADER: str(json_length)}
+    content, encoding = compress(content, request.headers.get("accept-encoding", ""))
+    media_type = "application/json" if json_length is None else "application/octet-stream"
+    return Response(content, headers=headers | encoding, media_type=media_type)
+
+
+def compress(content: bytes, accepted: str) -> tuple[bytes, dict[str, str]]:
+    """``content`` in gzip or deflate where the client asks for that alone, and the header that says so.
+
+    A client that only lists what it could read (browsers, httpx) gets the bytes as they are: on a fast network
+    compressing takes longer than sending.
+    """
+    if accepted not in ("gzip", "deflate"):
+        return content, {}
+    packer = zlib.compressobj(level=1, wbits=31 if accepted == "gzip" else 15)
+    return packer.compress(content) + packer.flush(), {"Content-Encoding": accepted}
+
+
+def decompress(body: bytes, request: Request, max_bytes: int) -> bytes:
+    """The body without its Content-Encoding (gzip or deflate); raises BodyTooLarge where that is past ``max_bytes``."""
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding == "identity":
+        return body
+    if encoding not in ("gzip", "deflate"):
+        raise InvalidInference(f"The content encoding {encoding!r:.40} is not known; gzip and deflate are.")
+    unpacker = zlib.decompressobj(wbits=47)  # gzip or zlib, by its header
+    try:
+        plain = unpacker.decompress(body, max_bytes + 1)
+    except zlib.error:
+        raise InvalidInference(f"The body is not {encoding}.") from None
+    if len(plain) > max_bytes:
+        raise BodyTooLarge(f"The body unpacks to more than {max_bytes:,} bytes: send several requests.")
+    if not unpacker.eof:
+        raise InvalidInference(f"The {encoding} body is truncated.")
+    return plain
+
+
+def _json_length(request: Request) -> int | None:
+    value = request.headers.get(LENGTH_HEADER)
+    if value is None:
+        return None
+    if not value.isdecimal():
+        raise InvalidInference(f"Inference-Header-Content-Length is {value!r:.40}, which is no length.")
+    return int(value)
+
+
+async def _read(body: bytes, json_length: int | None, predictor: Predictor) -> tuple[InferenceRequest, Given]:
+    """The request and what it is about; JSON of length 0 is a raw request: one image alone."""
+    if json_length == 0:
+        asked = InferenceRequest(inputs=[], parameters={"binary_data_output": True})
+        is_pixels = len(body) == 28 * 28
+        return asked, _images(np.frombuffer(body, np.uint8)) if is_pixels else [await predictor.preprocess(body)]
+    asked, tensors = parse_request(body, json_length)
+    if list(tensors) != ["images"]:
+        raise InvalidInference(f"The one input is 'images'; the request has {list(tensors)!r:.80}.")
+    return asked, await _given(tensors["images"], predictor)
+
+
+async def _given(values: NDArray[Any], predictor: Predictor) -> Given:
+    if values.dtype == object:
+        return [await predictor.preprocess(content) for content in values.ravel()]
+    if values.shape[1:] not in ((28, 28), (1, 28, 28)):
+        raise InvalidInference(f"images: the shape {list(values.shape)} is neither [-1, 28, 28] nor [-1, 1, 28, 28].")
+    if values.dtype not in (np.uint8, np.float32):
+        raise InvalidInference(f"images: the datatypes are UINT8, FP32 and BYTES, not {values.dtype}.")
+    if values.dtype == np.float32 and not ((values >= 0) & (values <= 255)).all():
+        raise InvalidInference("images: FP32 values are pixels from 0 to 255.")
+    return _images(values.round().astype(np.uint8))
+
+
+def _images(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return pixels.reshape(-1, 28, 28)
+
+
+def lanes(names: Iterable[str]) -> dict[str, Lane]:
+    """The fast way to the inference of each network that is served."""
+    pattern = f"{router.prefix}/models/{{name}}/infer"
+    return {pattern.format(name=name): Lane(pattern, infer, {"name": name}) for name in names}
+
+
+def _outputs(asked: InferenceRequest, logits: NDArray[np.float32], card: ModelCard) -> list[Output]:
+    wanted = [RequestedOutput(name=name) for name in OUTPUTS] if asked.outputs is None else asked.outputs
+    return [_output(output, asked.wants_binary(output), logits, card) for output in wanted]
+
+
+def _output(output: RequestedOutput, binary: bool, logits: NDArray[np.float32], card: ModelCard) -> Output:
+    if output.name not in OUTPUTS:
+        raise InvalidInference(f"There is no output {output.name!r:.40}; there are {', '.join(OUTPUTS)}.")
+    calibrated = logits / np.float32(card.temperature)
+    match output.name:
+        case "label":
+            values = _labels(logits, card)
+        case "logits":
+            values = logits
+        case "log_probs":
+            values = log_softmax(calibrated)
+        case _:
+            values = softmax(calibrated)
+    best = output.parameters.get("classification")
+    return Output(output.name, values if best is None else _classification(output, best, values, card), binary)
+
+
+def _labels(logits: NDArray[np.float32], card: ModelCard) -> NDArray[Any]:
+    names = np.array([label.encode() for label in card.classes], object)
+    labels: NDArray[Any] = names[logits.argmax(1)]
+    return labels
+
+
+def _classification(output: RequestedOutput, best: Any, values: NDArray[Any], card: ModelCard) -> NDArray[Any]:
+    """The ``best`` highest values of each row as BYTES ``value:index:label``."""
+    if values.dtype == object or not isinstance(best, int) or best < 1:
+        raise InvalidInference(f"{output.name}: classification takes a number of classes, and an output of numbers.")
+    order = np.argsort(-values, axis=1, kind="stable")[:, :best]
+    cells = [
+        [f"{row[i]:f}:{i}:{card.classes[i]}".encode() for i in ids] for row, ids in zip(values, order, strict=True)
+    ]
+    return np.array(cells, object).reshape(order.shape)

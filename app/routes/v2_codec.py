@@ -1,0 +1,225 @@
+"""The Open Inference Protocol's request and response, from bytes and to bytes. Knows no model.
+
+Raises InvalidInference of ``app.problems``, which becomes a response with status 400.
+
+Sources: github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md; the binary tensor and the
+classification extension as Triton Inference Server documents them (docs/protocol).
+"""
+
+import binascii
+import json
+import math
+import struct
+from base64 import b64decode
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError
+
+from app.problems import InvalidInference
+
+DTYPES = {
+    "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2",
+    "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
+}  # fmt: skip
+Array = NDArray[Any]
+
+
+class InputTensor(BaseModel):
+    """A tensor of the request; its data stand in ``data``, or binary behind the JSON."""
+
+    name: str
+    shape: list[int] = Field(max_length=8)
+    datatype: str
+    parameters: dict[str, Any] = {}
+    data: list[Any] | None = None
+
+
+class RequestedOutput(BaseModel):
+    """An output that the client wants."""
+
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class InferenceRequest(BaseModel):
+    """The JSON part of a request."""
+
+    id: str | None = None
+    parameters: dict[str, Any] = {}
+    inputs: list[InputTensor]
+    outputs: list[RequestedOutput] | None = None
+
+    def wants_binary(self, output: RequestedOutput) -> bool:
+        """Whether ``output`` is to be sent binary: its own parameter, else the request's."""
+        return bool(output.parameters.get("binary_data", self.parameters.get("binary_data_output", False)))
+
+
+class OutputTensor(BaseModel):
+    """A tensor of the response."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    parameters: dict[str, Any] | None = None
+    data: list[Any] | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """A result that is to be sent: numbers as an array, BYTES as an array of ``bytes`` objects."""
+
+    name: str
+    values: Array
+    binary: bool
+
+
+def parse_request(body: bytes, json_length: int | None) -> tuple[InferenceRequest, dict[str, Array]]:
+    """A request body -> its JSON part and its input tensors by name.
+
+    ``json_length`` is the header Inference-Header-Content-Length: where the JSON ends and binary tensors begin.
+    BYTES become arrays of ``bytes`` objects; in JSON they are base64.
+
+    Raises:
+        InvalidInference: what is wrong with it.
+    """
+    if json_length is not None and not 0 <= json_length <= len(body):
+        raise InvalidInference(f"Inference-Header-Content-Length is {json_length}, but the body has {len(body)} bytes.")
+    try:
+        request = InferenceRequest.model_validate_json(body[:json_length])
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"]) or "body"
+        raise InvalidInference(f"This is not an inference request: {where}: {problem['msg']}.") from None
+    return request, dict(
+        _tensors(request.inputs, memoryview(body)[len(body) if json_length is None else json_length :])
+    )
+
+
+def _tensors(inputs: Sequence[InputTensor], binary: memoryview) -> Iterator[tuple[str, Array]]:
+    offset = 0
+    for tensor in inputs:
+        size = tensor.parameters.get("binary_data_size")
+        if size is None:
+            yield tensor.name, _from_json(tensor)
+            continue
+        if not isinstance(size, int) or not 0 <= size <= len(binary) - offset:
+            raise InvalidInference(f"{tensor.name}: binary_data_size {size!r:.40} is not what follows the JSON.")
+        yield tensor.name, _from_binary(tensor, bytes(binary[offset : offset + size]))
+        offset += size
+    if offset != len(binary):
+        raise InvalidInference(f"{len(binary) - offset} bytes follow the last binary tensor.")
+
+
+def _count(tensor: InputTensor) -> int:
+    if min(tensor.shape, default=1) < 0:
+        raise InvalidInference(f"{tensor.name}: the shape {tensor.shape} has a negative dimension.")
+    return math.prod(tensor.shape)
+
+
+def _dtype(tensor: InputTensor) -> np.dtype[Any]:
+    if tensor.datatype not in DTYPES:
+        raise InvalidInference(f"{tensor.name}: there is no datatype {tensor.datatype!r:.40}.")
+    return np.dtype(DTYPES[tensor.datatype])
+
+
+def _from_json(tensor: InputTensor) -> Array:
+    if tensor.data is None:
+        raise InvalidInference(f"{tensor.name}: there is neither data nor binary_data_size.")
+    try:
+        if tensor.datatype == "BYTES":
+            return _objects([b64decode(text, validate=True) for text in _flat(tensor.data)], tensor)
+        values = np.array(tensor.data, np.float64 if tensor.datatype.startswith("FP") else np.int64)
+    except (ValueError, TypeError, OverflowError, binascii.Error, RecursionError) as error:
+        raise InvalidInference(
+            f"{tensor.name}: the data are no {tensor.datatype} (BYTES are base64 in JSON)."
+        ) from error
+    return _shaped(_cast(values, tensor), tensor)
+
+
+def _cast(values: Array, tensor: InputTensor) -> Array:
+    dtype = _dtype(tensor)
+    if dtype.kind in "iu" and values.size and not _fits(values, dtype):
+        raise InvalidInference(f"{tensor.name}: the data do not fit into {tensor.datatype}.")
+    with np.errstate(over="ignore"):
+        return values.astype(dtype)
+
+
+def _fits(values: Array, dtype: np.dtype[Any]) -> bool:
+    limits = np.iinfo(dtype)
+    return bool(limits.min <= values.min() and values.max() <= limits.max)
+
+
+def _from_binary(tensor: InputTensor, raw: bytes) -> Array:
+    if tensor.datatype == "BYTES":
+        return _objects(list(_split_bytes(raw, tensor.name)), tensor)
+    dtype = _dtype(tensor)
+    if len(raw) != _count(tensor) * dtype.itemsize:
+        raise InvalidInference(f"{tensor.name}: {len(raw)} bytes are not a {tensor.datatype} tensor of {tensor.shape}.")
+    return np.frombuffer(raw, dtype).reshape(tensor.shape)
+
+
+def _split_bytes(raw: bytes, name: str) -> Iterator[bytes]:
+    """BYTES elements: each a little-endian uint32 length and so many bytes."""
+    offset = 0
+    while offset < len(raw):
+        if offset + 4 > len(raw):
+            raise InvalidInference(f"{name}: a BYTES element has no whole length.")
+        (length,) = struct.unpack_from("<I", raw, offset)
+        offset += 4 + length
+        if offset > len(raw):
+            raise InvalidInference(f"{name}: a BYTES element is longer than what follows.")
+        yield raw[offset - length : offset]
+
+
+def _objects(elements: list[bytes], tensor: InputTensor) -> Array:
+    values = np.empty(len(elements), object)
+    values[:] = elements
+    return _shaped(values, tensor)
+
+
+def _shaped(values: Array, tensor: InputTensor) -> Array:
+    if values.size != _count(tensor):
+        raise InvalidInference(f"{tensor.name}: {values.size} values are not a tensor of {tensor.shape}.")
+    return values.reshape(tensor.shape)
+
+
+def _flat(data: list[Any]) -> Iterator[Any]:
+    for item in data:
+        if isinstance(item, list):
+            yield from _flat(item)
+        else:
+            yield item
+
+
+def encode_response(head: dict[str, Any], outputs: Sequence[Output]) -> tuple[bytes, int | None]:
+    """The response's body, and the length of its JSON where binary tensors follow it (None: there are none)."""
+    tensors, blobs = [], []
+    for output in outputs:
+        blob = _to_binary(output.values) if output.binary else None
+        tensors.append(_describe(output, blob).model_dump(exclude_none=True))
+        blobs.append(blob or b"")
+    header = json.dumps(head | {"outputs": tensors}, separators=(",", ":")).encode()
+    binary = any(output.binary for output in outputs)
+    return header + b"".join(blobs), len(header) if binary else None
+
+
+def _describe(output: Output, blob: bytes | None) -> OutputTensor:
+    datatype = "BYTES" if output.values.dtype == object else "FP32"
+    tensor = OutputTensor(name=output.name, shape=list(output.values.shape), datatype=datatype)
+    if blob is not None:
+        tensor.parameters = {"binary_data_size": len(blob)}
+    elif datatype == "BYTES":
+        tensor.data = [element.decode() for element in output.values.ravel()]
+    else:
+        tensor.data = output.values.ravel().tolist()
+    return tensor
+
+
+def _to_binary(values: Array) -> bytes:
+    if values.dtype == object:
+        return b"".join(struct.pack("<I", len(element)) + element for element in values.ravel())
+    return values.astype("<f4").tobytes()

@@ -1,0 +1,1 @@
+"""What serves the application: processes and the protocol below ASGI."""

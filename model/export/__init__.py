@@ -1,0 +1,1 @@
+"""From a network to an artefact; needs the extra ``train``."""

@@ -1,0 +1,1 @@
+"""From an encoded picture to the network's input."""

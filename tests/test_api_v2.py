@@ -1,0 +1,266 @@
+"""The Open Inference Protocol, driven by Triton's own client, and what is wrong by hand."""
+
+import asyncio
+import base64
+import gzip
+import json
+import zlib
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+import tritonclient.http.aio as triton_aio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tritonclient.utils import InferenceServerException
+
+from app import VERSION
+from app.problems import InvalidInference
+from app.routes.v2_codec import parse_request
+from model import CLASSES
+from tests.pictures import encode, grey_png, random_image, scene, trousers
+from tests.problems import assert_problem_body
+
+INFER = "/v2/models/fashionnet/infer"
+IMAGES = np.stack([random_image(seed) for seed in range(5)])
+
+
+@pytest.fixture(scope="module")
+def address(client) -> str:
+    return f"{client.base_url.host}:{client.base_url.port}"
+
+
+@pytest.fixture
+def inference(address):
+    with triton.InferenceServerClient(address, concurrency=2) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def expected(client):
+    """What /predict says of the same images."""
+    answers = [client.post("/predict", files={"file": grey_png(seed)}).json() for seed in range(5)]
+    return [answer["label"] for answer in answers], [list(answer["probabilities"].values()) for answer in answers]
+
+
+def tensor(values: np.ndarray, datatype: str, binary: bool = True) -> triton.InferInput:
+    given_ = triton.InferInput("images", list(values.shape), datatype)
+    given_.set_data_from_numpy(values, binary_data=binary)
+    return given_
+
+
+def assert_same_as_predict(result, expected) -> None:
+    labels, probabilities = expected
+    assert [label.decode() if isinstance(label, bytes) else label for label in result.as_numpy("label")] == labels
+    np.testing.assert_allclose(result.as_numpy("probabilities"), probabilities, atol=1e-6)
+    np.testing.assert_allclose(np.exp(result.as_numpy("log_probs")), probabilities, atol=1e-6)
+    assert result.as_numpy("logits").shape == (5, 10)
+
+
+def test_health_and_metadata(inference, artifact):
+    assert inference.is_server_live()
+    assert inference.is_server_ready()
+    assert inference.is_model_ready("fashionnet")
+    assert inference.is_model_ready("fashionnet", artifact.card.version)
+    assert not inference.is_model_ready("nonsense")
+    assert not inference.is_model_ready("fashionnet", "1")
+    server = inference.get_server_metadata()
+    assert server == {"name": "fashionnet", "version": VERSION, "extensions": ["binary_tensor_data", "classification"]}
+    for version in ("", artifact.card.version):
+        metadata = inference.get_model_metadata("fashionnet", version)
+        assert metadata["versions"] == [artifact.card.version]
+        assert metadata["platform"] == "onnx_onnxv1"
+        assert metadata["inputs"] == [{"name": "images", "datatype": "UINT8", "shape": [-1, 28, 28]}]
+        assert [output["name"] for output in metadata["outputs"]] == ["log_probs", "logits", "probabilities", "label"]
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("datatype", ["UINT8", "FP32", "BYTES"])
+def test_the_unmodified_client_gets_what_predict_answers(inference, expected, datatype, binary, compression):
+    if datatype == "BYTES":
+        contents = [grey_png(seed) if binary else base64.b64encode(grey_png(seed)) for seed in range(5)]
+        values = np.array(contents, object)
+    else:
+        values = IMAGES.astype({"UINT8": np.uint8, "FP32": np.float32}[datatype])
+    result = inference.infer(
+        "fashionnet",
+        [tensor(values, datatype, binary)],
+        request_compression_algorithm=compression,
+        response_compression_algorithm=compression,
+        request_id="mine",
+    )
+    assert_same_as_predict(result, expected)
+    assert result.get_response()["id"] == "mine"
+    assert result.get_response()["model_name"] == "fashionnet"
+
+
+def test_a_channel_dimension_is_taken(inference, expected, artifact):
+    given_ = [tensor(IMAGES[:, None], "UINT8")]
+    assert_same_as_predict(inference.infer("fashionnet", given_, artifact.card.version), expected)
+
+
+def test_a_photo_gets_what_predict_answers(client, inference):
+    content = encode(scene("wood")[0], "JPEG")
+    result = inference.infer("fashionnet", [tensor(np.array([content, grey_png()], object), "BYTES")])
+    answer = client.post("/predict", files={"file": content}, params={"model": "fashionnet"}).json()
+    np.testing.assert_allclose(result.as_numpy("probabilities")[0], list(answer["probabilities"].values()), atol=1e-6)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_only_the_asked_outputs_are_sent_in_the_asked_form(inference, binary):
+    wanted = [triton.InferRequestedOutput("label", binary_data=not binary)]
+    wanted += [triton.InferRequestedOutput("logits", binary_data=binary)]
+    result = inference.infer("fashionnet", [tensor(IMAGES, "UINT8")], outputs=wanted)
+    outputs = result.get_response()["outputs"]
+    assert [output["name"] for output in outputs] == ["label", "logits"]
+    assert ["binary_data_size" in output.get("parameters", {}) for output in outputs] == [not binary, binary]
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_classification_gives_value_index_and_label(inference, expected, binary):
+    wanted = [triton.InferRequestedOutput("probabilities", binary_data=binary, class_count=3)]
+    cells = inference.infer("fashionnet", [tensor(IMAGES, "UINT8")], outputs=wanted).as_numpy("probabilities")
+    assert cells.shape == (5, 3)
+    for row, probabilities in zip(cells, expected[1], strict=True):
+        for cell, index in zip(row, np.argsort(probabilities)[::-1][:3], strict=True):
+            text = cell.decode() if isinstance(cell, bytes) else cell
+            value, number, label = text.split(":")
+            assert (int(number), label) == (index, CLASSES[index])
+            assert float(value) == pytest.approx(probabilities[index], abs=1e-5)
+
+
+def test_the_asynchronous_client_works_too(address, expected):
+    async def use():
+        async with triton_aio.InferenceServerClient(address) as connection:
+            assert await connection.is_server_ready()
+            calls = [connection.infer("fashionnet", [tensor(IMAGES, "UINT8")]) for _ in range(8)]
+            return await asyncio.gather(*calls)
+
+    for result in asyncio.run(use()):
+        assert_same_as_predict(result, expected)
+
+
+def test_the_client_understands_our_errors(inference):
+    with pytest.raises(InferenceServerException, match="no model 'nonsense'"):
+        inference.infer("nonsense", [tensor(IMAGES, "UINT8")])
+    with pytest.raises(InferenceServerException, match="neither"):
+        inference.infer("fashionnet", [tensor(IMAGES[:, :20], "UINT8")])
+
+
+@pytest.mark.parametrize("content", [random_image(1).tobytes(), grey_png(1)], ids=["tensor", "picture"])
+def test_a_raw_request_is_one_image_alone(client, expected, content):
+    response = client.post(INFER, content=content, headers={"Inference-Header-Content-Length": "0"})
+    head = json.loads(response.content[: int(response.headers["inference-header-content-length"])])
+    assert head["outputs"][3]["name"] == "label"
+    assert expected[0][1].encode() in response.content
+
+
+def test_more_images_than_the_engine_takes_at_once(inference):
+    many = np.tile(IMAGES, (30, 1, 1))
+    result = inference.infer("fashionnet", [tensor(many, "UINT8")])
+    assert (result.as_numpy("logits") == np.tile(result.as_numpy("logits")[:5], (30, 1))).all()
+
+
+def test_no_image_gives_no_answer(client):
+    response = client.post(INFER, json=body(shape=[0, 28, 28], data=[]))
+    assert response.json()["outputs"][0]["shape"] == [0, 10]
+
+
+def body(outputs=None, **changes) -> dict:
+    image = {"name": "images", "shape": [1, 28, 28], "datatype": "UINT8", "data": IMAGES[0].tolist()}
+    return {"inputs": [image | changes]} | ({} if outputs is None else {"outputs": outputs})
+
+
+def test_nested_and_flat_data_are_alike(client):
+    nested = client.post(INFER, json=body(data=[IMAGES[0].tolist()]))
+    assert nested.json() == client.post(INFER, json=body(data=IMAGES[0].ravel().tolist())).json()
+
+
+def assert_error(response, status: int, slug: str) -> str:
+    answer = response.json()
+    assert response.status_code == status, answer
+    assert answer.pop("error") == answer["detail"]
+    return assert_problem_body(answer, status, slug)
+
+
+BAD = {
+    "no json": ({"content": b"nonsense"}, "not an inference request"),
+    "no inputs": ({"json": {}}, "inputs: Field required"),
+    "other input": ({"json": body(name="pixels")}, "The one input is 'images'"),
+    "no data": ({"json": body(data=None)}, "neither data nor binary_data_size"),
+    "too few": ({"json": body(data=[1, 2])}, "2 values are not a tensor"),
+    "negative shape": ({"json": body(shape=[-1, 28, 28])}, "negative dimension"),
+    "ragged": ({"json": body(data=[[1], [2, 3]])}, "the data are no UINT8"),
+    "out of range": ({"json": body(data=[300] * 784)}, "do not fit into UINT8"),
+    "words": ({"json": body(data=["x"] * 784)}, "the data are no UINT8"),
+    "no datatype": ({"json": body(datatype="UINT9")}, "no datatype 'UINT9'"),
+    "datatype": ({"json": body(datatype="INT64")}, "the datatypes are UINT8, FP32 and BYTES"),
+    "fp32 range": ({"json": body(datatype="FP32", data=[-1.0] * 784)}, "from 0 to 255"),
+    "no base64": ({"json": body(datatype="BYTES", shape=[1], data=["!"])}, "base64"),
+    "shape": ({"json": body(shape=[28, 28])}, "neither"),
+    "output": ({"json": body(outputs=[{"name": "mood"}])}, "no output 'mood'"),
+    "classification": (
+        {"json": body(outputs=[{"name": "label", "parameters": {"classification": 3}}])}, "classification takes",
+    ),
+    "binary size": ({"json": body(data=None, parameters={"binary_data_size": 784})}, "is not what follows"),
+    "header length": ({"json": body(), "headers": {"Inference-Header-Content-Length": "99999"}}, "but the body has"),
+    "header word": ({"json": body(), "headers": {"Inference-Header-Content-Length": "x"}}, "which is no length"),
+    "not gzip": ({"json": body(), "headers": {"Content-Encoding": "gzip"}}, "The body is not gzip"),
+    "brotli": ({"json": body(), "headers": {"Content-Encoding": "br"}}, "gzip and deflate are"),
+    "cut gzip": (
+        {"content": gzip.compress(b"x" * 99)[:-9], "headers": {"Content-Encoding": "gzip"}}, "gzip body is truncated",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_request_is_400_with_the_key_error(client, name):
+    options, words = BAD[name]
+    assert words in assert_error(client.post(INFER, **options), 400, "invalid-inference")
+    assert client.post(INFER, json=body()).status_code == 200
+
+
+def test_a_bad_picture_has_its_own_status(client):
+    request = body(datatype="BYTES", shape=[1], data=[base64.b64encode(encode(trousers())[:200]).decode()])
+    assert_error(client.post(INFER, json=request), 422, "damaged-image")
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])
+def test_a_compressed_bomb_is_413(client, pack):
+    encoding = {"Content-Encoding": "gzip" if pack is gzip.compress else "deflate"}
+    assert_error(client.post(INFER, content=pack(bytes(600_000)), headers=encoding), 413, "too-large")
+
+
+@pytest.mark.parametrize(("path", "status", "slug"), [
+    ("/v2/models/nonsense", 404, "unknown-model"), ("/v2/nonsense", 404, "not-found"),
+    ("/v2/models/fashionnet/infer", 405, "method-not-allowed"),
+    ("/v2/models/fashionnet/versions/1", 404, "unknown-model"),
+])  # fmt: skip
+def test_every_failure_under_v2_has_the_key_error(client, path, status, slug):
+    assert_error(client.get(path), status, slug)
+
+
+def test_the_server_metadata_are_there_with_and_without_a_slash(client):
+    assert client.get("/v2").json() == client.get("/v2/").json()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=120), st.one_of(st.none(), st.integers(0, 130)))
+def test_any_body_is_a_request_or_invalid(content, json_length):
+    with pytest.raises(InvalidInference):
+        parse_request(content, json_length)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=60), st.integers(-5, 80), st.sampled_from(["UINT8", "FP32", "BYTES", "X"]), st.integers(0, 9))
+def test_any_binary_tensor_is_a_tensor_or_invalid(blob, size, datatype, length):
+    head = {
+        "inputs": [{"name": "a", "shape": [length], "datatype": datatype, "parameters": {"binary_data_size": size}}]
+    }
+    text = json.dumps(head).encode()
+    try:
+        _, tensors = parse_request(text + blob, len(text))
+    except InvalidInference:
+        return
+    assert tensors["a"].shape == (length,)

@@ -1,0 +1,270 @@
+import contextlib
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from model.errors import DamagedImage, EmptyImage, ImageError, NotAnImage, TooManyPixels, UnknownFormat
+from model.preprocessing.decode import FORMATS, decode, decode_small_png
+from model.preprocessing.pipeline import preprocess
+from tests.pictures import encode, grey_png, random_image, trousers
+
+
+def pixels_of(content, **options):
+    return preprocess(content, **options).image
+
+
+@given(arrays(np.uint8, (28, 28)))
+def test_a_28x28_grey_picture_is_used_exactly_as_it_is(pixels):
+    assert (pixels_of(encode(Image.fromarray(pixels))) == pixels).all()
+
+
+@given(arrays(np.uint8, (28, 28), elements=st.integers(0, 3)), st.integers(0, 9))
+def test_small_pngs_have_a_decoder_of_their_own_that_sees_the_same(pixels, level):
+    content = encode(Image.fromarray(pixels), compress_level=level)
+    assert (decode_small_png(content, 28) == pixels).all()
+    assert (np.asarray(decode(content, untouched=28).image) == pixels).all()
+
+
+@settings(deadline=None)
+@given(st.integers(0, 400), st.binary(min_size=1, max_size=4), st.booleans())
+def test_a_small_png_that_was_tampered_with_is_what_pillow_makes_of_it_or_refused(place, bytes_, cut):
+    content = encode(trousers("L").resize((28, 28)))
+    content = content[:place] + (b"" if cut else bytes_ + content[place + len(bytes_) :])
+    small = decode_small_png(content, 28)
+    if small is None:
+        with contextlib.suppress(ImageError):
+            preprocess(content)
+    else:
+        with contextlib.suppress(ImageError):
+            assert (np.asarray(decode(content, untouched=28).image) == small).all()
+
+
+@pytest.mark.parametrize(
+    "image", [Image.new("L", (27, 28)), Image.new("RGB", (28, 28)), Image.new("1", (28, 28)), Image.new("P", (28, 28))]
+)
+def test_other_pngs_are_left_to_pillow(image):
+    assert decode_small_png(encode(image), 28) is None
+
+
+def test_a_small_png_with_a_text_before_its_pixels_is_left_to_pillow_which_bounds_it():
+    content = encode(Image.new("L", (28, 28)))
+    text = b"zTXtbomb\0\0" + zlib.compress(bytes(900_000))
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    with_text = content[:33] + chunk + content[33:]
+    assert decode_small_png(with_text, 28) is None
+    assert not pixels_of(with_text).any()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_grey_in_content_is_grey_whatever_the_mode(mode):
+    pixels = random_image()
+    assert (pixels_of(encode(Image.fromarray(pixels).convert(mode))) == pixels).all()
+
+
+def test_a_16_bit_grey_picture_of_28x28_keeps_its_upper_byte():
+    pixels = random_image()
+    assert (pixels_of(encode(Image.fromarray(pixels.astype(np.uint16) * 257))) == pixels).all()
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_every_accepted_format_gives_the_same_article(format_):
+    expected = pixels_of(encode(trousers()))
+    difference = np.abs(pixels_of(encode(trousers(), format_)).astype(int) - expected)
+    assert difference.mean() < 4  # JPEG, WebP and GIF lose a little
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F", "YCbCr", "LAB"])
+def test_every_mode_is_brought_into_the_convention(mode):
+    image = trousers("L") if mode in ("I;16", "I", "F", "LA") else trousers()
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image, np.uint16) * 257)
+    pixels = pixels_of(encode(image.convert(mode), "TIFF" if mode not in ("LA", "P", "RGBA") else "PNG"))
+    assert pixels.shape == (28, 28)
+    assert pixels.dtype == np.uint8
+    assert (pixels[[0, -1], 0] == 0).all(), "the background is exactly 0"
+    assert pixels[1, 14] > 150, "the article is light"
+
+
+def test_the_article_fills_the_height_and_is_centred_with_the_odd_pixel_on_the_left():
+    page = Image.new("L", (400, 300), 255)
+    page.paste(0, (50, 20, 50 + 90, 20 + 280))  # 90 x 280: 9 of 28 columns
+    columns = np.flatnonzero(pixels_of(encode(page)).any(0))
+    assert (columns[0], columns[-1]) == (10, 18)  # ceil(19 / 2) = 10 empty columns on the left
+
+
+def test_dark_on_light_and_light_on_dark_are_the_same_article():
+    dark_on_light = pixels_of(encode(trousers(ink="black", paper="white"))).astype(int)
+    light_on_dark = pixels_of(encode(trousers(ink="white", paper="black")))
+    np.testing.assert_allclose(dark_on_light, light_on_dark.astype(int), atol=1)  # a half is rounded up in both
+
+
+def test_exif_orientation_is_followed():
+    upright = trousers()
+    exif = Image.Exif()
+    exif[274] = 6  # to be turned by 270 degrees
+    lying = encode(upright.transpose(Image.Transpose.ROTATE_90), "JPEG", exif=exif, quality=95)
+    difference = np.abs(pixels_of(lying).astype(int) - pixels_of(encode(upright)))
+    assert difference.mean() < 2
+
+
+def test_alpha_is_laid_on_white():
+    image = trousers("RGBA")
+    image.putalpha(Image.fromarray(np.where(np.asarray(image)[:, :, 0] == 255, 0, 255).astype(np.uint8)))
+    assert (pixels_of(encode(image)) == pixels_of(encode(trousers()))).all()
+
+
+def test_only_the_first_frame_of_an_animation_counts():
+    frames = [trousers(), Image.new("RGB", (300, 300), "black")]
+    animated = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert (pixels_of(animated) == pixels_of(encode(frames[0], "GIF"))).all()
+
+
+def test_an_empty_page_gives_an_empty_image():
+    assert not pixels_of(encode(Image.new("RGB", (100, 60), "white"))).any()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (29, 28), (2000, 3)])
+def test_odd_sizes_are_taken(size):
+    assert pixels_of(encode(Image.new("L", size, 90))).shape == (28, 28)
+
+
+@pytest.mark.parametrize("values", [np.nan, np.inf, -np.inf, 3e38, 0.0])
+def test_floats_that_are_no_grey_values_do_no_harm(values):
+    image = Image.fromarray(np.full((40, 40), values, np.float32))
+    assert pixels_of(encode(image, "TIFF")).shape == (28, 28)
+
+
+def test_nothing_is_refused_with_the_remedy():
+    with pytest.raises(EmptyImage, match="send the content"):
+        pixels_of(b"")
+
+
+@pytest.mark.parametrize("content", [b"hello", b"\x00" * 100, b"GIF", b"<html></html>", b"PK\x03\x04"])
+def test_what_is_no_picture_is_refused(content):
+    with pytest.raises(NotAnImage, match="PNG, JPEG"):
+        pixels_of(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b"%PDF-1.7", "PDF"),
+        (b"\x00\x00\x00\x18ftypheic", "HEIC"),
+        (b"\x00\x00\x00\x1cftypavif", "AVIF"),
+        (b"<svg/>", "SVG"),
+    ],
+)
+def test_a_picture_of_another_format_is_refused_by_its_name(content, name):
+    with pytest.raises(UnknownFormat, match=f"{name} file.*convert it"):
+        pixels_of(content)
+
+
+def test_formats_that_pillow_knows_and_we_do_not_accept_are_refused():
+    for format_ in ("PPM", "ICO", "PCX", "TGA"):
+        with pytest.raises((UnknownFormat, NotAnImage)):
+            pixels_of(encode(trousers(), format_))
+
+
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP", "BMP"])
+def test_a_truncated_picture_is_refused(format_):
+    content = encode(trousers(), format_)
+    with pytest.raises(DamagedImage, match="truncated or damaged"):
+        pixels_of(content[: len(content) // 2])
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded():
+    with pytest.raises(TooManyPixels, match="300 x 300"):
+        pixels_of(encode(trousers()), max_pixels=1000)
+
+
+@pytest.mark.parametrize("side", [10_000, 20_000])
+def test_a_decompression_bomb_is_refused(side):
+    bomb = encode(Image.new("1", (side, side)))
+    assert len(bomb) < 100_000
+    with pytest.raises(TooManyPixels):
+        pixels_of(bomb)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(FORMATS), st.data())
+def test_whatever_is_done_to_a_file_it_is_a_picture_or_an_image_error(format_, data):
+    content = bytearray(encode(trousers(size=40), format_))
+    for _ in range(data.draw(st.integers(1, 6))):
+        position = data.draw(st.integers(0, len(content) - 1))
+        content[position] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(content)))
+    with contextlib.suppress(ImageError):
+        assert pixels_of(bytes(content[:cut])).shape == (28, 28)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_picture_or_an_image_error(content):
+    with pytest.raises(ImageError):
+        pixels_of(content)
+
+
+def test_the_file_is_not_needed_afterwards():
+    """What comes back owns its memory, or shares what nobody changes."""
+    buffer = io.BytesIO(grey_png())
+    pixels = pixels_of(buffer.getvalue())
+    assert pixels.sum() == pixels_of(grey_png()).sum()
+
+
+def test_what_was_done_is_told():
+    page = trousers(size=900).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[274] = 6
+    told = preprocess(encode(page, "JPEG", exif=exif, quality=95)).preprocessing
+    assert told.steps[0] == "turned upright, as its EXIF says"
+    assert told.steps[1:3] == ["plain background removed", "cropped to the article"]
+    assert told.inverted
+    assert told.background == "#ffffff"
+    expected = (88 * 3, 20 * 3, 210 * 3, 282 * 3)
+    assert told.crop_box == pytest.approx(expected, abs=10), "in the pixels of the upright picture"
+    assert told.coverage == pytest.approx(0.29, abs=0.02)
+
+
+def test_the_crop_box_is_in_the_pixels_of_the_whole_picture_also_when_it_was_turned():
+    page = Image.new("L", (600, 300), 255)
+    page.paste(0, (100, 50, 200, 250))
+    exif = Image.Exif()
+    exif[274] = 6
+    told = preprocess(encode(page, "JPEG", exif=exif, quality=95)).preprocessing
+    assert told.crop_box == pytest.approx((50, 100, 250, 200), abs=5)
+
+
+def test_light_on_dark_is_not_inverted_and_transparency_is_told():
+    assert not preprocess(encode(trousers(ink="white", paper="black"))).preprocessing.inverted
+    assert preprocess(encode(trousers("RGBA"))).preprocessing.steps[0] == "transparency laid on white"
+
+
+def test_an_untouched_picture_says_so():
+    told = preprocess(grey_png())
+    assert told.preprocessing.steps == ["28x28 and grey: used as it is"]
+    assert told.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("picture", "warning"),
+    [
+        (Image.new("RGB", (100, 60), "white"), "Nothing stands out"),
+        (trousers(ink="#f4f4f4", paper="#ffffff"), "hardly differs from its background"),
+    ],
+)
+def test_what_may_be_wrong_is_said(picture, warning):
+    assert warning in " ".join(preprocess(encode(picture)).warnings)
+
+
+def test_a_small_article_is_said_to_be_small():
+    page = Image.new("RGB", (1000, 1000), "white")
+    page.paste(trousers().resize((150, 150)), (400, 400))
+    (warning,) = preprocess(encode(page)).warnings
+    assert warning == "The article fills only 1% of the picture: crop it closer."
