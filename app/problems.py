@@ -32,11 +32,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.metrics import REJECTIONS
-from model import (
+from model import FashionNetError
+from model.errors import (
     DamagedImage,
     DataError,
     EmptyImage,
-    FashionNetError,
     NotAnImage,
     TooManyPixels,
     UnknownFormat,

@@ -8,7 +8,8 @@ from pydantic_core import to_json
 
 from app.inference.predictor import Explanation
 from app.problems import Problem, problem_of
-from model import Metrics, ModelCard, Prediction, Report
+from model import ModelCard, Prediction, Report
+from model.evaluation import Metrics
 
 
 class PredictionError(BaseModel):

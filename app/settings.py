@@ -11,17 +11,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from model import (
-    DEFAULT_DATA_DIR,
-    DEFAULT_DATA_URL,
-    WEIGHTS,
-    ArtifactMissing,
-    Choice,
-    EngineName,
-    install_command,
-    usable_cores,
-    user_path,
-)
+from model import WEIGHTS, usable_cores
+from model.data import DEFAULT_URL as DEFAULT_DATA_URL
+from model.engines import EngineName
+from model.errors import ArtifactMissing
+from model.files import user_path
+from model.installation import DATA_DIR as DEFAULT_DATA_DIR
+from model.installation import install_command
+from model.preprocessing import Choice
 
 PREFIX = "FASHIONNET_"
 _FALLBACK_MODEL = "fashionnet"

@@ -22,7 +22,6 @@ from app.settings import read_settings
 from model import (
     Artifact,
     Engine,
-    EngineName,
     FashionMnist,
     Split,
     create_engine,
@@ -32,6 +31,7 @@ from model import (
 )
 from model.artifact import Format
 from model.cpu import cpu_flags, cpu_name
+from model.engines import EngineName
 from model.export.build import export_int8, export_onnx
 from model.export.low_rank import taken_apart
 from model.export.quantize import CALIBRATION_IMAGES, quantize

@@ -38,7 +38,6 @@ from PIL import Image, ImageOps
 from app.settings import read_settings
 from model import (
     CLASSES,
-    UNTOUCHED,
     WEIGHTS,
     Engine,
     FashionMnist,
@@ -46,21 +45,19 @@ from model import (
     Prediction,
     classify,
     create_engine,
-    draw_canvas,
-    draw_heat_map,
-    examine,
-    heat_map,
     list_artifacts,
-    load_for_engine,
-    occlusions,
     preprocess,
     usable_cores,
 )
 from model.cpu import cpu_name
+from model.engines import load_for_engine
 from model.errors import DataError
 from model.evaluation.calibration import expected_calibration_error, reliability
 from model.evaluation.ood_sets import auroc
+from model.explanation import draw_canvas, draw_heat_map, heat_map, occlusions
 from model.offline.folder import Loaded
+from model.prediction import examine
+from model.preprocessing import UNTOUCHED
 from model.preprocessing.decode import decode
 from model.preprocessing.pipeline import WORKING_SIZE
 from model.training.recipes import RECIPES

@@ -37,8 +37,16 @@ from PIL import Image
 
 from benchmarks import plain_cpu
 from benchmarks.load import Outcome, Request, closed_loop, open_loop
-from model import CLASSES, WEIGHTS, classify, create_engine, examine, load_artifact, preprocess
+from model import (
+    CLASSES,
+    WEIGHTS,
+    classify,
+    create_engine,
+    load_artifact,
+    preprocess,
+)
 from model.cpu import cpu_flags, cpu_name, usable_cores
+from model.prediction import examine
 
 ROOT = Path(__file__).parent.parent
 PORT = 8300

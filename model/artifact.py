@@ -15,8 +15,8 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from model.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing
-from model.evaluation.figures import Metrics, Report
 from model.files import write_atomically
+from model.metrics import Metrics, Report
 
 Format = Literal["safetensors", "onnx", "int8.onnx", "detector.safetensors"]
 REQUIRED: frozenset[Format] = frozenset({"safetensors", "onnx", "detector.safetensors"})

@@ -27,20 +27,18 @@ from model import (
     ModelCard,
     Report,
     Split,
-    chunks,
     create_engine,
-    draw_confusion,
     draw_gallery,
     list_artifacts,
-    load_for_engine,
-    report,
-    requires_extra,
-    softmax,
     usable_cores,
-    user_path,
 )
+from model.engines import load_for_engine, softmax
+from model.evaluation import chunks, report
 from model.evaluation.comparison import Comparison, compare
 from model.evaluation.label_issues import Suspect, find_suspects
+from model.files import user_path
+from model.installation import requires_extra
+from model.plots import draw_confusion
 
 
 class Measured(NamedTuple):

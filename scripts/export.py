@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from app.command_line import add_settings, run, settings_of
-from model import FashionMnist, load_artifact, requires_extra, user_path
+from model import FashionMnist, load_artifact
 from model.artifact import save_artifact, save_card
+from model.files import user_path
+from model.installation import requires_extra
 
 
 def main(argv: Sequence[str] | None = None) -> int:

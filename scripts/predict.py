@@ -19,9 +19,11 @@ from tqdm import tqdm
 
 from app.command_line import add_settings, run, settings_of
 from app.settings import Settings
-from model import Choice, list_artifacts, requires_extra, usable_cores, user_path
-from model.files import one_line, printable
+from model import list_artifacts, usable_cores
+from model.files import one_line, printable, user_path
+from model.installation import requires_extra
 from model.offline.folder import Outcome, classify_files, find_pictures, load_both, open_table
+from model.preprocessing import Choice
 
 ROWS = 1024
 """Rows that are written at once."""

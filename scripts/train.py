@@ -14,7 +14,9 @@ from functools import partial
 from pathlib import Path
 
 from app.command_line import add_settings, run, settings_of
-from model import FashionMnist, requires_extra, user_path
+from model import FashionMnist
+from model.files import user_path
+from model.installation import requires_extra
 
 
 def main(argv: Sequence[str] | None = None) -> int:

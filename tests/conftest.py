@@ -7,7 +7,14 @@ import httpx
 import pytest
 
 from app.settings import Settings
-from model import WEIGHTS, Artifact, Engine, FashionMnist, create_engine, load_artifact
+from model import (
+    WEIGHTS,
+    Artifact,
+    Engine,
+    FashionMnist,
+    create_engine,
+    load_artifact,
+)
 from tests.data_sets import make_data_set
 from tests.servers import serve
 

@@ -9,8 +9,9 @@ from app.inference.predictor import Predictor, Predictors
 from app.problems import MEDIA_TYPE, MODEL_ERRORS, NotReady, ServiceError
 from app.readiness import Readiness
 from app.settings import Settings
-from model import Metrics, ModelCard
+from model import ModelCard
 from model.engines import choose_engine
+from model.evaluation import Metrics
 from tests.pictures import grey_png
 from tests.problems import assert_problem
 from tests.servers import serve, wait_until

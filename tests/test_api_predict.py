@@ -27,8 +27,11 @@ from app.problems import SlowBody
 from app.schemas import BatchAnswer
 from app.settings import Settings
 from app.uploads import PIECE, Limits, hand_over_uploads, read_uploads
-from model import CLASSES, WEIGHTS, Choice, EmptyImage, classify, examine, preprocess
+from model import CLASSES, WEIGHTS, classify, preprocess
+from model.errors import EmptyImage
 from model.offline.folder import load_both
+from model.prediction import examine
+from model.preprocessing import Choice
 from tests.pictures import encode, grey_png, scene, trousers
 from tests.problems import assert_problem, assert_problem_body
 from tests.servers import ROOT, run, serve, wait_for_queue, wait_until

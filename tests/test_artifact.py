@@ -4,9 +4,10 @@ import shutil
 import numpy as np
 import pytest
 
-from model import WEIGHTS, Metrics, Report, load_artifact
+from model import WEIGHTS, Report, load_artifact
 from model.artifact import list_artifacts, read_card, save_artifact, save_card
 from model.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing
+from model.evaluation import Metrics
 from model.evaluation.calibration import expected_calibration_error
 from tests.permissions import obeying_permissions
 from tests.servers import run

@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from model import user_path
 from model.data import CLASSES, PUBLISHED_SHA256, FashionMnist, parse_idx, split_validation
 from model.errors import DataCorrupt, DataError, DataMissing, DownloadFailed
+from model.files import user_path
 from model.installation import download_command
 from tests.data_sets import idx_bytes, make_data_set, real_data_set, write_sums
 from tests.permissions import obeying_permissions

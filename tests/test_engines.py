@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from model import Artifact, create_engine, softmax
-from model.engines import log_softmax
+from model import Artifact, create_engine
+from model.engines import log_softmax, softmax
 from model.errors import ArtifactCorrupt, ArtifactMissing
 from model.evaluation.report import compute_outputs, evaluate
 from model.export.build import export_onnx, rewritten

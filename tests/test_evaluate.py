@@ -3,8 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model import CLASSES, FashionMnist, draw_confusion, evaluate, report
+from model import CLASSES, FashionMnist, evaluate
+from model.evaluation import report
 from model.evaluation.report import chunks
+from model.plots import draw_confusion
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=80))

@@ -7,8 +7,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from model import Choice, preprocess
+from model import preprocess
 from model.offline.folder import AHEAD, Loaded, classify_files, columns, find_pictures, open_table
+from model.preprocessing import Choice
 from tests.permissions import obeying_permissions
 from tests.pictures import encode, grey_png, trousers
 from tests.servers import run

@@ -12,8 +12,9 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 from app.settings import Settings
-from model import Metrics, download_command
 from model.artifact import save_artifact
+from model.evaluation import Metrics
+from model.installation import download_command
 from scripts.draw_page import COMMAND, PICTURE, digest, digest_in
 from tests.browser import AXE, TABS, Page, browser, needs_browser
 from tests.pictures import encode, grey_png, scene, trousers

@@ -8,14 +8,16 @@ import onnxruntime
 import pytest
 
 from benchmarks.plain_cpu import without_avx512
-from model import WEIGHTS, create_engine, load_for_engine, preprocess
+from model import WEIGHTS, create_engine, preprocess
 from model.cpu import cpu_flags
+from model.engines import load_for_engine
 from tests.pictures import encode, random_image, trousers
 from tests.servers import run
 
 ASK = """
 import sys, numpy, onnxruntime
-from model import WEIGHTS, create_engine, load_for_engine
+from model import WEIGHTS, create_engine
+from model.engines import load_for_engine
 assert onnxruntime.__file__.startswith(sys.argv[1]), onnxruntime.__file__
 engine = create_engine("onnx-int8", load_for_engine("onnx-int8", WEIGHTS, sys.argv[2]))
 numpy.save(sys.argv[1] + "/logits.npy", engine.run(numpy.load(sys.argv[1] + "/images.npy")).logits)

@@ -11,7 +11,8 @@ import httpx
 import psutil
 import pytest
 
-from model import WEIGHTS, Choice
+from model import WEIGHTS
+from model.preprocessing import Choice
 from tests.pictures import encode, grey_png, trousers
 from tests.servers import ROOT, free_port, wait_until
 

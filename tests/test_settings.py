@@ -3,7 +3,9 @@ from pathlib import Path
 import pytest
 
 from app.settings import Settings, SettingsError, read_settings
-from model import ArtifactMissing, Choice, usable_cores
+from model import usable_cores
+from model.errors import ArtifactMissing
+from model.preprocessing import Choice
 from tests.servers import ROOT, run
 
 

@@ -13,9 +13,17 @@ import numpy as np
 import pytest
 import torch
 
-from model import Artifact, FashionMnist, Metrics, Report, cpu, create_engine, load_artifact
+from model import (
+    Artifact,
+    FashionMnist,
+    Report,
+    cpu,
+    create_engine,
+    load_artifact,
+)
 from model.engines import OnnxEngine
 from model.errors import ArtifactError, TrainingError
+from model.evaluation import Metrics
 from model.export import build as export_module
 from model.network import create_network, load_network
 from model.training.loop import RunConfig, Trainer, choose_precision

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.inference.predictor import Predictor
 from app.problems import UnknownImage
 from app.schemas import Evaluation, GalleryItem, GalleryItems, Progress
-from model import CLASSES, FashionMnist, Split, chunks, draw_gallery, report
+from model import CLASSES, FashionMnist, Split, draw_gallery
+from model.evaluation import chunks, report
 
 CHUNK = 32
 """Images in one engine call of a measurement."""

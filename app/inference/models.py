@@ -6,7 +6,9 @@ from functools import partial
 from typing import NamedTuple
 
 from app.settings import Settings
-from model import ArtifactError, Engine, ModelCard, create_engine, list_artifacts, load_for_engine
+from model import Engine, ModelCard, create_engine, list_artifacts
+from model.engines import load_for_engine
+from model.errors import ArtifactError
 
 
 class Served(NamedTuple):

@@ -24,25 +24,19 @@ from app.metrics import CONFIDENCE, MODEL_INFO, BatchObserver, StageTimer
 from app.problems import Overloaded, UnknownModel
 from app.settings import Settings
 from model import (
-    UNTOUCHED,
-    Choice,
     Engine,
-    EngineOutputs,
-    Finding,
-    ImageError,
     ModelCard,
     Picture,
     Prediction,
-    chunks,
     classify,
-    examine,
-    findings,
-    heat_map,
-    is_in_form,
-    occlusions,
     preprocess,
-    views,
 )
+from model.engines import EngineOutputs, Finding
+from model.errors import ImageError
+from model.evaluation import chunks
+from model.explanation import heat_map, occlusions
+from model.prediction import examine, findings, views
+from model.preprocessing import UNTOUCHED, Choice, is_in_form
 
 SMALL_BYTES = 4096
 """Encoded pictures up to this size are decoded with their batch: that takes less than handing them to a thread."""

@@ -5,7 +5,8 @@ from fastapi import APIRouter, Response
 from app.dependencies import EvaluatorDep, PredictorDep
 from app.problems import InvalidQuery, Responses, UnknownModel, declare
 from app.schemas import Evaluation, Progress
-from model import DataError, draw_confusion
+from model.errors import DataError
+from model.plots import draw_confusion
 
 router = APIRouter(tags=["evaluation"])
 FAILURES = declare(InvalidQuery, UnknownModel, DataError)

@@ -12,7 +12,7 @@ from app.problems import IMAGE_ERRORS, InvalidQuery, Responses, declare
 from app.routes.predict import BODY_ERRORS, ONE_BODY
 from app.schemas import ExplanationAnswer
 from app.uploads import read_picture
-from model import draw_canvas, draw_heat_map
+from model.explanation import draw_canvas, draw_heat_map
 
 router = APIRouter(tags=["prediction"])
 

@@ -11,7 +11,7 @@ from app.dependencies import EvaluatorDep, PredictorDep
 from app.inference.evaluator import Selection
 from app.problems import InvalidQuery, Responses, UnknownImage, UnknownModel, declare
 from app.schemas import GalleryItems
-from model import DataError
+from model.errors import DataError
 
 router = APIRouter(tags=["evaluation"])
 

@@ -27,7 +27,8 @@ from app.problems import (
 )
 from app.routes.v2_codec import InferenceRequest, Output, RequestedOutput, encode_response, parse_request
 from app.uploads import read_body
-from model import ModelCard, Picture, log_softmax, softmax
+from model import ModelCard, Picture
+from model.engines import log_softmax, softmax
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 

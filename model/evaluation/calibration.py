@@ -2,22 +2,11 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+
+from model.metrics import ReliabilityBin
 
 BINS = 15
 """Guo et al., arXiv:1706.04599."""
-
-
-class ReliabilityBin(BaseModel):
-    """The answers whose confidence lies in one of ``BINS`` equal parts of 0..1; means are 0 where there is none."""
-
-    model_config = ConfigDict(frozen=True)
-
-    count: int
-    confidence: float
-    """Their mean confidence, 0..1."""
-    accuracy: float
-    """The share of them that is right, 0..1."""
 
 
 def reliability(probabilities: NDArray[np.floating], labels: NDArray[np.uint8]) -> list[ReliabilityBin]:

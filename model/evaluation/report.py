@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from model.data import CLASSES, Split
 from model.engines import Engine, EngineOutputs, log_softmax
 from model.evaluation.calibration import brier_score, expected_calibration_error, reliability, wilson_interval
-from model.evaluation.figures import ClassReport, Report
+from model.metrics import ClassReport, Report
 
 CHUNK = 100
 

@@ -19,12 +19,12 @@ from model.cpu import usable_cores
 from model.data import CLASSES, Split
 from model.engines import Int8OnnxEngine, OnnxEngine
 from model.errors import ArtifactError
-from model.evaluation.figures import Metrics, Report
 from model.evaluation.ood_sets import measure_detector
 from model.evaluation.report import compute_outputs, evaluate
 from model.export.low_rank import taken_apart
 from model.export.quantize import CALIBRATION_IMAGES, quantize
 from model.export.row_convolution import over_rows
+from model.metrics import Metrics, Report
 from model.network import Network, NetworkOutputs
 from model.ood.fit import Seen, fit_detector, fit_temperature
 from model.ood.onnx_graph import with_detector

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from model.evaluation.calibration import BINS, ReliabilityBin, expected_calibration_error
+from model.evaluation.calibration import BINS, expected_calibration_error
+from model.metrics import ReliabilityBin
 
 
 def draw_reliability(bins: Sequence[ReliabilityBin], title: str) -> bytes:

@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from model import WEIGHTS, load_for_engine
-from model.engines import choose_engine
+from model import WEIGHTS
+from model.engines import choose_engine, load_for_engine
 from tests.browser import Page, browser, needs_browser
 from tests.data_sets import make_data_set
 from tests.servers import ROOT, service

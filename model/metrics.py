@@ -2,7 +2,17 @@
 
 from pydantic import BaseModel, ConfigDict
 
-from model.evaluation.calibration import ReliabilityBin
+
+class ReliabilityBin(BaseModel):
+    """The answers whose confidence lies in one of 15 equal parts of 0..1; means are 0 where there is none."""
+
+    model_config = ConfigDict(frozen=True)
+
+    count: int
+    confidence: float
+    """Their mean confidence, 0..1."""
+    accuracy: float
+    """The share of them that is right, 0..1."""
 
 
 class ClassReport(BaseModel):
