@@ -2,28 +2,20 @@
 
 import argparse
 import errno
-import gc
-import importlib
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from app.settings import Settings
 
-LOCK_SECONDS = 1e-5
-"""How long a thread keeps the interpreter's lock from another that waits for it. Python's 5 ms are as long as three
-batches of the engine, which would wait for it between two of them while pictures are decoded."""
-
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line and runs the command; exits with one sentence if something prevents that."""
-    gc.disable()  # nearly all that is made now is kept
-    from app.command_line import flags_of, run, settings_of
+    from app.command_line import run, settings_of
     from app.settings import SettingsError
 
     words = sys.argv[1:] if argv is None else argv
@@ -34,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings = settings_of(arguments)
     except SettingsError as error:
         sys.exit(f"fashionnet: {error}")
-    start(settings, flags_of(arguments))
+    start(settings)
 
 
 def serve_parser() -> argparse.ArgumentParser:
@@ -82,15 +74,11 @@ def download(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def start(settings: "Settings", flags: Mapping[str, Any]) -> None:
-    """Checks once what would stop every worker, then serves."""
-    from app.logs import configure, log_ignored_variables
-    from app.settings import share_metrics, share_settings
+def start(settings: "Settings") -> None:
+    """Checks what would stop the service, then serves."""
+    from app.settings import share_metrics
 
     require_free_port(settings.host, settings.port)
-    share_settings(flags)
-    configure(settings)
-    log_ignored_variables()
     if settings.workers == 1:
         serve(settings)
         return
@@ -122,22 +110,8 @@ def _address_sentence(error: OSError, host: str, port: int) -> str:
     )
 
 
-def import_quickly() -> None:
-    """Import FastAPI without what a start can do without.
-
-    pydantic.v1 is blocked because FastAPI imports it only to tell that it takes none of its models. FastAPI's models of
-    an OpenAPI document are built when somebody first asks for it.
-    """
-    sys.modules["pydantic.v1"] = None  # type: ignore[assignment]
-    from pydantic import BaseModel
-
-    BaseModel.model_config["defer_build"] = True  # inherited by what is defined meanwhile
-    importlib.import_module("fastapi")
-    del BaseModel.model_config["defer_build"]
-
-
 def metrics_folder() -> "tempfile.TemporaryDirectory[str]":
-    """Where the workers share their metrics; ends the process with one sentence where nothing can be written."""
+    """Returns the folder in which workers share their metrics; exits with one sentence if none can be written."""
     try:
         return tempfile.TemporaryDirectory(prefix="fashionnet-metrics-")
     except OSError as error:
@@ -147,37 +121,11 @@ def metrics_folder() -> "tempfile.TemporaryDirectory[str]":
 
 
 def serve(settings: "Settings") -> None:
-    """Run the server until it is told to stop."""
-    from app.inference.models import require_served
+    """Runs the server until it is told to stop."""
+    from app import server
+    from app.main import create_app
 
-    sys.setswitchinterval(LOCK_SECONDS)
-    with ThreadPoolExecutor(1) as beside:
-        # ONNX Runtime makes its sessions without the interpreter's lock, which the imports keep.
-        served = beside.submit(require_served, settings)
-        import_quickly()
-        import uvicorn
-
-        from app.logs import log_config
-        from app.main import handed_down
-        from app.server.workers import fork_workers, sharing
-    handed_down[settings] = served.result()
-    fork_workers()
-    gc.enable()
-    uvicorn.run(
-        "app.main:create_app",
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        workers=settings.workers,
-        **sharing(settings.workers),
-        ws="none",  # there are none, and their ends would not be counted
-        log_config=log_config(settings),
-        access_log=False,  # the service has its own
-        server_header=False,
-        # Otherwise uvicorn wraps the application, whose ``state`` app/server/shedding.py needs.
-        proxy_headers=False,
-        timeout_graceful_shutdown=30,
-    )
+    server.serve(create_app(settings), settings)
 
 
 if __name__ == "__main__":

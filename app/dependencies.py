@@ -1,6 +1,6 @@
-"""What routes ask for, read from ``request.app.state``.
+"""What routes depend on, read from ``request.app.state``.
 
-Not from lifespan-yielded state: Ray Serve and httpx's ASGI transport do not copy that into a request.
+Not from the state that the lifespan yields: Ray Serve and httpx's ASGI transport do not copy that into a request.
 """
 
 from typing import Annotated
@@ -8,17 +8,24 @@ from typing import Annotated
 from fastapi import Depends, Query, Request
 
 from app.inference.evaluator import Evaluator
-from app.inference.predictor import Predictor, Predictors
+from app.inference.predictor import Classifier, Predictor, Predictors
+from app.lifecycle import Readiness
 from app.problems import InvalidQuery
-from app.readiness import Readiness
 from app.settings import Settings
 
 
-def find_predictor(request: Request) -> Predictor:
-    """The network that the query names with ``model``, or what answers unnamed; raises UnknownModel."""
+def find_classifier(request: Request) -> Classifier:
+    """Returns what classifies for this request: the query's ``model``, or the default; raises UnknownModel."""
     predictors: Predictors = request.app.state.predictors
-    name = request.query_params.get("model") if request.scope["query_string"] else None
-    return predictors[name] if name else predictors.unnamed
+    return predictors.classifier(request.query_params.get("model") if request.scope["query_string"] else None)
+
+
+def wants_image(request: Request) -> bool:
+    """Whether the query asks for the network's input by ``image=true``; raises InvalidQuery for other values."""
+    value = request.query_params.get("image", "false") if request.scope["query_string"] else "false"
+    if value not in ("true", "false"):
+        raise InvalidQuery(f"image is true or false, not {value!r:.80}.")
+    return value == "true"
 
 
 async def _settings(request: Request) -> Settings:
@@ -41,36 +48,33 @@ async def _evaluator(request: Request) -> Evaluator:
     return evaluator
 
 
+async def classifier(
+    request: Request,
+    model: Annotated[str | None, Query(description="a name from /models; default: as /models says")] = None,  # noqa: ARG001
+) -> Classifier:
+    """As ``find_classifier``; declares the parameter for FastAPI's documentation."""
+    return find_classifier(request)
+
+
+async def image_wanted(
+    request: Request,
+    image: Annotated[  # noqa: ARG001
+        str, Query(description="whether to add the network's input", json_schema_extra={"enum": ["true", "false"]})
+    ] = "false",
+) -> bool:
+    """As ``wants_image``; declares the parameter for FastAPI's documentation."""
+    return wants_image(request)
+
+
+ClassifierDep = Annotated[Classifier, Depends(classifier)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 PredictorsDep = Annotated[Predictors, Depends(_predictors)]
 ReadinessDep = Annotated[Readiness, Depends(_readiness)]
 EvaluatorDep = Annotated[Evaluator, Depends(_evaluator)]
 
 
-async def chosen_predictor(
-    request: Request,
-    model: Annotated[str | None, Query(description="a name from /models; default: as /models says")] = None,  # noqa: ARG001
-) -> Predictor:
-    """As ``find_predictor``, for the framework and its documentation."""
-    return find_predictor(request)
+async def _predictor(chosen: ClassifierDep) -> Predictor:
+    return chosen.default
 
 
-PredictorDep = Annotated[Predictor, Depends(chosen_predictor)]
-
-
-def wants_image(request: Request) -> bool:
-    """Whether the query asks for what the network saw: ``image=true``; raises InvalidQuery where it says neither."""
-    value = request.query_params.get("image", "false") if request.scope["query_string"] else "false"
-    if value not in ("true", "false"):
-        raise InvalidQuery(f"image is true or false, not {value!r:.80}.")
-    return value == "true"
-
-
-async def image_wanted(
-    request: Request,
-    image: Annotated[  # noqa: ARG001
-        str, Query(description="whether to add what the network saw", json_schema_extra={"enum": ["true", "false"]})
-    ] = "false",
-) -> bool:
-    """As ``wants_image``, for the framework and its documentation."""
-    return wants_image(request)
+PredictorDep = Annotated[Predictor, Depends(_predictor)]

@@ -1,43 +1,37 @@
-"""A way past the framework for the routes that carry the load.
+"""A shorter way for the routes that carry the load.
 
-Routing, dependency resolution and its exit stacks are a good part of what a request costs. A POST whose
-path is exactly that of a lane goes straight to the function that answers it; all else takes the framework's way,
-which ends in the same function: the lane changes no answer (docs/decisions/0009-fast-lane.md).
+FastAPI's routing and dependency resolution are a good part of what a small prediction costs. A POST whose path is
+exactly that of a direct route goes straight to its handler. Everything else goes through FastAPI, which calls the
+same handlers (docs/decisions/0009-fast-path.md).
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-Handler = Callable[[Request], Awaitable[Response]]
+
+class DirectRoute(NamedTuple):
+    """A route and the parameters of one path of it."""
+
+    route: Route
+    path_params: Mapping[str, str] = {}
 
 
-class Lane(NamedTuple):
-    """One fast route; stands in ``scope["route"]`` as a route does."""
+class FastPathMiddleware:
+    """Pure ASGI: sends a POST to the path of a direct route to its handler."""
 
-    path: str
-    """The route's pattern."""
-    handler: Handler
-    params: Mapping[str, str] = {}
-    """What its path says in the pattern's places."""
-
-
-class FastLane:
-    """Pure ASGI: sends a POST to the path of one of ``lanes`` to its handler, everything else to the application."""
-
-    def __init__(self, app: ASGIApp, lanes: Mapping[str, Lane]) -> None:
+    def __init__(self, app: ASGIApp, routes: Mapping[str, DirectRoute]) -> None:
         self.app = app
-        self.lanes = lanes
+        self.routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        lane = self.lanes.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-        if lane is None:
+        direct = self.routes.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if direct is None:
             await self.app(scope, receive, send)
             return
-        scope["route"], scope["path_params"] = lane, lane.params
-        response = await lane.handler(Request(scope, receive, send))
+        scope["route"], scope["path_params"] = direct
+        response = await direct.route.endpoint(Request(scope, receive, send))
         await response(scope, receive, send)

@@ -57,6 +57,7 @@ def log_config(settings: Settings) -> dict[str, Any]:
         "loggers": {
             "fashionnet": logger,
             "uvicorn": logger | {"propagate": False},
+            "gunicorn.error": logger | {"propagate": False},
             "uvicorn.access": {"handlers": [], "propagate": False},  # app/middleware.py has its own
         },
     }

@@ -6,16 +6,11 @@ two; the stages of a request are timed on every sixteenth.
 """
 
 import itertools
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.multiprocess import MultiProcessCollector
 
-from app.inference.batcher import Batch
 from app.settings import metrics_folder
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -40,7 +35,7 @@ STAGES = Histogram(
     ["stage"],
     buckets=_STAGE_SECONDS,
 )
-REJECTIONS = Counter("fashionnet_rejections", "Requests answered with a problem, by its type.", ["cause"])
+PROBLEMS = Counter("fashionnet_problems", "Requests answered with a problem, by its type.", ["type"])
 CONFIDENCE = Summary(
     "fashionnet_prediction_confidence",
     "Confidence of the predictions; the count is that of the predictions of a class.",
@@ -80,24 +75,12 @@ class BatchObserver:
     def __init__(self, model: str) -> None:
         self._size = BATCH_SIZE.labels(model)
 
-    def __call__(self, batch: Batch) -> None:
-        """Count one batch."""
-        self._size.observe(batch.size)
+    def __call__(self, size: int, waited: float, took: float) -> None:
+        """Counts one batch; times in seconds."""
+        self._size.observe(size)
         if next(_batches) % SAMPLE == 0:
-            STAGES.labels("queue").observe(batch.waited)
-            STAGES.labels("compute").observe(batch.took)
-
-
-@contextmanager
-def worker_metrics() -> Iterator[None]:
-    """What a worker begins and ends with: the live values of dead workers are forgotten, its own with it."""
-    folder = metrics_folder()
-    if folder:
-        for pid in _dead_workers(folder):
-            mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
-    yield
-    if folder:
-        mark_process_dead(os.getpid(), str(folder))  # type: ignore[no-untyped-call]
+            STAGES.labels("queue").observe(waited)
+            STAGES.labels("compute").observe(took)
 
 
 def exposition() -> bytes:
@@ -108,18 +91,3 @@ def exposition() -> bytes:
     registry = CollectorRegistry()
     MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
     return generate_latest(registry)
-
-
-def _dead_workers(folder: Path) -> set[int]:
-    pids = {int(path.stem.rpartition("_")[2]) for path in folder.glob("gauge_live*.db")}
-    return {pid for pid in pids if not _alive(pid)}
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -1,11 +1,9 @@
-"""Around every request: its identifier, its time, its line in the access log. Pure ASGI."""
+"""Around every request: its identifier, its duration, its line in the access log, and the catch-all. Pure ASGI."""
 
-import asyncio
-import itertools
 import logging
+import os
 import re
 import time
-import uuid
 from collections.abc import Iterable
 from functools import cache
 
@@ -14,32 +12,34 @@ from starlette.datastructures import State
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.logs import request_id
-from app.metrics import IN_PROGRESS, QUEUE_DEPTH, REQUESTS
+from app.metrics import REQUESTS
+from app.problems import render
 
 access = logging.getLogger("fashionnet.access")
 _ACCEPTED_ID = re.compile(rb"[\w.:-]{1,64}")
 _HEADER = b"x-request-id"
+CLIENT_CLOSED_REQUEST = 499
+"""nginx's status for a client that closed the connection before the response."""
 
 
-class Telemetry:
-    """Gives each request an identifier, or takes the caller's, and sends it back; measures; logs where it shall."""
+class RequestMiddleware:
+    """Gives each request an identifier, measures it and logs it.
+
+    The identifier is the client's ``X-Request-ID`` if that is fit to be logged, else a random one. The response
+    has it too.
+    """
 
     def __init__(self, app: ASGIApp, state: State) -> None:
         self.app = app
         self.state = state
-        self.state.telemetry = self
         self.state.in_progress = 0
-        # Drawn here and not at the import, which forked workers share.
-        self.prefix = uuid.uuid4().hex[:16].encode()
-        self.numbers = itertools.count(1)
         self.log_requests = state.settings.access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application for one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        start, status, identifier = time.perf_counter(), 499, self.identifier(scope["headers"])
+        start, status, identifier = time.perf_counter(), CLIENT_CLOSED_REQUEST, identify(scope["headers"])
 
         async def watch(message: Message) -> None:
             nonlocal status
@@ -54,47 +54,58 @@ class Telemetry:
             await self.app(scope, receive, watch)
         finally:
             self.state.in_progress -= 1
-            self.count(scope["method"], scope["path"], status, time.perf_counter() - start, route=_route(scope))
+            self._count(scope, status, time.perf_counter() - start)
             request_id.reset(token)
 
-    def identifier(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-        """The caller's X-Request-ID where that is fit to be logged, else a new one."""
-        for name, value in headers:
-            if name == _HEADER and _ACCEPTED_ID.fullmatch(value):
-                return value
-        return b"%s-%x" % (self.prefix, next(self.numbers))
-
-    def count(self, method: str, path: str, status: int, seconds: float, *, route: str) -> None:
-        """Count one answered request, and log it where that is wanted; ``request_id`` is set meanwhile."""
-        _requests(route, status).observe(seconds)
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        _requests(_pattern(scope), status).observe(seconds)
         if self.log_requests:
+            method, path = scope["method"], scope["path"]
             access.info(
                 "%s %s %d in %.1f ms", method, path, status, seconds * 1000,
                 extra={"status": status, "path": path, "method": method, "seconds": seconds},
             )  # fmt: skip
 
 
-def set_gauges(state: State) -> None:
-    """Write down how much is going on at this moment."""
-    IN_PROGRESS.set(state.in_progress)
-    for name, predictor in state.predictors.items():
-        QUEUE_DEPTH.labels(name).set(predictor.batcher.depth)
+class CatchAllMiddleware:
+    """Responds with 500 to an unforeseen error and keeps the connection usable.
+
+    Starlette's own catch-all raises the error again after its response. uvicorn then closes the connection
+    unannounced, and a client that sends its next request at that moment loses it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watch)
+        except Exception as error:
+            if started:  # half a response cannot be repaired; the server closes the connection
+                raise
+            await render(error, scope["path"])(scope, receive, send)
 
 
-async def keep_gauges(state: State) -> None:
-    """Set the gauges once a second: a scrape that another worker answers finds them fresh enough."""
-    while True:
-        set_gauges(state)
-        await asyncio.sleep(1)
+def identify(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Returns the client's request identifier if it is fit to be logged, else a random one."""
+    for name, value in headers:
+        if name == _HEADER and _ACCEPTED_ID.fullmatch(value):
+            return value
+    return os.urandom(8).hex().encode()
 
 
 @cache
 def _requests(route: str, status: int) -> Histogram:
-    """The child of a route and status; there are few of both."""
     return REQUESTS.labels(route, status)
 
 
-def _route(scope: Scope) -> str:
-    """The route's pattern, never the path: what callers make up must not become a metric of its own."""
-    route = scope.get("route")
-    return getattr(route, "path", "other")
+def _pattern(scope: Scope) -> str:
+    """Returns the route's pattern, never the path: paths that clients make up must not become metrics."""
+    return getattr(scope.get("route"), "path", "other")

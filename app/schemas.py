@@ -3,13 +3,14 @@
 from collections.abc import Iterable
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
-from pydantic_core import to_json
+from pydantic import BaseModel, Field, SerializeAsAny, TypeAdapter
 
 from app.inference.predictor import Explanation
 from app.problems import Problem, problem_of
-from model import ModelCard, Prediction, Report
+from model import ModelCard, Prediction
 from model.evaluation import Metrics
+
+PREDICTION = TypeAdapter(Prediction)
 
 
 class PredictionError(BaseModel):
@@ -18,17 +19,14 @@ class PredictionError(BaseModel):
     error: Problem
 
 
-_HEAD, _TAIL = b'{"predictions":[', b"]}"
+class BatchPrediction(BaseModel):
+    """One prediction or error for each picture, in the order of the pictures."""
 
-
-class BatchAnswer(BaseModel):
-    """One answer a picture, in the order of the pictures."""
-
-    predictions: list[SerializeAsAny[Prediction | PredictionError]]  # else a union is written in twice the time
+    predictions: list[SerializeAsAny[Prediction | PredictionError]]  # else writing a union takes twice the time
 
     @classmethod
     def of(cls, outcomes: Iterable[Prediction | BaseException]) -> Self:
-        """The answer that tells each outcome."""
+        """Returns the body for these outcomes."""
         return cls(
             predictions=[
                 outcome if isinstance(outcome, Prediction) else PredictionError(error=problem_of(outcome))
@@ -36,60 +34,19 @@ class BatchAnswer(BaseModel):
             ]
         )
 
-    def part(self) -> bytes:
-        """It as JSON, to be joined with others: the last of many predictions need not wait for the writing of all."""
-        return to_json(self, exclude_none=True).removeprefix(_HEAD).removesuffix(_TAIL)
 
-    @staticmethod
-    def joined(parts: Iterable[bytes]) -> bytes:
-        """The JSON of one answer that holds the predictions of all ``parts``."""
-        return _HEAD + b",".join(parts) + _TAIL
-
-
-class ExplanationAnswer(BaseModel):
-    """An answer and what it rests on."""
+class ExplainedPrediction(BaseModel):
+    """A prediction and its attribution to the pixels."""
 
     prediction: Prediction
-    heat: list[list[float]] = Field(
-        description="28 rows of 28: by how many nats the class's log-probability falls where the pixel is hidden"
+    attribution: list[list[float]] = Field(
+        description="28 rows of 28: by how many nats the class's log-probability falls if the pixel is hidden"
     )
 
     @classmethod
     def of(cls, explanation: Explanation) -> Self:
-        """The explanation as it is sent."""
-        return cls(prediction=explanation.prediction, heat=explanation.heat.round(4).tolist())
-
-
-class Evaluation(Report):
-    """The report of a network on the 10,000 test images."""
-
-    model_config = ConfigDict(protected_namespaces=(), frozen=True)
-
-    model: str
-    model_version: str
-    seconds: float = Field(description="how long the measurement took when it was made")
-
-
-class GalleryItem(BaseModel):
-    """One test image."""
-
-    index: int = Field(description="its place in the test set")
-    label: str
-    predicted: str
-    right: bool
-
-
-class GalleryItems(BaseModel):
-    """Test images."""
-
-    items: list[GalleryItem]
-
-
-class Progress(BaseModel):
-    """How far a measurement has come; without one that was begun here, 0."""
-
-    measured: int
-    count: int
+        """Returns the body for this explanation."""
+        return cls(prediction=explanation.prediction, attribution=explanation.attribution.round(4).tolist())
 
 
 class ModelSummary(BaseModel):

@@ -25,6 +25,15 @@ _FALLBACK_MODEL = "fashionnet"
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$")
 """The ends of the variables by which Kubernetes and Docker describe a service, such as one named ``fashionnet``."""
 
+RENAMED = {
+    "threads": "engine_threads",
+    "batch_size": "max_batch_size",
+    "max_batch_files": "max_files",
+    "max_batch_bytes": "max_request_bytes",
+    "body_timeout": "body_timeout_seconds",
+}
+"""Settings of 0.1 by their old names, which are still read in 0.2."""
+
 Folder = Annotated[Path, AfterValidator(user_path)]
 
 
@@ -39,9 +48,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    threads: int = Field(1, ge=1, description="compute threads of each worker")
+    engine_threads: int = Field(1, ge=1, description="compute threads of each worker's engines")
     workers: int = Field(
-        default_factory=lambda settings: max(usable_cores() // settings["threads"], 1),
+        default_factory=lambda settings: max(usable_cores() // settings["engine_threads"], 1),
         ge=1,
         description="server processes",
     )
@@ -61,12 +70,18 @@ class Settings(BaseSettings):
     data_dir: Folder = Field(DEFAULT_DATA_DIR, description="folder that holds FashionMNIST/raw")
     data_url: str = Field(DEFAULT_DATA_URL, description="mirror that the data set is downloaded from")
     max_upload_bytes: int = Field(10_000_000, ge=1, description="largest picture, in bytes")
-    max_batch_files: int = Field(256, ge=1, description="most pictures in one /predict/batch request")
-    max_batch_bytes: int = Field(100_000_000, ge=1, description="largest body of a /predict/batch request, in bytes")
+    max_files: int = Field(256, ge=1, description="most pictures in one /predict/batch request")
+    max_request_bytes: int = Field(100_000_000, ge=1, description="largest body of a request for many, in bytes")
     max_pixels: int = Field(50_000_000, ge=1, description="largest picture, in pixels")
-    body_timeout: float = Field(30, gt=0, description="seconds in which a request body must arrive")
-    queue_size: int = Field(48, ge=1, description="pictures that may wait in one worker; more get 429")
-    batch_size: int = Field(64, ge=1, description="most pictures in one engine call")
+    body_timeout_seconds: float = Field(30, gt=0, description="seconds in which a request body must arrive")
+    queue_size: int = Field(128, ge=1, description="pictures that may be pending in one worker; more get 429")
+    max_wait_seconds: float = Field(
+        0.2, gt=0, description="longest expected wait; pictures that would wait longer get 429"
+    )
+    max_batch_size: int = Field(64, ge=1, description="most pictures in one engine call for single predictions")
+    inference: Literal["auto", "event-loop", "thread"] = Field(
+        "auto", description="where single predictions run; auto: quick models on the event loop, others in a thread"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
     log_format: Literal["text", "json"] = Field("text", description="text, or json for machines")
     access_log: bool = Field(False, description="log each request")
@@ -118,28 +133,29 @@ def share_metrics(folder: str) -> None:
     os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)
 
 
-def share_settings(flags: Mapping[str, object]) -> None:
-    """Pass settings of the command line on to worker processes, by field; they read the environment."""
-    os.environ.update({PREFIX + field.upper(): str(value) for field, value in flags.items()})
-
-
 def read_settings(flags: Mapping[str, Any] | None = None) -> Settings:
     """Returns the settings of the environment; ``flags``, those of a command line by field, take precedence.
 
     Raises:
         SettingsError: a value is invalid; the message names its variable or flag.
     """
-    flags = flags or {}
+    flags = dict(flags or {})
     try:
-        return Settings(**flags)
+        return Settings(**(_renamed_variables() | flags))
     except ValidationError as error:
         problems = [problem for problem in error.errors() if problem["type"] != _CONSEQUENCE]
         sentences = [_sentence(".".join(map(str, p["loc"])), p["msg"], p["input"], flags) for p in problems]
         raise SettingsError("\n".join(sentences)) from None
 
 
+def _renamed_variables() -> dict[str, Any]:
+    """Returns the values of variables that have an old name, by new name, unless the new name is set too."""
+    values = {new: os.environ.get(PREFIX + old.upper()) for old, new in RENAMED.items()}
+    return {new: value for new, value in values.items() if value and not os.environ.get(PREFIX + new.upper())}
+
+
 def environment_warnings() -> list[str]:
-    """Returns a sentence for each ``FASHIONNET_`` variable that is ignored."""
+    """Returns a sentence for each ``FASHIONNET_`` variable that is ignored or has an old name."""
     known = {PREFIX + field.upper() for field in Settings.model_fields}
     given = [name for name in os.environ if name.upper().startswith(PREFIX)]
     return [
@@ -153,6 +169,8 @@ def _link_warning(name: str) -> str:
 
 
 def _unknown_warning(name: str) -> str:
+    if new := RENAMED.get(name[len(PREFIX) :].lower()):
+        return f"{name} is now called {PREFIX}{new.upper()}; the old name will be ignored from 0.3 on."
     nearest = difflib.get_close_matches(name[len(PREFIX) :].lower(), Settings.model_fields, n=1)
     remedy = f"did you mean {PREFIX}{nearest[0].upper()}?" if nearest else "`python -m app --help` lists the settings."
     return f"{name} is ignored: there is no such setting; {remedy}"

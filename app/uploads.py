@@ -1,15 +1,13 @@
-"""Pictures out of a request's body, counted while they stream in and never on the disk.
+"""Reads pictures from a request's body, within limits that are checked while it arrives, and never to the disk.
 
 The body goes to the push parser of ``multipart`` as it arrives; Starlette's ``request.form()`` would spool every
 file into a temporary one first, has no limit for files and takes ten times as long (docs/decisions/0004-uploads.md).
 """
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
-from typing import TypeVar
 
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, parse_options_header
 from starlette.requests import Request
@@ -20,17 +18,8 @@ from app.settings import Settings
 
 FRAMING = 64 * 1024
 """Bytes that a multipart body may have beside its files."""
-PIECE = 16 * 1024
-"""Bytes of a body that are taken in one go. So many of small files are parsed in less than a millisecond, and the
-event loop gives the engine its next pictures, and answers others, before the rest."""
 FIELDS = 32
 """Parts that a form for one picture may have; browsers and tools add a few beside the file."""
-BODY_IS_HERE = "fashionnet.body_is_here"
-"""Extension of the ASGI scope by which a server tells that it has the whole body: no timer is needed then, which takes
-some microseconds to set."""
-Item = TypeVar("Item")
-Take = Callable[[Item], Awaitable[None]]
-"""Is handed something of a body; no more of it is read until that is taken."""
 RAW_TYPES = ("image/", "application/octet-stream")
 
 
@@ -39,19 +28,24 @@ class Upload:
     """One file of a request."""
 
     field: str
-    filename: str | None
     pieces: list[bytes | bytearray] = dataclass_field(default_factory=list)
     size: int = 0
     """Bytes sent; ``pieces`` stop growing at the limit."""
 
+    def append(self, piece: bytes | bytearray, max_bytes: int) -> None:
+        """Adds a piece, or only counts it past ``max_bytes``."""
+        self.size += len(piece)
+        if self.size <= max_bytes:
+            self.pieces.append(piece)
+
     def read(self, max_bytes: int) -> bytes:
-        """The file's bytes; raises BodyTooLarge where there are more than ``max_bytes``."""
+        """Returns the file's bytes; raises BodyTooLarge if there are more than ``max_bytes``."""
         if self.size > max_bytes:
             raise _too_large(max_bytes)
         return b"".join(self.pieces)
 
     def read_or_error(self, max_bytes: int) -> bytes | BodyTooLarge:
-        """As ``read``, for where one file's error must not harm the others."""
+        """As ``read``, but returns the error, so that one file's error does not harm the others."""
         try:
             return self.read(max_bytes)
         except BodyTooLarge as error:
@@ -60,7 +54,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may hold, and how long it may take to arrive."""
+    """The limits of one request: sizes, number of files, and seconds until it must be here."""
 
     file_bytes: int
     body_bytes: int
@@ -69,14 +63,16 @@ class Limits:
 
     @classmethod
     def of_one(cls, settings: Settings) -> "Limits":
-        """Those of a request with one picture."""
+        """Returns the limits of a request with one picture."""
         most = settings.max_upload_bytes
-        return cls(most, most + FRAMING, files=8, seconds=settings.body_timeout)
+        return cls(most, most + FRAMING, files=8, seconds=settings.body_timeout_seconds)
 
     @classmethod
     def of_batch(cls, settings: Settings) -> "Limits":
-        """Those of a request with many."""
-        return cls(settings.max_upload_bytes, settings.max_batch_bytes, settings.max_batch_files, settings.body_timeout)
+        """Returns the limits of a request with many pictures."""
+        return cls(
+            settings.max_upload_bytes, settings.max_request_bytes, settings.max_files, settings.body_timeout_seconds
+        )
 
 
 async def read_picture(request: Request, limits: Limits) -> bytes:
@@ -96,88 +92,62 @@ async def read_picture(request: Request, limits: Limits) -> bytes:
 
 
 async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
-    """The body as it is; raises BodyTooLarge past ``max_bytes``, SlowBody past ``seconds``."""
-    pieces: list[bytes] = []
-
-    async def take(piece: bytes) -> None:
-        pieces.append(piece)
-
-    await _receive_body(request, max_bytes, seconds, take)
-    return b"".join(pieces)
+    """Returns the body; raises BodyTooLarge past ``max_bytes``, SlowBody past ``seconds``."""
+    return b"".join([chunk async for chunk in _chunks(request, max_bytes, seconds)])
 
 
 async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
-    """All files of a multipart body, in their order; raises what ``hand_over_uploads`` does."""
-    uploads: list[Upload] = []
-
-    async def take(upload: Upload) -> None:
-        uploads.append(upload)
-
-    await hand_over_uploads(request, limits, take)
-    return uploads
-
-
-async def hand_over_uploads(request: Request, limits: Limits, take: Take[Upload]) -> None:
-    """Call ``take`` with each file of a multipart body as soon as it is there; no more is read until it returns.
+    """Returns all files of a multipart body in their order.
 
     Raises:
         MalformedBody, UnsupportedBody, BodyTooLarge, TooManyFiles, SlowBody: what is wrong with the body.
     """
     collector = _Collector(limits)
-
-    async def parse(piece: bytes) -> None:
-        for event in parser.parse(piece):
-            if upload := collector.ended_by(event):
-                await take(upload)
-
     try:
         parser = PushMultipartParser(_boundary(request), max_segment_count=limits.files + FIELDS)
-        await _receive_body(request, limits.body_bytes, limits.seconds, parse)
+        async for chunk in _chunks(request, limits.body_bytes, limits.seconds):
+            for event in parser.parse(chunk):
+                collector.add(event)
         parser.close()
     except ParserLimitReached as error:
-        raise MalformedBody(f"The multipart body goes past a limit: {error}.") from error
+        raise MalformedBody(f"The multipart body exceeds a limit: {error}.") from error
     except (MultipartError, UnicodeDecodeError) as error:
         raise MalformedBody(f"The multipart body is malformed: {error}.") from error
+    return collector.uploads
 
 
 def _too_large(max_bytes: int) -> BodyTooLarge:
-    return BodyTooLarge(f"{max_bytes:,} bytes are the most that are accepted here: send a smaller file.")
+    return BodyTooLarge(f"The limit is {max_bytes:,} bytes: send a smaller file.")
 
 
-async def _receive_body(request: Request, max_bytes: int, seconds: float, take: Take[bytes]) -> None:
-    """Hand the body's chunks to ``take``; stops at the limit, and before the first byte where Content-Length tells.
+async def _chunks(request: Request, max_bytes: int, seconds: float) -> AsyncIterator[bytes]:
+    """Yields the body's chunks; stops at the limits, and before the first byte if Content-Length exceeds the limit.
 
     Args:
-        request: of which nothing was received yet.
+        request: nothing of its body was received yet.
         max_bytes: of the whole body.
-        seconds: for which it is waited for in all; what ``take`` takes does not count.
-        take: is handed pieces of ``PIECE`` bytes.
+        seconds: until the whole body must be here.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         raise _too_large(max_bytes)
-    is_here = BODY_IS_HERE in request.scope.get("extensions", {})
+    deadline = asyncio.get_running_loop().time() + seconds
     size, more = 0, True
     while more:
-        since = time.perf_counter()
-        message = await (request.receive() if is_here else _receive_within(seconds, request))
-        seconds -= time.perf_counter() - since
-        if message["type"] == "http.disconnect":  # nobody reads the answer, and nothing here went wrong
+        message = await _receive_until(deadline, request)
+        if message["type"] == "http.disconnect":  # nobody reads the response, and nothing here went wrong
             raise MalformedBody("The connection was closed before the body was complete.")
         more = message.get("more_body", False)
-        if chunk := message.get("body", b""):
-            size += len(chunk)
-            if size > max_bytes:
-                raise _too_large(max_bytes)
-            await take(chunk[:PIECE])
-            for start in range(PIECE, len(chunk), PIECE):
-                await asyncio.sleep(0)
-                await take(chunk[start : start + PIECE])
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        yield chunk
 
 
-async def _receive_within(seconds: float, request: Request) -> Message:
+async def _receive_until(deadline: float, request: Request) -> Message:
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout_at(deadline):
             return await request.receive()
     except TimeoutError:
         raise SlowBody("The body took too long to arrive: send a smaller file, or try again.") from None
@@ -200,32 +170,25 @@ def _names(uploads: Sequence[Upload]) -> str:
 
 
 class _Collector:
-    """Makes files of what the push parser hands over."""
+    """Makes files of the push parser's events."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._files = 0
+        self.uploads: list[Upload] = []
         self._current: Upload | None = None
 
-    def ended_by(self, event: MultipartSegment | bytes | bytearray | None) -> Upload | None:
-        """The file that ends with this one of a part's events: its head, its content piece by piece, then None."""
-        if event is None:
-            return self._current
+    def add(self, event: MultipartSegment | bytes | bytearray | None) -> None:
+        """Takes the next event of a part: its head, its content piece by piece, then None."""
         if isinstance(event, MultipartSegment):
             self._current = self._begin(event)
-        elif upload := self._current:
-            upload.size += len(event)
-            if upload.size <= self.limits.file_bytes:
-                upload.pieces.append(event)
-        return None
+        elif event is not None and self._current is not None:
+            self._current.append(event, self.limits.file_bytes)
 
     def _begin(self, segment: MultipartSegment) -> Upload | None:
         name = segment.name or ""
         if segment.filename is None and name != "file":
             return None  # a plain form field
-        if self._files == self.limits.files:
-            raise TooManyFiles(
-                f"{self.limits.files} files are the most that one request may hold: send several requests."
-            )
-        self._files += 1
-        return Upload(name, segment.filename)
+        if len(self.uploads) == self.limits.files:
+            raise TooManyFiles(f"The limit is {self.limits.files} files in one request: send several requests.")
+        self.uploads.append(Upload(name))
+        return self.uploads[-1]

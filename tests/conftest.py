@@ -40,8 +40,8 @@ def settings(small_data: FashionMnist) -> Settings:
         data_dir=small_data.root,
         model_dir=WEIGHTS,
         max_upload_bytes=200_000,
-        max_batch_bytes=500_000,
-        max_batch_files=8,
+        max_request_bytes=500_000,
+        max_files=8,
     )
 
 

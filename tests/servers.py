@@ -15,7 +15,7 @@ import httpx
 import uvicorn
 
 from app.main import create_app
-from app.server.shedding import SheddingProtocol
+from app.server.protocol import LoadSheddingProtocol
 from app.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -28,7 +28,7 @@ def serve(settings: Settings, *, ready: bool = True) -> Iterator[httpx.Client]:
         create_app(settings),
         port=0,
         log_level="warning",
-        http=SheddingProtocol,
+        http=LoadSheddingProtocol,
         server_header=False,
         proxy_headers=False,
     )

@@ -67,7 +67,7 @@ def test_other_data_are_measured_anew(fresh_data):
     assert (before["count"], after["count"]) == (50, 100)
 
 
-@pytest.mark.parametrize("path", ["/evaluate", "/evaluate/confusion.png", "/gallery", "/gallery?only=wrong"])
+@pytest.mark.parametrize("path", ["/evaluate", "/evaluate/confusion.png", "/gallery", "/gallery?only=incorrect"])
 def test_absent_data_are_503_and_found_once_they_are_there(tmp_path, small_data, path):
     data_dir = tmp_path / "data"
     with serve(Settings(data_dir=data_dir)) as client:
@@ -87,8 +87,8 @@ def test_damaged_data_are_503(fresh_data):
 
 
 NEED_DATA = [
-    "/evaluate", "/evaluate/progress", "/evaluate/confusion.png", "/gallery", "/gallery?only=wrong", "/gallery/items",
-    "/gallery/images/0.png",
+    "/evaluate", "/evaluate/progress", "/evaluate/confusion.png", "/gallery", "/gallery?only=incorrect",
+    "/gallery/items", "/gallery/images/0.png",
 ]  # fmt: skip
 
 

@@ -24,7 +24,7 @@ def test_the_grid_has_the_asked_size(client):
     assert large.height > 1.8 * small.height
 
 
-@pytest.mark.parametrize("only", ["all", "wrong", "right"])
+@pytest.mark.parametrize("only", ["all", "correct", "incorrect"])
 def test_the_same_query_gives_the_same_picture_under_the_same_etag(client, only):
     first, second = (gallery(client, only=only, seed=4) for _ in range(2))
     assert first.content == second.content
@@ -32,7 +32,7 @@ def test_the_same_query_gives_the_same_picture_under_the_same_etag(client, only)
 
 
 def test_another_query_gives_another_picture_and_etag(client):
-    answers = [gallery(client, rows=2, **query) for query in ({}, {"seed": 1}, {"only": "wrong"}, {"label": "Bag"})]
+    answers = [gallery(client, rows=2, **query) for query in ({}, {"seed": 1}, {"only": "incorrect"}, {"label": "Bag"})]
     assert len({answer.content for answer in answers}) == 4
     assert len({answer.headers["etag"] for answer in answers}) == 4
 
@@ -58,7 +58,7 @@ MAYBE = st.sampled_from([None, *CLASSES])
 labels = st.lists(st.integers(0, 9), min_size=1, max_size=60)
 
 
-@given(labels, st.integers(0, 2**63 - 1), st.sampled_from(["all", "wrong", "right"]), MAYBE, MAYBE)
+@given(labels, st.integers(0, 2**63 - 1), st.sampled_from(["all", "correct", "incorrect"]), MAYBE, MAYBE)
 def test_a_selection_keeps_to_what_it_asks_for(true, seed, only, label, predicted):
     true = np.array(true, np.uint8)
     found = np.where(np.random.default_rng(0).random(len(true)) < 0.5, true, (true + 1) % 10).astype(np.int64)
@@ -67,7 +67,7 @@ def test_a_selection_keeps_to_what_it_asks_for(true, seed, only, label, predicte
     eligible = [
         i
         for i, (t, f) in enumerate(zip(true, found, strict=True))
-        if (only == "all" or (t == f) == (only == "right"))
+        if (only == "all" or (t == f) == (only == "correct"))
         and label in (None, CLASSES[t])
         and predicted in (None, CLASSES[f])
     ]
@@ -77,14 +77,14 @@ def test_a_selection_keeps_to_what_it_asks_for(true, seed, only, label, predicte
 
 
 @pytest.mark.parametrize(
-    "query", [{}, {"only": "wrong"}, {"label": "Bag"}, {"predicted": "Coat", "rows": 20, "columns": 20}]
+    "query", [{}, {"only": "incorrect"}, {"label": "Bag"}, {"predicted": "Coat", "rows": 20, "columns": 20}]
 )
 def test_the_items_are_what_the_picture_shows(client, query):
     items = client.get("/gallery/items", params=query).json()["items"]
     assert items == client.get("/gallery/items", params=query).json()["items"]
     for item in items:
-        assert item["right"] == (item["label"] == item["predicted"])
-        assert query.get("only") != "wrong" or not item["right"]
+        assert item["correct"] == (item["label"] == item["predicted"])
+        assert query.get("only") != "incorrect" or not item["correct"]
         assert query.get("label", item["label"]) == item["label"]
         assert query.get("predicted", item["predicted"]) == item["predicted"]
 

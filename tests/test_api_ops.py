@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from app import VERSION
-from app.inference.predictor import Predictor, Predictors
-from app.problems import MEDIA_TYPE, MODEL_ERRORS, NotReady, ServiceError
-from app.readiness import Readiness
+from app.inference.predictor import Inferred, Predictor, Predictors
+from app.lifecycle import Readiness
+from app.problems import MEDIA_TYPE, OTHER_ERRORS, NotReady, ServiceError
 from app.settings import Settings
 from model import ModelCard
-from model.engines import choose_engine
+from model.engines import Finding, choose_engine
 from model.evaluation import Metrics
 from tests.pictures import grey_png
 from tests.problems import assert_problem
@@ -41,9 +41,9 @@ def test_a_process_whose_self_test_has_not_finished_is_503_with_the_reason(small
 @pytest.mark.parametrize("answer", [np.full(10, np.nan), np.zeros(3)])
 def test_a_process_whose_engine_answers_nonsense_never_becomes_ready(small_data, monkeypatch, caplog, answer):
     async def nonsense(_self, _image):
-        return answer
+        return Inferred(None, Finding(answer, np.float32(0)))
 
-    monkeypatch.setattr(Predictor, "infer", nonsense)
+    monkeypatch.setattr(Predictor, "submit", nonsense)
     with serve(Settings(data_dir=small_data.root), ready=False) as client:
         wait_until(lambda: "self-test failed" in caplog.text)
         assert "self-test inference failed" in assert_problem(client.get("/health/ready"), 503, "not-ready")
@@ -130,8 +130,8 @@ def test_every_failure_is_declared_as_a_problem_with_an_example(schema):
                 for slug, example in response["content"][media]["examples"].items():
                     assert example["value"]["status"] == int(status)
                     declared[slug] = int(status)
-    kinds = {error.kind for error in ServiceError.__subclasses__()} | set(MODEL_ERRORS.values())
-    assert declared == {kind.slug: kind.status for kind in kinds}
+    types = {error.problem_type for error in ServiceError.__subclasses__()} | set(OTHER_ERRORS.values())
+    assert declared == {each.slug: each.status for each in types}
 
 
 def test_every_reference_of_the_schema_leads_somewhere(schema):

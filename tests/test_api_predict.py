@@ -1,6 +1,4 @@
-import asyncio
 import base64
-import contextlib
 import http.client
 import io
 import json
@@ -9,32 +7,23 @@ import socket
 import threading
 import time
 from collections import Counter
-from itertools import pairwise
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from pydantic_core import to_json, to_jsonable_python
-from starlette.requests import Request
+from pydantic_core import to_jsonable_python
 
-from app.inference.batch_request import ManyPictures
-from app.inference.batcher import MicroBatcher
-from app.inference.models import load_served
-from app.inference.predictor import SMALL_BYTES, Executors, Predictors
-from app.main import create_app
-from app.problems import SlowBody
-from app.schemas import BatchAnswer
+from app.inference.predictor import SMALL_BYTES
 from app.settings import Settings
-from app.uploads import PIECE, Limits, hand_over_uploads, read_uploads
 from model import CLASSES, WEIGHTS, classify, preprocess
-from model.errors import EmptyImage
 from model.offline.folder import load_both
 from model.prediction import examine
 from model.preprocessing import Choice
+from tests.held_engines import hold_engines
 from tests.pictures import encode, grey_png, scene, trousers
 from tests.problems import assert_problem, assert_problem_body
-from tests.servers import ROOT, run, serve, wait_for_queue, wait_until
+from tests.servers import ROOT, run, serve, wait_for_queue
 
 FIELDS = {
     "label", "class_id", "confidence", "in_distribution", "ood_score", "probabilities", "warnings", "preprocessing",
@@ -314,131 +303,11 @@ def test_a_batch_answers_each_file_in_its_order_and_a_bad_one_alone(client):
     assert answers[3] == post(client, grey_png(3)).json()
 
 
-@pytest.mark.parametrize("cuts", [(), (1,), (2, 3), (0, 4)])
-def test_parts_of_an_answer_make_the_json_of_the_whole(engine, artifact, cuts):
-    picture = preprocess(trousers_png())
-    found = classify(next(examine(engine, [picture])), artifact.card, picture)
-    outcomes = [found, SlowBody("It is slow."), found, EmptyImage('Its name is "]}".')]
-    parts = [BatchAnswer.of(outcomes[start:end]).part() for start, end in pairwise((0, *cuts, len(outcomes)))]
-    assert BatchAnswer.joined(filter(None, parts)) == to_json(BatchAnswer.of(outcomes), exclude_none=True)
-
-
 def test_a_batch_larger_than_the_engine_takes_at_once_keeps_its_order(small_data):
-    contents = [grey_png(seed) for seed in range(20)]
-    with serve(Settings(data_dir=small_data.root, batch_size=3)) as client:
+    contents = [grey_png(seed) for seed in range(70)]
+    with serve(Settings(data_dir=small_data.root, max_batch_size=3)) as client:
         batch = client.post("/predict/batch", files=[("files", content) for content in contents]).json()["predictions"]
         assert batch == [post(client, content).json() for content in contents]
-
-
-def test_a_busy_engine_gets_many_pictures_at_once_and_an_idle_one_soon_gets_some(monkeypatch):
-    """Of 40 pictures 8 come first while it is idle, and 32 while it has still to do with the other request."""
-    begun, gate, sizes = threading.Event(), threading.Event(), []
-
-    def held_up(images):
-        sizes.append(len(images))
-        begun.set()
-        gate.wait(20)
-        return run(images)
-
-    async def two_requests():
-        requests = [asyncio.create_task(answers_of(predictor, [trousers_png()] * 40)) for _ in range(2)]
-        await asyncio.to_thread(begun.wait, 20)
-        gate.set()
-        return await asyncio.gather(*requests)
-
-    settings, executors = Settings(), Executors.create()
-    predictor = Predictors(load_served(settings), executors, settings)["fashionnet"]
-    run = predictor.engine.run
-    monkeypatch.setattr(predictor.engine, "run", held_up)
-    answers = asyncio.run(two_requests())
-    executors.shut_down()
-    assert sorted(sizes) == [8, 8, 16, 16, 32]
-    assert {answer["label"] for request in answers for answer in request} == {"Trouser"}
-
-
-async def answers_of(predictor, contents):
-    pictures = ManyPictures(predictor)
-    for content in contents:
-        await pictures.add(content)
-    return predictions(await pictures.answers())
-
-
-def predictions(parts):
-    return json.loads(BatchAnswer.joined(parts))["predictions"]
-
-
-def test_the_engine_begins_before_the_last_picture_has_arrived(monkeypatch):
-    begun, sizes = threading.Event(), []
-
-    def watched(images):
-        sizes.append(len(images))
-        begun.set()
-        return run(images)
-
-    async def request():
-        pictures = ManyPictures(predictor)
-        for number in range(10):
-            assert number < 8 or await asyncio.to_thread(begun.wait, 20), "the first eight wait for the others"
-            await pictures.add(trousers_png())
-        return predictions(await pictures.answers())
-
-    settings, executors = Settings(), Executors.create()
-    predictor = Predictors(load_served(settings), executors, settings)["fashionnet"]
-    run = predictor.engine.run
-    monkeypatch.setattr(predictor.engine, "run", watched)
-    answers = asyncio.run(request())
-    executors.shut_down()
-    assert sizes == [8, 2]
-    assert [answer["label"] for answer in answers] == ["Trouser"] * 10
-
-
-def test_a_long_form_leaves_the_event_loop_to_others_while_it_is_parsed():
-    """It comes as one chunk; cut anywhere, its files are what they were."""
-    files = [np.random.default_rng(number).bytes(1000 + number) for number in range(200)]
-    sent = httpx.Request("POST", "http://x/", files=[("files", content) for content in files])
-    scope = {"type": "http", "headers": [(name.lower(), value) for name, value in sent.headers.raw]}
-    turns = 0
-
-    async def receive():
-        return {"type": "http.request", "body": sent.read()}
-
-    async def take_turns():
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    async def read():
-        others = asyncio.create_task(take_turns())
-        uploads = await read_uploads(Request(scope, receive), Limits(2000, 10**6, 200, 30))
-        others.cancel()
-        return [upload.read(2000) for upload in uploads]
-
-    assert asyncio.run(read()) == files
-    assert turns >= sum(map(len, files)) // PIECE
-
-
-@pytest.mark.parametrize(("before_each", "in_each", "is_slow"), [(0.0, 0.06, False), (0.06, 0.0, True)])
-def test_the_time_for_a_body_is_that_in_which_it_is_waited_for(before_each, in_each, is_slow):
-    """Three pieces; none takes as long as all may, but together they do."""
-    sent = httpx.Request("POST", "http://x/", files=[("files", bytes(300))] * 3)
-    scope = {"type": "http", "headers": [(name.lower(), value) for name, value in sent.headers.raw]}
-    body = sent.read()
-    pieces = [body[start : start + 400] for start in range(0, len(body), 400)]
-    sizes = []
-
-    async def receive():
-        await asyncio.sleep(before_each)
-        return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
-
-    async def take(upload):
-        await asyncio.sleep(in_each)
-        sizes.append(upload.size)
-
-    reading = hand_over_uploads(Request(scope, receive), Limits(2000, 10**6, 200, 0.1), take)
-    with pytest.raises(SlowBody) if is_slow else contextlib.nullcontext():
-        asyncio.run(reading)
-    assert sizes == ([] if is_slow else [300] * 3)
 
 
 BAD_BATCHES = {
@@ -477,31 +346,26 @@ def test_a_large_picture_is_decoded_beside_the_event_loop(client):
 
 def test_a_caller_that_left_costs_a_slow_network_nothing(small_data, monkeypatch):
     """One picture is in hand and two wait; the caller of the second leaves, and it is never computed."""
-    monkeypatch.setattr("app.inference.predictor.LOOP_SECONDS", 0)
-    gate, computed = threading.Event(), []
-    with serve(Settings(data_dir=small_data.root, batch_size=1)) as client:
-        compute = MicroBatcher._call
-
-        async def held_up(self, values):
-            await asyncio.to_thread(gate.wait, 20)
-            computed.extend(values)
-            return await compute(self, values)
-
-        monkeypatch.setattr(MicroBatcher, "_call", held_up)
+    engines = hold_engines(monkeypatch)
+    with serve(Settings(data_dir=small_data.root, max_batch_size=1, inference="thread")) as client:
+        held = engines[0]
+        held.hold.set()
         pictures = [grey_png(number) for number in range(3)]
         connections = []
         for picture in pictures:
             connection = http.client.HTTPConnection(client.base_url.host, client.base_url.port, timeout=30)
             connection.request("POST", "/predict", picture, {"Content-Type": "image/png"})
+            assert held.begun.wait(20)
             wait_for_queue(client, len(connections))
             connections.append(connection)
         connections[1].close()
         time.sleep(0.5)  # long enough for the end of the connection to be noticed
-        gate.set()
+        held.gate.set()
         assert [connections[number].getresponse().read()[:9] for number in (0, 2)] == [b'{"label":'] * 2
         for connection in connections:
             connection.close()
-    assert computed == [pictures[0], pictures[2]]
+    expected = [preprocess(pictures[number]).image for number in (0, 2)]
+    assert [images[0].tolist() for images in held.images] == [image.tolist() for image in expected]
 
 
 def test_what_nobody_foresaw_is_500_without_a_word_of_the_inside(small_data, monkeypatch, caplog):
@@ -546,7 +410,7 @@ BOTH_WAYS = [
 ]
 
 
-def test_the_framework_way_and_the_fast_lanes_answer_alike(small_data):
+def test_fastapi_and_the_fast_path_respond_alike(small_data):
     """With traces on every request takes the framework's way; the answers are the same, problems and counts too."""
     settings = Settings(data_dir=small_data.root)
     with serve(settings) as fast, serve(settings.model_copy(update={"tracing": True})) as slow:
@@ -567,7 +431,7 @@ def counted(client) -> Counter:
 
 
 def test_a_body_that_trickles_in_is_given_up_on(small_data):
-    with serve(Settings(data_dir=small_data.root, body_timeout=0.3)) as client:
+    with serve(Settings(data_dir=small_data.root, body_timeout_seconds=0.3)) as client:
         with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
             connection.sendall(
                 b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 5000\r\n\r\nabc"
@@ -579,21 +443,6 @@ def test_a_body_that_trickles_in_is_given_up_on(small_data):
         assert_still_good(client)
 
 
-@pytest.mark.parametrize("at_once", [True, False])
-def test_only_a_body_that_is_not_there_yet_is_timed(client, monkeypatch, at_once):
-    timed, timeout = [], asyncio.timeout
-    monkeypatch.setattr("app.uploads.asyncio.timeout", lambda seconds: timed.append(seconds) or timeout(seconds))
-    request = client.build_request("POST", "/predict", files={"file": trousers_png()})
-    head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
-    pieces = [f"POST /predict HTTP/1.1\r\n{head}\r\n".encode(), request.read()]
-    with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
-        for piece in [b"".join(pieces)] if at_once else pieces:
-            connection.sendall(piece)
-            wait_until(lambda: at_once or timed)
-        assert receive(connection, b"}").startswith(b"HTTP/1.1 200 ")
-    assert len(timed) == (0 if at_once else 1)
-
-
 def test_both_engines_of_full_precision_answer_alike(small_data):
     with (
         serve(Settings(data_dir=small_data.root, engine="torch", model_dir=WEIGHTS)) as torch_client,
@@ -601,11 +450,6 @@ def test_both_engines_of_full_precision_answer_alike(small_data):
     ):
         ours, theirs = (post(each, trousers_png()).json() for each in (onnx_client, torch_client))
     assert ours["probabilities"] == pytest.approx(theirs["probabilities"], abs=1e-5)
-
-
-def test_the_application_can_be_made_without_arguments(monkeypatch):
-    monkeypatch.setenv("FASHIONNET_PORT", "8123")
-    assert create_app().state.settings.port == 8123
 
 
 def test_the_confidence_of_a_photo_is_said_not_to_be_calibrated(client):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.inference.batcher import LONG_TURN, OVER, MicroBatcher, QueueFull
+from app.inference.batcher import MicroBatcher
 
 
 def function(values):
@@ -41,7 +41,7 @@ def with_batcher(use, function_=function, *, inline=False, **limits):
     async def main():
         with ThreadPoolExecutor(1) as thread:
             executor = None if inline else thread
-            return await use(MicroBatcher(function_, executor, **{"max_batch": 4, "max_queue": 100} | limits))
+            return await use(MicroBatcher(function_, executor, **{"max_batch": 4} | limits))
 
     return asyncio.run(main())
 
@@ -98,23 +98,6 @@ def test_an_idle_function_starts_at_once_and_what_queued_is_the_next_batch():
     assert gate.batches == [[0], [1, 2, 3, 4], [5, 6]]
 
 
-def test_past_its_bound_the_queue_refuses_at_once_and_recovers():
-    gate = Gate()
-
-    async def use(batcher):
-        running = submit(batcher, 0)
-        await asyncio.sleep(0.05)
-        waiting = [submit(batcher, value) for value in (1, 2)]
-        await asyncio.sleep(0)
-        with pytest.raises(QueueFull):
-            await batcher.submit(3)
-        gate.open.set()
-        await asyncio.gather(running, *waiting)
-        assert (await batcher.submit(4))[0] == 8
-
-    with_batcher(use, gate, max_queue=2)
-
-
 def test_a_caller_that_left_costs_no_computation():
     gate = Gate()
 
@@ -154,7 +137,7 @@ def test_the_loop_goes_on_between_two_batches_that_run_on_it():
         await asyncio.gather(*(submit(batcher, value) for value in range(12)))
         beating.cancel()
 
-    with_batcher(use, slow, inline=True, observe=lambda batch: sizes.append(batch.size))
+    with_batcher(use, slow, inline=True, observe=lambda size, *_: sizes.append(size))
     assert sizes == [4, 4, 4], "what arrived in one turn of the loop is gathered"
     assert {1, 2} <= set(beats), "something else ran after the first and after the second"
 
@@ -165,9 +148,9 @@ def test_every_batch_is_told_of():
     async def use(batcher):
         await asyncio.gather(*(submit(batcher, value) for value in range(3)))
 
-    with_batcher(use, observe=batches.append)
-    assert sum(batch.size for batch in batches) == 3
-    assert all(batch.waited >= 0 and batch.took > 0 for batch in batches)
+    with_batcher(use, observe=lambda *batch: batches.append(batch))
+    assert sum(size for size, _, _ in batches) == 3
+    assert all(waited >= 0 and took > 0 for _, waited, took in batches)
 
 
 def test_a_batch_takes_what_its_bound_weighs_and_one_heavier_item_alone():
@@ -181,82 +164,5 @@ def test_a_batch_takes_what_its_bound_weighs_and_one_heavier_item_alone():
         gate.open.set()
         assert [await caller for caller in [first, *others]] == function([1, 2, 2, 1, 9, 3, 1])
 
-    with_batcher(use, gate, max_batch=4, weigh=lambda value: value)
+    with_batcher(use, gate, max_batch=4, cost=lambda value: value)
     assert gate.batches == [[1], [2, 2], [1], [9], [3, 1]]
-
-
-def test_what_is_expected_in_a_turn_of_the_loop_counts_as_waiting():
-    async def use(batcher):
-        assert [batcher.expect() for _ in range(5)] == [True] * 3 + [False] * 2
-        await asyncio.sleep(0)
-        waiting = [submit(batcher, value) for value in (1, 2)]
-        await asyncio.sleep(0)
-        assert [batcher.expect() for _ in range(3)] == [True, False, False]
-        await asyncio.gather(*waiting)
-
-    with_batcher(use, slow, max_queue=3)
-
-
-def test_a_queue_of_one_never_expects_two():
-    async def use(batcher):
-        for _ in range(5):
-            caller = submit(batcher, 1)
-            await asyncio.sleep(0)
-            assert not batcher.expect()
-            await caller
-        await asyncio.sleep(0)
-        assert [batcher.expect() for _ in range(2)] == [True, False]
-
-    with_batcher(use, slow, inline=True, max_queue=1)
-
-
-@pytest.mark.parametrize(("refuses", "least"), [(True, 1), (False, 16)], ids=["with refusals", "without"])
-def test_fewer_are_expected_where_refusing_makes_turns_long_and_all_again_afterwards(refuses, least):
-    async def use(batcher):
-        def expected(asked=20):
-            return sum(batcher.expect() for _ in range(asked))
-
-        async def busy():
-            for _ in range(20):
-                caller = submit(batcher, 1)
-                await asyncio.sleep(0)
-                batcher._forget_expected()
-                expected(20 if refuses else 10)
-                await caller
-
-        await busy()
-        await asyncio.sleep(0)
-        assert expected() == least
-        for _ in range(40):  # quiet again
-            await batcher.submit(1)
-        assert expected() == 16
-
-    with_batcher(use, slow, inline=True, max_queue=16)
-
-
-def test_fewer_are_expected_where_nobody_looks_at_requests_for_long():
-    async def use(batcher):
-        for _ in range(3):
-            await asyncio.sleep(0)
-            for _ in range(20):
-                batcher.expect(waited=2 * LONG_TURN)
-            await batcher.submit(1)
-        await asyncio.sleep(0)
-        assert sum(batcher.expect() for _ in range(20)) == 2
-
-    with_batcher(use, function, inline=True, max_queue=16)
-
-
-def test_all_are_expected_again_once_an_overload_is_over():
-    async def use(batcher):
-        async def expected():
-            await asyncio.sleep(0.001)  # another turn
-            return sum(batcher.expect() for _ in range(9))
-
-        assert await expected() == 4
-        batcher._most_expected = 2
-        assert await expected() == 2
-        await asyncio.sleep(OVER)
-        assert await expected() == 4
-
-    with_batcher(use, slow, inline=True, max_queue=4)

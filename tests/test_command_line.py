@@ -90,6 +90,7 @@ def test_a_misspelt_variable_is_named_once_with_the_nearest_setting():
         _, log = server.communicate(timeout=20)
     warnings = [line.split(maxsplit=1)[1] for line in log.splitlines() if line.startswith("WARNING")]
     assert sorted(warnings) == [
+        "FASHIONNET_PORT=tcp://10.96.12.34:80 is ignored: it describes a service of Kubernetes or Docker, not a port.",
         "FASHIONNET_PROT is ignored: there is no such setting; did you mean FASHIONNET_PORT?",
         "FASHIONNET_QWERTY is ignored: there is no such setting; `python -m app --help` lists the settings.",
         "fashionnet_datadir is ignored: there is no such setting; did you mean FASHIONNET_DATA_DIR?",

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from app.main import create_app
-from app.metrics import BATCH_SIZE, CONFIDENCE, IN_PROGRESS, MODEL_INFO, QUEUE_DEPTH, REJECTIONS, REQUESTS, STAGES
+from app.metrics import BATCH_SIZE, CONFIDENCE, IN_PROGRESS, MODEL_INFO, PROBLEMS, QUEUE_DEPTH, REQUESTS, STAGES
 from app.settings import Settings
 from tests.servers import ROOT, free_port, process, run, wait_until
 
@@ -126,7 +126,7 @@ def test_selectors_find_the_pods():
 
 def metric_names():
     """Every metric of the service, with what Prometheus appends to its name."""
-    collectors = (BATCH_SIZE, CONFIDENCE, IN_PROGRESS, MODEL_INFO, QUEUE_DEPTH, REJECTIONS, REQUESTS, STAGES)
+    collectors = (BATCH_SIZE, CONFIDENCE, IN_PROGRESS, MODEL_INFO, QUEUE_DEPTH, PROBLEMS, REQUESTS, STAGES)
     suffixes = ("", "_total", "_count", "_sum", "_bucket")
     return {metric.name + suffix for collector in collectors for metric in collector.collect() for suffix in suffixes}
 

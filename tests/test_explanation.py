@@ -84,7 +84,7 @@ def test_for_is_vermilion_and_against_is_blue_and_a_small_picture_is_enlarged():
 def test_what_shows_the_trousers_speaks_for_trousers(client):
     answer = client.post("/explain", params={"format": "json"}, files={"file": encode(trousers())}).json()
     assert answer["prediction"]["label"] == "Trouser"
-    heat = np.array(answer["heat"])
+    heat = np.array(answer["attribution"])
     assert heat.shape == (28, 28)
     seen = preprocess(encode(trousers())).image > 0
     assert np.abs(heat[seen]).mean() > np.abs(heat[~seen]).mean()

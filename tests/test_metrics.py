@@ -7,7 +7,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.inference.predictor import BACKGROUND_NICENESS, yield_to_others
+from app.inference.executors import BACKGROUND_NICENESS, lower_priority
 from app.metrics import SAMPLE
 from app.settings import Settings
 from model import CLASSES
@@ -54,7 +54,7 @@ def test_they_add_up_to_the_requests_sent_to_both_workers(counted):
             found.get(("fashionnet_prediction_confidence_count", (label, "fashionnet")), 0) for label in CLASSES
         ]
         assert sum(predictions) == 60
-        assert found["fashionnet_rejections_total", ("not-an-image",)] == 20
+        assert found["fashionnet_problems_total", ("not-an-image",)] == 20
         assert found["fashionnet_batch_size_sum", ("fashionnet",)] >= 60
 
 
@@ -112,7 +112,7 @@ def test_the_background_thread_yields_to_the_others():
     own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     found = []
     thread = threading.Thread(
-        target=lambda: (yield_to_others(), found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
+        target=lambda: (lower_priority(), found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
     )
     thread.start()
     thread.join()

@@ -64,7 +64,7 @@ def test_text_logs_are_quiet_about_requests_by_default():
         server.send_signal(signal.SIGTERM)
         _, log = server.communicate(timeout=20)
     assert "/predict" not in log
-    assert "Uvicorn running on" in log
+    assert "Listening at: http://127.0.0.1:" in log
 
 
 def test_it_is_unready_and_still_serves_before_it_stops():
@@ -94,7 +94,7 @@ def test_no_request_is_lost_where_the_callers_turn_away_when_it_is_unready():
         threads = [threading.Thread(target=load) for _ in range(4)]
         for thread in threads:
             thread.start()
-        time.sleep(0.3)
+        wait_until(lambda: len(statuses) > 20)
         server.send_signal(signal.SIGTERM)
         wait_until(lambda: client.get("/health/ready").status_code == 503, 3)
         unready.set()
@@ -102,15 +102,13 @@ def test_no_request_is_lost_where_the_callers_turn_away_when_it_is_unready():
             thread.join()
         client.close()
         server.communicate(timeout=20)
-    assert len(statuses) > 20
     assert set(statuses) == {200}
 
 
 def test_without_a_handler_to_hand_on_to_sigterm_still_ends_the_process():
     code = """
 import asyncio, os, signal, time
-from app.drain import drain_on_signal
-from app.readiness import Readiness
+from app.lifecycle import Readiness, drain_on_signal
 async def main():
     with drain_on_signal(Readiness(), 0):
         os.kill(os.getpid(), signal.SIGTERM)

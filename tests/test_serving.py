@@ -33,7 +33,7 @@ def predict(port: int) -> httpx.Response:
 @pytest.mark.parametrize(("workers", "threads"), [(1, 1), (2, 1), (2, 2)])
 def test_python_m_app_serves_and_ends_on_sigterm(workers, threads):
     port = free_port()
-    variables = {"PORT": port, "WORKERS": workers, "THREADS": threads}
+    variables = {"PORT": port, "WORKERS": workers, "ENGINE_THREADS": threads}
     with process("-m", "app", **{f"FASHIONNET_{name}": str(value) for name, value in variables.items()}) as server:
         wait_until(lambda: ready(port))
         assert [predict(port).status_code for _ in range(10)] == [200] * 10
@@ -56,10 +56,10 @@ def test_workers_are_forked_and_share_what_the_parent_imported():
 def test_engines_without_threads_are_made_once_for_all_workers():
     code = """
 import os
-from app.inference.models import load_served
+from app.inference.models import load_models
 from app.settings import Settings
 threads = len(os.listdir("/proc/self/task"))
-shared, own = (load_served(Settings(threads=threads)) for threads in (1, 2))
+shared, own = (load_models(Settings(engine_threads=threads)) for threads in (1, 2))
 print(all(one.engine() is one.engine() for one in shared), any(one.engine() is one.engine() for one in own))
 print(len(os.listdir("/proc/self/task")) - threads)
 """
@@ -100,22 +100,6 @@ print(sorted({name.split(".")[0] for name in sys.modules} & {"torch", "torchvisi
 """
     done = run("-c", code)
     assert done.stdout.splitlines() == ["Shirt", "[]"], done.stderr
-
-
-def test_a_start_imports_no_package_that_it_can_do_without():
-    code = """
-import sys
-from app.__main__ import import_quickly
-import_quickly()
-from app.main import create_app
-from fastapi.openapi.models import OpenAPI
-from model import ModelCard
-print([model.__pydantic_complete__ for model in (OpenAPI, ModelCard)])
-assert create_app().openapi()["paths"]["/predict"]
-print([name for name in sys.modules if name.startswith("pydantic.v1.")])
-"""
-    done = run("-c", code)
-    assert done.stdout == "[False, True]\n[]\n", done.stderr
 
 
 def test_workers_that_take_the_place_of_dead_ones_serve_the_weights_that_those_served(tmp_path):

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import Settings, SettingsError, read_settings
+from app.settings import RENAMED, Settings, SettingsError, environment_warnings, read_settings
 from model import usable_cores
 from model.errors import ArtifactMissing
 from model.preprocessing import Choice
@@ -26,7 +26,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("PORT", "high"), ("PORT", "70000"), ("WORKERS", "0"), ("THREADS", "0"), ("ENGINE", "tensorrt"),
+    [("PORT", "high"), ("PORT", "70000"), ("WORKERS", "0"), ("ENGINE_THREADS", "0"), ("ENGINE", "tensorrt"),
      ("MODEL_DIR", "/proc/nowhere"), ("MAX_PIXELS", "-1"), ("LOG_LEVEL", "loud")],
 )  # fmt: skip
 def test_a_value_that_cannot_be_is_said_with_the_name_of_its_variable(monkeypatch, name, value):
@@ -40,9 +40,19 @@ def test_a_value_that_cannot_be_is_said_with_the_name_of_its_variable(monkeypatc
 @pytest.mark.parametrize(("cores", "threads", "workers"), [(8, 1, 8), (8, 2, 4), (7, 2, 3), (2, 4, 1)])
 def test_workers_and_their_threads_take_no_more_than_the_usable_cores(monkeypatch, cores, threads, workers):
     monkeypatch.setattr("app.settings.usable_cores", lambda: cores)
-    monkeypatch.setenv("FASHIONNET_THREADS", str(threads))
+    monkeypatch.setenv("FASHIONNET_ENGINE_THREADS", str(threads))
     assert read_settings().workers == workers
     assert Settings(workers=5).workers == 5, "who asks for more gets it"
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_an_old_name_is_read_with_a_warning_and_the_new_name_comes_first(monkeypatch, old, new):
+    monkeypatch.setenv(f"FASHIONNET_{old.upper()}", "2")
+    assert getattr(read_settings(), new) == 2
+    (warning,) = environment_warnings()
+    assert f"FASHIONNET_{old.upper()} is now called FASHIONNET_{new.upper()}" in warning
+    monkeypatch.setenv(f"FASHIONNET_{new.upper()}", "3")
+    assert getattr(read_settings(), new) == 3
 
 
 def test_an_engine_that_is_not_installed_is_said_with_the_remedy(monkeypatch):

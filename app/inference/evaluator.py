@@ -11,14 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.inference.predictor import Predictor
-from app.problems import UnknownImage
-from app.schemas import Evaluation, GalleryItem, GalleryItems, Progress
-from model import CLASSES, FashionMnist, Split, draw_gallery
+from app.inference.errors import UnknownImage
+from app.inference.predictor import CHUNK, Predictor
+from model import CLASSES, FashionMnist, Report, Split, draw_gallery
 from model.evaluation import chunks, report
 
-CHUNK = 32
-"""Images in one engine call of a measurement."""
 TEST_IMAGES = 10_000
 
 Label = StrEnum("Label", [(name, name) for name in CLASSES])  # type: ignore[misc]
@@ -33,6 +30,38 @@ class Measurement:
     seconds: float
 
 
+class Evaluation(Report):
+    """The report of a network on the 10,000 test images."""
+
+    model_config = ConfigDict(protected_namespaces=(), frozen=True)
+
+    model: str
+    model_version: str
+    seconds: float = Field(description="how long the measurement took when it was made")
+
+
+class GalleryItem(BaseModel):
+    """One test image."""
+
+    index: int = Field(description="its place in the test set")
+    label: str
+    predicted: str
+    correct: bool
+
+
+class GalleryItems(BaseModel):
+    """Test images."""
+
+    items: list[GalleryItem]
+
+
+class Progress(BaseModel):
+    """How far a measurement has come; without one that was begun here, 0."""
+
+    completed: int
+    total: int
+
+
 class Selection(BaseModel):
     """Which test images a gallery shows."""
 
@@ -41,23 +70,23 @@ class Selection(BaseModel):
     rows: int = Field(5, ge=1, le=20)
     columns: int = Field(8, ge=1, le=20)
     seed: int = Field(0, ge=0, le=2**63 - 1, description="another seed, other images")
-    only: Literal["all", "wrong", "right"] = Field("all", description="which predictions")
+    only: Literal["all", "correct", "incorrect"] = Field("all", description="which predictions")
     label: Label | None = Field(None, description="only images that truly are of this class")
     predicted: Label | None = Field(None, description="only images that the network takes for this class")
 
     @property
-    def asks_the_network(self) -> bool:
+    def needs_predictions(self) -> bool:
         """Whether it depends on what the network says of every image."""
         return self.only != "all" or self.predicted is not None
 
     def choose(self, labels: NDArray[np.uint8], predicted: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
         """Indices of the chosen images among those with ``labels`` ``[N]``, which are ``predicted`` to be ``[N]``.
 
-        The latter is needed where ``asks_the_network``.
+        The latter is needed where ``needs_predictions``.
         """
         eligible = np.ones(len(labels), np.bool_) if self.label is None else labels == CLASSES.index(self.label)
         if predicted is not None and self.only != "all":
-            eligible &= (predicted == labels) == (self.only == "right")
+            eligible &= (predicted == labels) == (self.only == "correct")
         if predicted is not None and self.predicted is not None:
             eligible &= predicted == CLASSES.index(self.predicted)
         shuffled = np.random.default_rng(self.seed).permutation(np.flatnonzero(eligible))
@@ -115,19 +144,19 @@ class Evaluator:
     async def choose(self, predictor: Predictor, selection: "Selection") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The indices of the test images that ``selection`` picks, and what the network takes each for."""
         split = await self.load()
-        if selection.asks_the_network:
+        if selection.needs_predictions:
             everywhere = (await self.measure(predictor)).logits.argmax(1)
             chosen = selection.choose(split.labels, everywhere)
             return chosen, everywhere[chosen]
         chosen = selection.choose(split.labels)
-        return chosen, (await _infer(predictor, split.images[chosen])).argmax(1) if chosen.size else chosen
+        return chosen, (await _infer(predictor, split.images[chosen])).argmax(1)
 
     async def gallery(self, predictor: Predictor, selection: "Selection") -> GalleryItems:
         """The test images that ``selection`` picks, one by one."""
         split, (chosen, predicted) = await self.load(), await self.choose(predictor, selection)
         return GalleryItems(
             items=[
-                GalleryItem(index=index, label=CLASSES[label], predicted=CLASSES[found], right=bool(label == found))
+                GalleryItem(index=index, label=CLASSES[label], predicted=CLASSES[found], correct=bool(label == found))
                 for index, label, found in zip(chosen.tolist(), split.labels[chosen], predicted, strict=True)
             ]
         )
@@ -142,14 +171,14 @@ class Evaluator:
 
     def progress(self, predictor: Predictor) -> Progress:
         """How far the measurement of a network has come in this process."""
-        return self._progress.get(self.key(predictor)) or Progress(measured=0, count=TEST_IMAGES)
+        return self._progress.get(self.key(predictor)) or Progress(completed=0, total=TEST_IMAGES)
 
     async def _measure(self, predictor: Predictor) -> Measurement:
         split = await self.load()
         key, count, start, logits = self.key(predictor), len(split.labels), time.perf_counter(), []
         for chunk in chunks(split.images, CHUNK):
-            logits.append(await predictor.infer_in_background(chunk))
-            self._progress[key] = Progress(measured=min(count, len(logits) * CHUNK), count=count)
+            logits.append(await _infer(predictor, chunk))
+            self._progress[key] = Progress(completed=min(count, len(logits) * CHUNK), total=count)
         return Measurement(np.concatenate(logits), time.perf_counter() - start)
 
     def _load_version(self, _fingerprint: str) -> Split:
@@ -157,8 +186,8 @@ class Evaluator:
 
 
 async def _infer(predictor: Predictor, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Logits ``[N, 10]`` of images ``[N, 28, 28]``, in chunks, so that galleries and evaluations take turns."""
-    return np.concatenate([await predictor.infer_in_background(chunk) for chunk in chunks(images, CHUNK)])
+    """Returns the logits ``[N, 10]`` of images ``[N, 28, 28]``; predictions go first."""
+    return (await predictor.run(images, background=True)).logits
 
 
 def _failed(task: "asyncio.Task[Measurement]") -> bool:

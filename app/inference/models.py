@@ -1,5 +1,6 @@
-"""What is served: networks, and engines that are made once, in the process that all workers are forked from."""
+"""The models to serve: read, checked and, if that is possible, given their engines before worker processes fork."""
 
+import logging
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -10,38 +11,57 @@ from model import Engine, ModelCard, create_engine, list_artifacts
 from model.engines import load_for_engine
 from model.errors import ArtifactError
 
+logger = logging.getLogger("fashionnet")
 
-class Served(NamedTuple):
-    """A network to serve."""
+
+class LoadedModel(NamedTuple):
+    """A model to serve."""
 
     card: ModelCard
     engine: Callable[[], Engine]
-    """The engine: everybody's, or, where it has threads, which a fork leaves behind, a new one at each call."""
+    """Returns the engine: the same at each call, or a new one if it owns threads, which do not survive a fork."""
+    on_event_loop: bool
+    """Whether single predictions run on the event loop instead of in a thread."""
 
 
-def require_served(settings: Settings) -> list[Served]:
-    """Every network to serve; ends the process with one sentence where an artefact is missing or damaged."""
+def load_models_or_exit(settings: Settings) -> list[LoadedModel]:
+    """Returns every model to serve; ends the process with one sentence if an artefact is missing or damaged."""
     try:
-        return load_served(settings)
+        return load_models(settings)
     except ArtifactError as error:
         sys.exit(f"fashionnet: {error}")
 
 
-def load_served(settings: Settings) -> list[Served]:
-    """Every artefact of the model folder, with the file that its engine needs, checked, and the engine.
+def load_models(settings: Settings) -> list[LoadedModel]:
+    """Returns every model in the model folder.
 
     Raises:
-        ArtifactError: one is missing, truncated or altered, or the default is not there.
+        ArtifactError: an artefact is missing, truncated or altered, or the default model is not there.
     """
     names = list_artifacts(settings.model_dir)
     settings.models_among(names)
     return [_load(settings, name) for name in names]
 
 
-def _load(settings: Settings, name: str) -> Served:
+def _load(settings: Settings, name: str) -> LoadedModel:
     artifact = load_for_engine(settings.engine, settings.model_dir, name)
-    make = partial(create_engine, settings.engine, artifact, settings.threads)
-    if settings.threads > 1 or settings.engine == "torch":
-        return Served(artifact.card, make)
+    on_event_loop = runs_on_event_loop(artifact.card, settings)
+    logger.info(
+        "model %s %s runs %s", name, artifact.card.version, "on the event loop" if on_event_loop else "in a thread"
+    )
+    make = partial(create_engine, settings.engine, artifact, settings.engine_threads)
+    if settings.engine_threads > 1 or settings.engine == "torch":
+        return LoadedModel(artifact.card, make, on_event_loop)
     engine = make()
-    return Served(artifact.card, lambda: engine)
+    return LoadedModel(artifact.card, lambda: engine, on_event_loop)
+
+
+def runs_on_event_loop(card: ModelCard, settings: Settings) -> bool:
+    """Whether single predictions run on the event loop: as ``settings.inference`` says; if that is auto, by a rule.
+
+    FashionNet's two convolutions take less time than handing a batch to a thread and back. Ensembles, the other
+    architectures and PyTorch would delay other requests.
+    """
+    if settings.inference != "auto":
+        return settings.inference == "event-loop"
+    return card.architecture == "fashionnet" and card.members == 1 and settings.engine != "torch"

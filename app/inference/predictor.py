@@ -1,287 +1,226 @@
-"""From pictures to predictions: artefact, engine and batcher. Handles no requests.
-
-Raises Overloaded and UnknownModel of ``app.problems``, which become responses with status 429 and 404.
-"""
+"""From encoded pictures to predictions."""
 
 import asyncio
-import copy
-import os
-import statistics
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from functools import partial
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.inference.batcher import MicroBatcher, QueueFull
-from app.inference.models import Served
+from app.inference.admission import Admission
+from app.inference.batcher import MicroBatcher
+from app.inference.errors import UnknownModel
+from app.inference.executors import Executors
+from app.inference.models import LoadedModel
 from app.metrics import CONFIDENCE, MODEL_INFO, BatchObserver, StageTimer
-from app.problems import Overloaded, UnknownModel
 from app.settings import Settings
-from model import (
-    Engine,
-    ModelCard,
-    Picture,
-    Prediction,
-    classify,
-    preprocess,
-)
+from model import Engine, ModelCard, Picture, Prediction, classify, preprocess
 from model.engines import EngineOutputs, Finding
 from model.errors import ImageError
 from model.evaluation import chunks
 from model.explanation import heat_map, occlusions
-from model.prediction import examine, findings, views
-from model.preprocessing import UNTOUCHED, Choice, is_in_form
+from model.prediction import findings, views
+from model.preprocessing import UNTOUCHED, is_in_form
 
 SMALL_BYTES = 4096
-"""Encoded pictures up to this size are decoded with their batch: that takes less than handing them to a thread."""
-SMALL_SECONDS = 0.0001
-"""About what the decoding of one takes."""
-LOOP_SECONDS = 0.004
-"""How long an engine may hold the event loop; health and new requests wait meanwhile."""
-BACKGROUND_NICENESS = 10
+"""Encoded pictures up to this size are decoded on the event loop: that takes less than handing them to a thread."""
+CHUNK = 32
+"""Images in one engine call of a request for many."""
 NO_TIMER = StageTimer(on=False)
 
 Item = TypeVar("Item")
 
 
-class Seen(NamedTuple):
-    """A picture and what the engine says of it."""
+class Inferred(NamedTuple):
+    """A picture and the engine's output for it."""
 
     picture: Picture
     finding: Finding
 
 
 class Explanation(NamedTuple):
-    """An answer and what it rests on."""
+    """A prediction and its attribution."""
 
     prediction: Prediction
-    heat: NDArray[np.float32]
-    """``[28, 28]``, see ``model.heat_map``."""
-
-
-class Executors(NamedTuple):
-    """Where work runs beside the event loop."""
-
-    inference: Executor
-    """One thread: engines have threads of their own, and two batches at once would only share the caches."""
-    background: Executor
-    """One thread of low priority, for inference that predictions must not wait for."""
-    decoding: Executor
-    """Large pictures; few threads, because each may hold a decoded picture of ``max_pixels``."""
-
-    @classmethod
-    def create(cls) -> "Executors":
-        """Fresh threads, started when first needed."""
-        return cls(
-            ThreadPoolExecutor(1, "inference"),
-            ThreadPoolExecutor(1, "background", yield_to_others),
-            ThreadPoolExecutor(2, "decoding"),
-        )
-
-    def shut_down(self) -> None:
-        """Let what runs finish, and drop what waits."""
-        for executor in self:
-            executor.shutdown(cancel_futures=True)
+    attribution: NDArray[np.float32]
+    """``[28, 28]``, see ``model.explanation.heat_map``."""
 
 
 class Predictor:
-    """One served network."""
+    """One served model: its card, its engine and the micro-batcher in front of it.
 
-    def __init__(self, card: ModelCard, engine: Engine, executors: Executors, settings: Settings) -> None:
-        self.card = card
-        self.engine = engine
-        self.choice = Choice(self, self)
+    Args:
+        model: the card and the engine.
+        executors: the threads of this process.
+        settings: of which ``max_pixels`` and ``max_batch_size`` matter.
+        admission: of this process.
+    """
+
+    def __init__(self, model: LoadedModel, executors: Executors, settings: Settings, admission: Admission) -> None:
+        self.card: ModelCard = model.card
+        self.engine: Engine = model.engine()
         self.executors = executors
+        self.admission = admission
         self.max_pixels = settings.max_pixels
-        self.batch_size = settings.batch_size
+        self.on_event_loop = model.on_event_loop
         self.batcher = MicroBatcher(
             self._compute,
-            executors.inference,
-            max_batch=settings.batch_size,
-            max_queue=settings.queue_size,
-            weigh=_views,
-            observe=BatchObserver(card.name),
+            None if self.on_event_loop else executors.inference,
+            max_batch=settings.max_batch_size,
+            cost=_count_views,
+            observe=BatchObserver(self.card.name),
         )
-        self.bulk: set[asyncio.Task[Any]] = set()
-        """What the engine has still to do of requests with many pictures (``app.inference.batch_request``)."""
-        self._confidence = {label: CONFIDENCE.labels(card.name, label) for label in card.classes}
-        MODEL_INFO.labels(card.name, card.version, card.architecture, engine.name).set(1)
+        self._confidence = {label: CONFIDENCE.labels(self.card.name, label) for label in self.card.classes}
+        MODEL_INFO.labels(self.card.name, self.card.version, self.card.architecture, self.engine.name).set(1)
 
-    def leaving_photos_to(self, other: "Predictor") -> Self:
-        """The same network, queue and all, in whose place ``other`` answers photos."""
-        same = copy.copy(self)
-        same.choice = Choice(self, other)
-        return same
-
-    def is_slow(self, content: bytes) -> bool:
-        """Whether an answer takes so long that the caller may leave meanwhile: decoding or the engine has a thread."""
-        return self.batcher.executor is not None or not _decodes_at_once(content)
-
-    async def predict(self, content: bytes, timer: StageTimer = NO_TIMER, *, with_image: bool = False) -> Prediction:
-        """Classify one encoded picture; ``with_image`` adds what the network saw of it.
+    async def submit(self, value: bytes | Picture) -> Inferred:
+        """Returns the engine's output for one picture, computed in the next micro-batch.
 
         Raises:
-            ImageError: the picture cannot be used.
-            Overloaded: too many pictures wait for the engine.
+            ImageError: the encoded picture cannot be used.
+            Overloaded: the picture would wait too long.
         """
-        if _decodes_at_once(content):
-            network, seen = self, await self._submit(content)
-        else:
-            picture = await self.preprocess(content)
-            network = self.choice.of(picture)
-            seen = await network._submit(picture)
-        timer.end("wait")
-        return network.answer(seen, with_image=with_image)
+        with self.admission.admit():
+            return await self.batcher.submit(value)
 
-    async def explain(self, content: bytes) -> Explanation:
-        """Classify one encoded picture and say which of its parts the answer rests on; raises as ``predict``."""
-        if any(network.batcher.full for network in self.choice):
-            raise Overloaded
-        picture = await self.preprocess(content)
-        return await self.choice.of(picture)._explain(picture)
-
-    async def _explain(self, picture: Picture) -> Explanation:
-        finding = next(await self.examine([picture]))
-        loop, inference = asyncio.get_running_loop(), self.executors.inference
-        outputs = await loop.run_in_executor(inference, self.engine.run, occlusions(picture.image))
-        prediction = self.answer(Seen(picture, finding))
-        return Explanation(prediction, heat_map(outputs.logits / self.card.temperature, prediction.class_id))
-
-    def answer(self, seen: Seen, *, with_image: bool = False) -> Prediction:
-        """What the engine says of one picture -> the prediction, counted."""
-        prediction = classify(seen.finding, self.card, seen.picture, with_image=with_image)
+    def answer(self, inferred: Inferred, *, with_image: bool = False) -> Prediction:
+        """Returns the prediction for one picture and counts it."""
+        prediction = classify(inferred.finding, self.card, inferred.picture, with_image=with_image)
         self._confidence[prediction.label].observe(prediction.confidence)
         return prediction
 
-    async def infer(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
-        """N pictures -> logits float32 ``[N, 10]``; many go in whole batches, past the queue."""
-        if len(pictures) == 1:
-            return (await self._submit(pictures[0])).finding.logits[None]
-        starts = range(0, len(pictures), self.batch_size)
-        findings = [await self.examine(pictures[start : start + self.batch_size]) for start in starts]
-        logits = [finding.logits for batch in findings for finding in batch]
-        return np.stack(logits) if logits else self._no_logits()
+    async def run(self, images: NDArray[np.uint8], *, background: bool = False) -> EngineOutputs:
+        """Runs the engine on images uint8 ``[N, 28, 28]``, in chunks; ``background`` leaves time for predictions."""
+        loop, executor = asyncio.get_running_loop(), self._executor(background=background)
+        outputs = [
+            await loop.run_in_executor(executor, self.engine.run, np.ascontiguousarray(chunk))
+            for chunk in (chunks(images, CHUNK) if len(images) else [images])  # no images: one empty chunk
+        ]
+        return EngineOutputs(*(np.concatenate(parts) for parts in zip(*outputs, strict=True)))
 
-    async def infer_images(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Images uint8 ``[N, 28, 28]`` in the data set's convention -> logits float32 ``[N, 10]``, as ``infer``."""
-        if len(images) == 1:
-            return await self.infer([Picture(images, UNTOUCHED)])
-        loop, inference, run = asyncio.get_running_loop(), self.executors.inference, self.engine.run
-        outputs = [await loop.run_in_executor(inference, run, chunk) for chunk in chunks(images, self.batch_size)]
-        return np.concatenate([self._no_logits(), *(output.logits for output in outputs)])
-
-    def _no_logits(self) -> NDArray[np.float32]:
-        return np.zeros((0, len(self.card.classes)), np.float32)
-
-    async def infer_in_background(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Images uint8 ``[N, 28, 28]`` -> logits ``[N, 10]``, as one call of the engine; for work that can wait."""
-        return (await self.run_in_background(partial(self.engine.run, images))).logits
+    async def run_pictures(self, pictures: Sequence[Picture]) -> Iterator[Finding]:
+        """Returns the engine's output for each picture."""
+        return findings(await self.run(views(pictures)), pictures) if pictures else iter(())
 
     async def run_in_background(self, work: Callable[[], Item]) -> Item:
-        """What ``work`` comes to, as predictions leave time for it."""
+        """Returns the result of ``work``, which runs in a thread that leaves time for predictions."""
         return await asyncio.get_running_loop().run_in_executor(self.executors.background, work)
 
     async def self_test(self) -> None:
-        """One inference through everything that a prediction goes through; raises what goes wrong.
+        """Predicts a black image; raises an exception if that fails."""
+        logits = (await self.submit(Picture(np.zeros((1, 28, 28), np.uint8), UNTOUCHED))).finding.logits
+        if logits.shape != (len(self.card.classes),) or not np.isfinite(logits).all():
+            raise ValueError(f"{self.card.name} returned {logits}")
 
-        An engine that turns out to be quick is from then on called on the event loop itself.
-        """
-        logits = await self.infer([Picture(np.zeros((1, 28, 28), np.uint8), UNTOUCHED)])
-        if logits.shape != (1, len(self.card.classes)) or not np.isfinite(logits).all():
-            raise ValueError(f"{self.card.name} answered {logits}")
-        affordable = int(LOOP_SECONDS / (await _seconds_per_image(self.engine) + SMALL_SECONDS))
-        if affordable > 1:
-            self.batcher.executor = None
-            self.batcher.max_batch = min(affordable, self.batch_size)
-
-    async def preprocess(self, content: bytes) -> Picture:
-        """An encoded picture -> what the network sees of it; raises ImageError where it cannot be used."""
-        return preprocess(content, self.max_pixels) if len(content) <= SMALL_BYTES else await self.hand_over(content)
-
-    def hand_over(self, content: bytes) -> "asyncio.Future[Picture]":
-        """The picture to be, decoded in a thread."""
-        loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self.executors.decoding, preprocess, content, self.max_pixels)
-
-    async def _submit(self, value: bytes | Picture) -> Seen:
-        try:
-            return await self.batcher.submit(value)
-        except QueueFull:
-            raise Overloaded from None
-
-    def _compute(self, values: list[bytes | Picture]) -> list[Seen | Exception]:
-        """What a batch comes to: what the engine says of each picture, encoded or not, or why it says nothing."""
-        pictures = [self.decode(value) if isinstance(value, bytes) else value for value in values]
-        findings = examine(self.engine, [picture for picture in pictures if isinstance(picture, Picture)])
-        return [Seen(picture, next(findings)) if isinstance(picture, Picture) else picture for picture in pictures]
+    def _executor(self, *, background: bool) -> Executor:
+        return self.executors.background if background else self.executors.inference
 
     def decode(self, content: bytes) -> Picture | ImageError:
-        """What the network sees of an encoded picture, or why it cannot be used; here and now."""
+        """Returns the decoded picture, or the error; runs in the calling thread."""
         try:
             return preprocess(content, self.max_pixels)
         except ImageError as error:
             return error
 
-    async def examine(
-        self, pictures: Sequence[Picture], begun: "asyncio.Future[None] | None" = None
-    ) -> Iterator[Finding]:
-        """What the engine says of each picture; ``begun`` is set when its thread has come to them."""
-        if not pictures:
-            return iter(())
-        loop, images = asyncio.get_running_loop(), views(pictures)
-
-        def begin() -> None:
-            if begun is not None and not begun.done():
-                begun.set_result(None)
-
-        def work() -> EngineOutputs:
-            loop.call_soon_threadsafe(begin)
-            return self.engine.run(images)
-
-        # In its thread the engine has to wait for the interpreter's lock, so all else is done here.
-        return findings(await loop.run_in_executor(self.executors.inference, work), pictures)
+    def _compute(self, values: list[bytes | Picture]) -> list[Inferred | Exception]:
+        pictures = [self.decode(value) if isinstance(value, bytes) else value for value in values]
+        good = [picture for picture in pictures if isinstance(picture, Picture)]
+        outputs = findings(self.engine.run(views(good)), good) if good else iter(())
+        return [Inferred(picture, next(outputs)) if isinstance(picture, Picture) else picture for picture in pictures]
 
 
-def _decodes_at_once(content: bytes) -> bool:
-    """Whether an encoded picture is so simple that it is decoded with its batch: surely no photo, and small."""
-    return len(content) <= SMALL_BYTES and is_in_form(content)
+class Classifier:
+    """Classifies encoded pictures by one model, or photos by another model than all other pictures."""
 
+    def __init__(self, default: Predictor, photos: Predictor | None = None) -> None:
+        self.default = default
+        self.photos = photos or default
+        self.executors, self.admission = default.executors, default.admission
 
-def _views(value: bytes | Picture) -> int:
-    """How many images the engine will see of it; what is small and not decoded yet is hardly a photo: one."""
-    return 1 if isinstance(value, bytes) else len(value.views)
+    def predictor_for(self, picture: Picture) -> Predictor:
+        """Returns the model that classifies this picture."""
+        return self.photos if picture.is_photo else self.default
 
+    def runs_in_thread(self, content: bytes) -> bool:
+        """Whether a prediction takes long enough that the client may disconnect meanwhile."""
+        return not (self.default.on_event_loop and _is_decoded_in_batch(content))
 
-def yield_to_others() -> None:
-    """Give the calling thread a low priority, where the system has priorities for threads (Linux)."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BACKGROUND_NICENESS)
+    async def predict(self, content: bytes, timer: StageTimer = NO_TIMER, *, with_image: bool = False) -> Prediction:
+        """Classifies one encoded picture; ``with_image`` adds the network's input.
 
+        Raises:
+            ImageError: the picture cannot be used.
+            Overloaded: the picture would wait too long.
+        """
+        if _is_decoded_in_batch(content):
+            predictor, inferred = self.default, await self.default.submit(content)
+        else:
+            picture = await self.preprocess(content)
+            predictor = self.predictor_for(picture)
+            inferred = await predictor.submit(picture)
+        timer.end("wait")
+        return predictor.answer(inferred, with_image=with_image)
 
-async def _seconds_per_image(engine: Engine) -> float:
-    """What one image takes: the median of some, each alone; other requests are heard in between."""
-    image, times = np.zeros((1, 28, 28), np.uint8), []
-    for _ in range(5):
-        start = time.perf_counter()
-        engine.run(image)
-        times.append(time.perf_counter() - start)
-        await asyncio.sleep(0)
-    return statistics.median(times)
+    async def predict_many(
+        self, contents: Sequence[bytes | Exception], *, with_image: bool = False
+    ) -> list[Prediction | BaseException]:
+        """Returns a prediction or an error for each encoded picture; a given exception is returned as it is."""
+        parts = [contents[start : start + CHUNK] for start in range(0, len(contents), CHUNK)]
+        answered = await asyncio.gather(*(self._predict_chunk(part, with_image=with_image) for part in parts))
+        return [answer for part in answered for answer in part]
+
+    async def explain(self, content: bytes) -> Explanation:
+        """Classifies one encoded picture and attributes the prediction to its pixels; raises as ``predict``."""
+        with self.admission.admit():
+            picture = await self.preprocess(content)
+            predictor = self.predictor_for(picture)
+            finding = next(await predictor.run_pictures([picture]))
+            outputs = await predictor.run(occlusions(picture.image))
+        prediction = predictor.answer(Inferred(picture, finding))
+        return Explanation(prediction, heat_map(outputs.logits / predictor.card.temperature, prediction.class_id))
+
+    async def preprocess(self, content: bytes) -> Picture:
+        """Decodes a picture, a large one in a thread; raises ImageError if it cannot be used."""
+        work = partial(preprocess, content, self.default.max_pixels)
+        if len(content) <= SMALL_BYTES:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self.executors.decoding, work)
+
+    async def _predict_chunk(
+        self, contents: Sequence[bytes | Exception], *, with_image: bool
+    ) -> list[Prediction | BaseException]:
+        async with self.admission.chunk_turns:
+            decoding = (self.preprocess(content) for content in contents if isinstance(content, bytes))
+            decoded = iter(await asyncio.gather(*decoding, return_exceptions=True))
+            pictures = [next(decoded) if isinstance(content, bytes) else content for content in contents]
+            groups: dict[Predictor, list[Picture]] = {}
+            for picture in pictures:
+                if isinstance(picture, Picture):
+                    groups.setdefault(self.predictor_for(picture), []).append(picture)
+            outputs = {predictor: await predictor.run_pictures(group) for predictor, group in groups.items()}
+        return [self._answer(picture, outputs, with_image=with_image) for picture in pictures]
+
+    def _answer(
+        self, picture: Picture | BaseException, outputs: Mapping[Predictor, Iterator[Finding]], *, with_image: bool
+    ) -> Prediction | BaseException:
+        if isinstance(picture, BaseException):
+            return picture
+        predictor = self.predictor_for(picture)
+        return predictor.answer(Inferred(picture, next(outputs[predictor])), with_image=with_image)
 
 
 class Predictors(Mapping[str, Predictor]):
-    """The served networks by name, and what answers where no name is given."""
+    """The served models by name, and the classifiers that requests address."""
 
-    def __init__(self, served: list[Served], executors: Executors, settings: Settings) -> None:
-        self._by_name = {one.card.name: Predictor(one.card, one.engine(), executors, settings) for one in served}
+    def __init__(
+        self, models: Sequence[LoadedModel], executors: Executors, settings: Settings, admission: Admission
+    ) -> None:
+        self._by_name = {model.card.name: Predictor(model, executors, settings, admission) for model in models}
         self.default, self.photos = settings.models_among(self._by_name)
-        self.unnamed = self[self.default].leaving_photos_to(self[self.photos])
+        self._classifiers = {name: Classifier(predictor) for name, predictor in self._by_name.items()}
+        self._unnamed = Classifier(self[self.default], self[self.photos])
 
     def __getitem__(self, name: str) -> Predictor:
         try:
@@ -295,7 +234,20 @@ class Predictors(Mapping[str, Predictor]):
     def __len__(self) -> int:
         return len(self._by_name)
 
+    def classifier(self, name: str | None = None) -> Classifier:
+        """Returns what classifies for requests that name this model, or no model; raises UnknownModel."""
+        return self._classifiers[self[name].card.name] if name else self._unnamed
+
     async def self_test(self) -> None:
-        """Test every network."""
+        """Tests every model."""
         for predictor in self.values():
             await predictor.self_test()
+
+
+def _is_decoded_in_batch(content: bytes) -> bool:
+    """Whether an encoded picture is small and of 28x28 grey pixels, so that it is decoded with its batch."""
+    return len(content) <= SMALL_BYTES and is_in_form(content)
+
+
+def _count_views(value: bytes | Picture) -> int:
+    return 1 if isinstance(value, bytes) else len(value.views)

@@ -5,12 +5,11 @@ from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic_core import to_json
 
-from app.dependencies import PredictorDep, SettingsDep
-from app.problems import IMAGE_ERRORS, InvalidQuery, Responses, declare
+from app.dependencies import ClassifierDep, SettingsDep
+from app.problems import IMAGE_ERRORS, InvalidQuery, Responses, problem_responses
 from app.routes.predict import BODY_ERRORS, ONE_BODY
-from app.schemas import ExplanationAnswer
+from app.schemas import ExplainedPrediction
 from app.uploads import read_picture
 from model.explanation import draw_canvas, draw_heat_map
 
@@ -18,7 +17,7 @@ router = APIRouter(tags=["prediction"])
 
 _RESPONSES: Responses = {
     200: {
-        "model": ExplanationAnswer,
+        "model": ExplainedPrediction,
         "content": {"image/png": {}},
         "description": "the picture in grey under its heat map, or the numbers",
     }
@@ -27,28 +26,29 @@ _RESPONSES: Responses = {
 
 @router.post(
     "/explain",
-    responses=_RESPONSES | declare(*BODY_ERRORS, *IMAGE_ERRORS, InvalidQuery),
+    responses=_RESPONSES | problem_responses(*BODY_ERRORS, *IMAGE_ERRORS, InvalidQuery),
     response_class=Response,
     openapi_extra={"requestBody": ONE_BODY},
 )
 async def explain(
     request: Request,
-    predictor: PredictorDep,
+    chosen: ClassifierDep,
     settings: SettingsDep,
     format_: Annotated[Literal["png", "json"], Query(alias="format", description="a picture, or the numbers")] = "png",
 ) -> Response:
-    """Which parts of a picture the answer rests on: vermilion speaks for it, blue against it.
+    """Shows which parts of a picture the prediction rests on: vermilion supports it, blue opposes it.
 
-    Squares of the picture are hidden one after the other; what makes the answer less likely when hidden spoke for it.
+    Squares of the picture are hidden one after the other. A square supports the prediction if hiding it makes the
+    prediction less likely.
     """
     content = await read_picture(request, request.app.state.upload_limits)
     if format_ == "json":
-        answer = ExplanationAnswer.of(await predictor.explain(content))
-        return Response(to_json(answer, exclude_none=True), media_type="application/json")
+        body = ExplainedPrediction.of(await chosen.explain(content))
+        return Response(body.model_dump_json(exclude_none=True), media_type="application/json")
 
-    in_thread = partial(asyncio.get_running_loop().run_in_executor, predictor.executors.decoding)
+    in_thread = partial(asyncio.get_running_loop().run_in_executor, chosen.executors.decoding)
     # The picture is decoded again, larger and in grey, while the network answers.
     decoding = in_thread(draw_canvas, content, settings.max_pixels)
-    canvas, explanation = await asyncio.gather(decoding, predictor.explain(content))
-    png = await in_thread(draw_heat_map, canvas, explanation.heat, explanation.prediction.preprocessing)
+    canvas, explanation = await asyncio.gather(decoding, chosen.explain(content))
+    png = await in_thread(draw_heat_map, canvas, explanation.attribution, explanation.prediction.preprocessing)
     return Response(png, media_type="image/png")

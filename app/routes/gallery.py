@@ -8,13 +8,14 @@ from fastapi import APIRouter, Header, Path, Query, Response
 from PIL import Image
 
 from app.dependencies import EvaluatorDep, PredictorDep
-from app.inference.evaluator import Selection
-from app.problems import InvalidQuery, Responses, UnknownImage, UnknownModel, declare
-from app.schemas import GalleryItems
+from app.inference.errors import UnknownImage, UnknownModel
+from app.inference.evaluator import GalleryItems, Selection
+from app.problems import InvalidQuery, Responses, problem_responses
 from model.errors import DataError
 
 router = APIRouter(tags=["evaluation"])
 
+_FAILURES = problem_responses(InvalidQuery, UnknownModel, DataError)
 _RESPONSES: Responses = {
     200: {"content": {"image/png": {}}, "description": "a grid of captioned test images"},
     304: {"description": "the picture is the one whose ETag the request names"},
@@ -24,7 +25,7 @@ _RESPONSES: Responses = {
 _IMAGE: Responses = {200: {"content": {"image/png": {}}, "description": "28x28 pixels, grey"}}
 
 
-@router.get("/gallery", responses=_RESPONSES | declare(InvalidQuery, UnknownModel, DataError), response_class=Response)
+@router.get("/gallery", responses=_RESPONSES | _FAILURES, response_class=Response)
 async def gallery(
     evaluator: EvaluatorDep,
     predictor: PredictorDep,
@@ -42,7 +43,7 @@ async def gallery(
     return Response(await evaluator.draw_gallery(predictor, selection), headers=headers, media_type="image/png")
 
 
-@router.get("/gallery/items", responses=declare(InvalidQuery, UnknownModel, DataError))
+@router.get("/gallery/items", responses=_FAILURES)
 async def items(
     evaluator: EvaluatorDep, predictor: PredictorDep, selection: Annotated[Selection, Query()]
 ) -> GalleryItems:
@@ -52,7 +53,7 @@ async def items(
 
 @router.get(
     "/gallery/images/{index}.png",
-    responses=_IMAGE | declare(InvalidQuery, UnknownImage, DataError),
+    responses=_IMAGE | problem_responses(InvalidQuery, UnknownImage, DataError),
     response_class=Response,
 )
 async def image(

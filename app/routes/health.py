@@ -1,4 +1,4 @@
-"""Health, and what is served."""
+"""``GET /health/live``, ``/health/ready`` and ``/metrics``."""
 
 import asyncio
 
@@ -6,24 +6,24 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from app.dependencies import PredictorsDep, ReadinessDep
+from app.dependencies import ReadinessDep
+from app.lifecycle import update_metrics
 from app.metrics import exposition
-from app.middleware import set_gauges
-from app.problems import InvalidQuery, NotReady, UnknownModel, declare
-from app.schemas import Health, ModelDetails, ModelList, ModelSummary
+from app.problems import NotReady, problem_responses
+from app.schemas import Health
 
 router = APIRouter()
 
 
 @router.get("/health/live", tags=["health"])
 async def live() -> Health:
-    """Whether the process answers at all."""
+    """Responds as long as the process runs."""
     return Health(status="live")
 
 
-@router.get("/health/ready", tags=["health"], responses=declare(NotReady))
+@router.get("/health/ready", tags=["health"], responses=problem_responses(NotReady))
 async def ready(readiness: ReadinessDep) -> Health:
-    """Whether predictions may be sent: a self-test inference has passed, and the service is not stopping."""
+    """Responds with 200 once the self-test has passed and until the service stops, else with 503."""
     readiness.require()
     return Health(status="ready")
 
@@ -35,21 +35,6 @@ async def ready(readiness: ReadinessDep) -> Health:
     responses={200: {"content": {"text/plain": {}}, "description": "Prometheus's text format"}},
 )
 async def metrics(request: Request) -> Response:
-    """What Prometheus collects: requests, durations, queue, batches, stages, problems, predictions; of all workers."""
-    set_gauges(request.app.state)
+    """Returns the metrics of all workers for Prometheus."""
+    update_metrics(request.app.state)
     return Response(await asyncio.to_thread(exposition), media_type=CONTENT_TYPE_LATEST)
-
-
-@router.get("/models", tags=["models"])
-async def models(predictors: PredictorsDep) -> ModelList:
-    """The served networks."""
-    default, photos = predictors.default, predictors.photos
-    return ModelList(models=[ModelSummary.of(p.card, p.engine.name, default, photos) for p in predictors.values()])
-
-
-@router.get("/models/{name}", tags=["models"], responses=declare(UnknownModel, InvalidQuery))
-async def model_card(name: str, predictors: PredictorsDep) -> ModelDetails:
-    """The card of one network: recipe, data, figures, checksums."""
-    card, engine = predictors[name].card, predictors[name].engine.name
-    default, for_photos = name == predictors.default, name == predictors.photos
-    return ModelDetails(version=card.version, default=default, default_for_photos=for_photos, engine=engine, card=card)

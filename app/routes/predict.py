@@ -5,34 +5,29 @@ from collections.abc import Coroutine
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic_core import to_json
+from starlette.routing import Route
 
-from app.dependencies import chosen_predictor, find_predictor, image_wanted, wants_image
-from app.fast_path import Lane
-from app.inference.batch_request import ManyPictures
+from app.dependencies import classifier, find_classifier, image_wanted, wants_image
+from app.fast_path import DirectRoute
+from app.inference.errors import Overloaded, UnknownModel
 from app.metrics import StageTimer
+from app.middleware import CLIENT_CLOSED_REQUEST
 from app.problems import (
     IMAGE_ERRORS,
     BodyTooLarge,
     InvalidQuery,
     MalformedBody,
     MissingFile,
-    Overloaded,
     SlowBody,
     TooManyFiles,
-    UnknownModel,
     UnsupportedBody,
-    declare,
-    refuse,
+    problem_responses,
 )
-from app.schemas import BatchAnswer
-from app.uploads import Limits, Upload, hand_over_uploads, read_picture
+from app.schemas import PREDICTION, BatchPrediction
+from app.uploads import Limits, read_picture, read_uploads
 from model import Prediction
 
 router = APIRouter(tags=["prediction"])
-
-LEFT = 499
-"""nginx's status for a caller that closed the connection; nobody reads it but the metrics."""
 
 BODY_ERRORS = (
     MalformedBody, UnsupportedBody, BodyTooLarge, SlowBody, TooManyFiles, MissingFile, UnknownModel, InvalidQuery,
@@ -54,67 +49,66 @@ _MANY_BODY = {"required": True, "content": _form({"type": "array", "items": _ONE
 @router.post(
     "/predict",
     response_model=Prediction,
-    responses=declare(*BODY_ERRORS, *IMAGE_ERRORS),
+    responses=problem_responses(*BODY_ERRORS, *IMAGE_ERRORS),
     openapi_extra={"requestBody": ONE_BODY},
     response_model_exclude_none=True,
-    dependencies=[Depends(chosen_predictor), Depends(image_wanted)],
+    dependencies=[Depends(classifier), Depends(image_wanted)],
 )
 async def predict(request: Request) -> Response:
-    """Classify one picture: the form field `file`, or the picture itself as the body.
+    """Classifies one picture: the form field `file`, or the picture itself as the body.
 
-    A 28x28 greyscale picture is used exactly as it is, light on a dark background as in the data set. Anything else
-    is brought into that form first, and photos are answered by a network of their own where the query names none.
+    A 28x28 greyscale picture is used exactly as it is, light on a dark background as in the data set. Any other
+    picture is converted to that form first. Photos go to a model of their own if the query names no model.
     """
     state, timer = request.app.state, StageTimer()
-    predictor = find_predictor(request)
-    if predictor.batcher.full:  # before the body is read: that is cheapest
-        return refuse()
+    chosen = find_classifier(request)
+    state.admission.require()  # before the body is read, which is cheapest
     content = await read_picture(request, state.upload_limits)
     timer.end("read")
-    work = predictor.predict(content, timer, with_image=wants_image(request))
-    prediction = await (unless_left(request, work) if predictor.is_slow(content) else work)
+    work = chosen.predict(content, timer, with_image=wants_image(request))
+    prediction = await (cancel_on_disconnect(request, work) if chosen.runs_in_thread(content) else work)
     if prediction is None:
-        return Response(status_code=LEFT)
-    response = Response(to_json(prediction, exclude_none=True), media_type="application/json")
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    response = Response(PREDICTION.dump_json(prediction, exclude_none=True), media_type="application/json")
     timer.end("encode")
     return response
 
 
-async def unless_left(request: Request, work: Coroutine[Any, Any, Prediction]) -> Prediction | None:
-    """What ``work`` comes to; None, and the work cancelled, where the caller leaves before.
+async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, Prediction]) -> Prediction | None:
+    """Returns the result of ``work``, or None after cancelling it because the client disconnected.
 
-    The server cancels nothing by itself. Watching costs some twenty microseconds, so only slow networks are worth it.
+    The server cancels nothing by itself. Watching takes some 20 us, so only slow work is worth it.
     """
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
+    working, disconnected = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((working, disconnected), return_when=asyncio.FIRST_COMPLETED)
         return await working if working.done() else None
     finally:
         working.cancel()
-        leaving.cancel()
+        disconnected.cancel()
 
 
 @router.post(
     "/predict/batch",
-    response_model=BatchAnswer,
-    responses=declare(*BODY_ERRORS),
+    response_model=BatchPrediction,
+    responses=problem_responses(*BODY_ERRORS),
     response_model_exclude_none=True,
     openapi_extra={"requestBody": _MANY_BODY},
-    dependencies=[Depends(chosen_predictor), Depends(image_wanted)],
+    dependencies=[Depends(classifier), Depends(image_wanted)],
 )
 async def predict_batch(request: Request) -> Response:
-    """Classify many pictures; each file of the form gets its own answer, in their order: a prediction or an `error`."""
-    settings, predictor = request.app.state.settings, find_predictor(request)
-    pictures = ManyPictures(predictor, with_image=wants_image(request))
-
-    async def take(upload: Upload) -> None:
-        await pictures.add(upload.read_or_error(settings.max_upload_bytes))
-
-    await hand_over_uploads(request, Limits.of_batch(settings), take)
-    parts = await pictures.answers()
-    if not parts:
-        raise MissingFile("The form has no file: send them as  -F files=@shirt.png -F files=@bag.png")
-    return Response(BatchAnswer.joined(parts), media_type="application/json")
+    """Classifies many pictures; each file of the form gets a prediction or an `error`, in the order of the files."""
+    state, chosen, with_image = request.app.state, find_classifier(request), wants_image(request)
+    with state.admission.admit_batch():
+        uploads = await read_uploads(request, Limits.of_batch(state.settings))
+        if not uploads:
+            raise MissingFile("The form has no file: send them as  -F files=@shirt.png -F files=@bag.png")
+        contents = [upload.read_or_error(state.settings.max_upload_bytes) for upload in uploads]
+        outcomes = await chosen.predict_many(contents, with_image=with_image)
+    return Response(BatchPrediction.of(outcomes).model_dump_json(exclude_none=True), media_type="application/json")
 
 
-LANES = {"/predict": Lane("/predict", predict), "/predict/batch": Lane("/predict/batch", predict_batch)}
+def direct_routes() -> dict[str, DirectRoute]:
+    """Returns the direct routes of this module by path."""
+    handlers = {"/predict": predict, "/predict/batch": predict_batch}
+    return {path: DirectRoute(Route(path, handler, methods=["POST"])) for path, handler in handlers.items()}

@@ -9,26 +9,27 @@ import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+from starlette.routing import Route
 
 from app import VERSION
 from app.dependencies import PredictorsDep, ReadinessDep
-from app.fast_path import Lane
-from app.inference.predictor import Predictor, Predictors
+from app.fast_path import DirectRoute
+from app.inference.errors import Overloaded, UnknownModel
+from app.inference.predictor import Classifier, Predictor, Predictors
 from app.problems import (
     IMAGE_ERRORS,
     BodyTooLarge,
     InvalidInference,
     InvalidQuery,
     NotReady,
-    Overloaded,
     SlowBody,
-    UnknownModel,
-    declare,
+    problem_responses,
 )
 from app.routes.v2_codec import InferenceRequest, Output, RequestedOutput, encode_response, parse_request
 from app.uploads import read_body
 from model import ModelCard, Picture
 from model.engines import log_softmax, softmax
+from model.preprocessing import UNTOUCHED
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
@@ -93,7 +94,7 @@ def _find(predictors: Predictors, name: str, version: str | None = None) -> Pred
 
 
 ServedDep = Annotated[Predictor, Depends(_served)]
-KNOWN = declare(UnknownModel, InvalidQuery)
+KNOWN = problem_responses(UnknownModel, InvalidQuery)
 
 
 @router.get("/", include_in_schema=False)
@@ -109,7 +110,7 @@ async def server_live() -> Live:
     return Live(live=True)
 
 
-@router.get("/health/ready", responses=declare(NotReady), response_model_exclude_none=True)
+@router.get("/health/ready", responses=problem_responses(NotReady), response_model_exclude_none=True)
 async def server_ready(readiness: ReadinessDep) -> Ready:
     """Whether inference requests may be sent."""
     readiness.require()
@@ -135,9 +136,9 @@ async def model_metadata(predictor: ServedDep) -> ModelMetadata:
 
 @router.get(
     "/models/{name}/versions/{version}/ready",
-    responses=KNOWN | declare(NotReady),
+    responses=KNOWN | problem_responses(NotReady),
 )
-@router.get("/models/{name}/ready", responses=KNOWN | declare(NotReady))
+@router.get("/models/{name}/ready", responses=KNOWN | problem_responses(NotReady))
 async def model_ready(predictor: ServedDep, readiness: ReadinessDep) -> Ready:
     """Whether inference requests may be sent to this network."""
     readiness.require()
@@ -150,9 +151,9 @@ _EXAMPLE = {
     "model_version": "0123456789ab",
     "outputs": [{"name": "label", "shape": [1], "datatype": "BYTES", "data": ["Shirt"]}],
 }
-_INFER = declare(BodyTooLarge, SlowBody, InvalidInference, Overloaded, UnknownModel, InvalidQuery, *IMAGE_ERRORS) | {
-    200: {"description": "the asked outputs", "content": {"application/json": {"example": _EXAMPLE}}}
-}
+_INFER = problem_responses(
+    BodyTooLarge, SlowBody, InvalidInference, Overloaded, UnknownModel, InvalidQuery, *IMAGE_ERRORS
+) | {200: {"description": "the asked outputs", "content": {"application/json": {"example": _EXAMPLE}}}}
 _infer_route = partial(
     router.post, responses=_INFER, openapi_extra={"requestBody": _REQUEST}, dependencies=[Depends(_served)]
 )
@@ -166,10 +167,10 @@ async def infer(request: Request) -> Response:
     Gives `log_probs`, `logits`, `probabilities` and `label`, or those of them that `outputs` names; JSON or binary.
     """
     settings, predictor = request.app.state.settings, _find(request.app.state.predictors, **request.path_params)
-    packed = await read_body(request, settings.max_batch_bytes, settings.body_timeout)
-    body = decompress(packed, request, settings.max_batch_bytes)
+    packed = await read_body(request, settings.max_request_bytes, settings.body_timeout_seconds)
+    body = decompress(packed, request, settings.max_request_bytes)
     asked, given = await _read(body, _json_length(request), predictor)
-    logits = await (predictor.infer(given) if isinstance(given, list) else predictor.infer_images(given))
+    logits = await _infer(given, predictor)
     head = {"model_name": predictor.card.name, "model_version": predictor.card.version}
     head |= {"id": asked.id} if asked.id else {}
     content, json_length = encode_response(head, _outputs(asked, logits, predictor.card))
@@ -177,6 +178,17 @@ async def infer(request: Request) -> Response:
     content, encoding = compress(content, request.headers.get("accept-encoding", ""))
     media_type = "application/json" if json_length is None else "application/octet-stream"
     return Response(content, headers=headers | encoding, media_type=media_type)
+
+
+async def _infer(given: Given, predictor: Predictor) -> NDArray[np.float32]:
+    """Returns logits float32 ``[N, 10]``; one image goes through the micro-batcher, many in chunks."""
+    if len(given) == 1:
+        picture = given[0] if isinstance(given, list) else Picture(given, UNTOUCHED)
+        return (await predictor.submit(picture)).finding.logits[None]
+    with predictor.admission.admit_batch():
+        if isinstance(given, list) and given:
+            return np.stack([finding.logits for finding in await predictor.run_pictures(given)])
+        return (await predictor.run(np.asarray(given, np.uint8).reshape(-1, 28, 28))).logits
 
 
 def compress(content: bytes, accepted: str) -> tuple[bytes, dict[str, str]]:
@@ -224,7 +236,7 @@ async def _read(body: bytes, json_length: int | None, predictor: Predictor) -> t
     if json_length == 0:
         asked = InferenceRequest(inputs=[], parameters={"binary_data_output": True})
         is_pixels = len(body) == 28 * 28
-        return asked, _images(np.frombuffer(body, np.uint8)) if is_pixels else [await predictor.preprocess(body)]
+        return asked, _images(np.frombuffer(body, np.uint8)) if is_pixels else [await _decode(body, predictor)]
     asked, tensors = parse_request(body, json_length)
     if list(tensors) != ["images"]:
         raise InvalidInference(f"The one input is 'images'; the request has {list(tensors)!r:.80}.")
@@ -233,7 +245,7 @@ async def _read(body: bytes, json_length: int | None, predictor: Predictor) -> t
 
 async def _given(values: NDArray[Any], predictor: Predictor) -> Given:
     if values.dtype == object:
-        return [await predictor.preprocess(content) for content in values.ravel()]
+        return [await _decode(content, predictor) for content in values.ravel()]
     if values.shape[1:] not in ((28, 28), (1, 28, 28)):
         raise InvalidInference(f"images: the shape {list(values.shape)} is neither [-1, 28, 28] nor [-1, 1, 28, 28].")
     if values.dtype not in (np.uint8, np.float32):
@@ -243,14 +255,18 @@ async def _given(values: NDArray[Any], predictor: Predictor) -> Given:
     return _images(values.round().astype(np.uint8))
 
 
+async def _decode(content: bytes, predictor: Predictor) -> Picture:
+    return await Classifier(predictor).preprocess(content)
+
+
 def _images(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return pixels.reshape(-1, 28, 28)
 
 
-def lanes(names: Iterable[str]) -> dict[str, Lane]:
-    """The fast way to the inference of each network that is served."""
-    pattern = f"{router.prefix}/models/{{name}}/infer"
-    return {pattern.format(name=name): Lane(pattern, infer, {"name": name}) for name in names}
+def direct_routes(names: Iterable[str]) -> dict[str, DirectRoute]:
+    """Returns the direct routes of this module by path, for the models of these names."""
+    route = Route(f"{router.prefix}/models/{{name}}/infer", infer, methods=["POST"])
+    return {route.path.format(name=name): DirectRoute(route, {"name": name}) for name in names}
 
 
 def _outputs(asked: InferenceRequest, logits: NDArray[np.float32], card: ModelCard) -> list[Output]:

@@ -1,44 +1,75 @@
-"""Workers forked from a parent that has imported the application.
+"""Several workers under gunicorn, each of which runs uvicorn (uvicorn-worker)."""
 
-They start at once and share its memory, where uvicorn would start fresh interpreters that import everything anew: on
-two cores that takes as long again as the parent took. uvicorn has no option for it, so the context that it makes
-processes from is replaced (uvicorn 0.54: ``uvicorn._subprocess.spawn``); a test starts two workers and looks.
-"""
-
-import ctypes
-import gc
-import multiprocessing
 import os
 import signal
-import sys
-from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
-from uvicorn import _subprocess
+from fastapi import FastAPI
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.workers.base import Worker
+from prometheus_client.multiprocess import mark_process_dead
+from uvicorn_worker import UvicornWorker
 
-from app.server.shedding import SheddingProtocol
+from app.server.processes import STOP_SECONDS, uvicorn_options
+from app.settings import Settings
 
-_PR_SET_PDEATHSIG = 1
-
-
-def fork_workers() -> None:
-    """Let uvicorn fork its workers, where the system forks safely: on Linux."""
-    if sys.platform == "linux":
-        gc.freeze()  # what is there already is never collected, so that its pages stay shared
-        os.register_at_fork(after_in_child=_end_with_parent)
-        _subprocess.spawn = multiprocessing.get_context("fork")  # type: ignore[assignment]
+HANG_SECONDS = 30
+"""A worker whose event loop stands still for so long is replaced."""
 
 
-def sharing(workers: int) -> dict[str, Any]:
-    """The options by which uvicorn serves over our protocol, and several workers share the connections evenly."""
-    if workers == 1 or sys.platform != "linux":
-        return {"http": SheddingProtocol}
-    from app.server.connections import EvenLoop, OpenConnections
+class ServiceWorker(UvicornWorker):  # type: ignore[misc]
+    """uvicorn with the service's options; stops if gunicorn's master has died, which would leave the port taken."""
 
-    connections = OpenConnections(workers)
-    return {"loop": partial(EvenLoop, connections), "http": partial(SheddingProtocol, connections=connections)}
+    CONFIG_KWARGS: ClassVar = {"loop": "auto", "timeout_keep_alive": 5, **uvicorn_options()}
+
+    async def callback_notify(self) -> None:
+        """Tells the master that this worker lives; called every ``HANG_SECONDS / 2`` seconds."""
+        await super().callback_notify()
+        if os.getppid() != self.ppid:
+            signal.raise_signal(signal.SIGTERM)
 
 
-def _end_with_parent() -> None:
-    """Have the kernel end this process where its parent is killed: an orphan would keep the port."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+class Service(BaseApplication):  # type: ignore[misc]
+    """gunicorn with an application that is loaded before the workers fork.
+
+    Args:
+        app: the application.
+        options: gunicorn's settings.
+    """
+
+    def __init__(self, app: FastAPI, options: dict[str, Any]) -> None:
+        self.app = app
+        self.options = options
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Gives the options to gunicorn, which calls this method."""
+        for name, value in self.options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> FastAPI:
+        """Returns the application to gunicorn, which calls this method."""
+        return self.app
+
+
+def serve_by_workers(app: FastAPI, settings: Settings) -> None:
+    """Runs the application in ``settings.workers`` processes until the master is told to stop."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    options = {
+        "bind": f"{host}:{settings.port}",
+        "workers": settings.workers,
+        "worker_class": ServiceWorker,
+        "preload_app": True,
+        "timeout": HANG_SECONDS,
+        "graceful_timeout": STOP_SECONDS + int(settings.drain_seconds) + 1,
+        "loglevel": settings.log_level,
+        "errorlog": None,  # app/logs.py configures gunicorn's logger
+        "control_socket_disable": True,
+        "child_exit": _forget_metrics,
+    }
+    Service(app, options).run()
+
+
+def _forget_metrics(_arbiter: Arbiter, worker: Worker) -> None:
+    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]

@@ -59,8 +59,8 @@ function follow() {
   progress.removeAttribute("value");
   progress.hidden = false;
   const timer = setInterval(async () => {
-    const { measured, count } = await getJson(address("evaluate/progress")).catch(() => ({}));
-    if (measured) Object.assign(progress, { max: count, value: measured });
+    const { completed, total } = await getJson(address("evaluate/progress")).catch(() => ({}));
+    if (completed) Object.assign(progress, { max: total, value: completed });
   }, POLL_MILLISECONDS);
   return () => { clearInterval(timer); progress.hidden = true; };
 }

@@ -53,10 +53,10 @@ function show(status, { items = [], details = null, reason = "", problem = "" })
 const source = (item) => `gallery/images/${item.index}.png`;
 
 function tile(item) {
-  const mark = item.right ? "✓" : "✗";
+  const mark = item.correct ? "✓" : "✗";
   const button = h("button", { type: "button", "aria-pressed": "false" },
     h("img", { className: "pixels", src: source(item), alt: `Test image ${item.index}` }),
-    h("span", { className: item.right ? "" : "wrong" }, `${mark} ${item.predicted}`),
+    h("span", { className: item.correct ? "" : "wrong" }, `${mark} ${item.predicted}`),
     h("span", {}, `true ${item.label}`));
   button.addEventListener("click", () => detail(button, item));
   return button;

@@ -1,0 +1,106 @@
+"""What a process does when it starts and stops: self-test, readiness, gauges, drain."""
+
+import asyncio
+import gc
+import logging
+import signal
+import threading
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from types import FrameType
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.datastructures import State
+
+from app.inference.admission import Admission
+from app.inference.executors import Executors
+from app.inference.predictor import Predictors
+from app.metrics import IN_PROGRESS, QUEUE_DEPTH
+from app.problems import NotReady, count_problems
+
+logger = logging.getLogger("fashionnet")
+
+
+class Readiness:
+    """Not ready until a self-test has passed, and again once the service stops."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = "The service is starting: its self-test has not finished yet."
+
+    async def settle(self, self_test: Awaitable[None]) -> None:
+        """Waits for the self-test and becomes ready, or keeps the reason why not."""
+        try:
+            await self_test
+        except Exception:
+            logger.exception("the self-test failed")
+            self.reason = "The self-test inference failed; the log says how."
+        else:
+            self.reason = None
+
+    def stop(self) -> None:
+        """Becomes unready because the service stops."""
+        self.reason = "The service is stopping."
+
+    def require(self) -> None:
+        """Raises NotReady with the reason if the service is not ready."""
+        if self.reason:
+            raise NotReady(self.reason)
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+    """Runs the self-test while the first health checks are answered already; drains at the end."""
+    state, executors = app.state, Executors.create()
+    readiness: Readiness = state.readiness
+    state.admission = Admission(state.settings.queue_size, state.settings.max_wait_seconds)
+    state.predictors = Predictors(state.models, executors, state.settings, state.admission)
+    self_test = asyncio.create_task(readiness.settle(state.predictors.self_test()))
+    gauges = asyncio.create_task(_keep_gauges(state))
+    gc.collect()
+    gc.freeze()  # nearly everything that exists now lives as long as the process
+    with drain_on_signal(readiness, state.settings.drain_seconds):
+        yield {"admission": state.admission}  # for app/server/protocol.py
+        readiness.stop()
+        gauges.cancel()
+        await self_test
+        executors.shut_down()
+
+
+@contextmanager
+def drain_on_signal(readiness: Readiness, seconds: float) -> Iterator[None]:
+    """On SIGTERM the process is unready for ``seconds`` before the server stops, so that load balancers turn away.
+
+    The server's own handler is called after that. Nothing happens if the application does not run in the main thread
+    (tests, Ray Serve) or if nobody handles the signal.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    # Without a handler to call afterwards, ours would make the process deaf to SIGTERM.
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        readiness.stop()
+        loop.call_soon_threadsafe(loop.call_later, seconds, before, signum, frame)
+
+    signal.signal(signal.SIGTERM, stop)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def update_metrics(state: State) -> None:
+    """Sets the gauges and counts what was rejected before the application ran."""
+    IN_PROGRESS.set(state.in_progress)
+    for name, predictor in state.predictors.items():
+        QUEUE_DEPTH.labels(name).set(predictor.batcher.depth)
+    if rejected := state.admission.take_rejected():
+        count_problems("overloaded", rejected)
+
+
+async def _keep_gauges(state: State) -> None:
+    """Updates the metrics once a second: a scrape that another worker answers finds them fresh enough."""
+    while True:
+        update_metrics(state)
+        await asyncio.sleep(1)

@@ -1,0 +1,46 @@
+"""One process under uvicorn, or several workers under gunicorn.
+
+gunicorn's master loads the application once and forks the workers, which share its memory; it replaces a worker that
+ends or hangs, and stops all of them on SIGTERM (docs/decisions/0021-processes.md).
+"""
+
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from app.logs import log_config
+from app.settings import Settings
+
+try:
+    from app.server.protocol import LoadSheddingProtocol
+
+    HTTP: Any = LoadSheddingProtocol
+except ImportError:  # another uvicorn, or no httptools
+    HTTP = "auto"
+
+STOP_SECONDS = 30
+"""How long requests may take after the service was told to stop."""
+
+
+def serve(app: FastAPI, settings: Settings) -> None:
+    """Runs the application until the process is told to stop."""
+    if settings.workers == 1:
+        log = log_config(settings)
+        uvicorn.run(app, host=settings.host, port=settings.port, log_config=log, **uvicorn_options())
+    else:
+        from app.server.workers import serve_by_workers  # gunicorn runs on Unix alone
+
+        serve_by_workers(app, settings)
+
+
+def uvicorn_options() -> dict[str, Any]:
+    """Returns the options of uvicorn that both ways of serving have in common."""
+    return {
+        "http": HTTP,
+        "ws": "none",
+        "access_log": False,  # the service has its own
+        "server_header": False,
+        "proxy_headers": False,  # nothing here depends on the client's address
+        "timeout_graceful_shutdown": STOP_SECONDS,
+    }

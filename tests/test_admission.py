@@ -1,0 +1,282 @@
+"""Overload: who is rejected, how, and what that leaves behind."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
+import time
+
+import httpx
+import pytest
+
+from app.inference.admission import MAX_BATCHES, Admission
+from app.inference.errors import Overloaded
+from app.middleware import RequestMiddleware
+from app.settings import Settings
+from tests.held_engines import hold_engines
+from tests.pictures import encode, grey_png, trousers
+from tests.problems import assert_problem, assert_problem_body
+from tests.servers import serve, wait_for_queue, wait_until
+
+FORM = {"files": {"file": ("x.png", encode(trousers()))}}
+
+
+def run(use, max_pending=3, max_wait=60.0):
+    """Runs the coroutine function ``use`` with an admission."""
+
+    async def main():
+        await use(Admission(max_pending, max_wait))
+
+    asyncio.run(main())
+
+
+def test_past_the_bound_a_picture_is_rejected_until_another_is_done():
+    async def use(admission):
+        with contextlib.ExitStack() as stack:
+            for _ in range(3):
+                stack.enter_context(admission.admit())
+            with pytest.raises(Overloaded), admission.admit():
+                pass
+            with pytest.raises(Overloaded):
+                admission.require()
+        with admission.admit():
+            assert admission.pending == 1
+
+    run(use)
+
+
+def test_announced_pictures_count_as_pending_until_the_next_iteration():
+    async def use(admission):
+        assert [admission.announce() for _ in range(5)] == [True] * 3 + [False] * 2
+        assert admission.take_rejected() == 2
+        await asyncio.sleep(0)
+        with admission.admit():
+            assert [admission.announce() for _ in range(3)] == [True, True, False]
+        assert admission.take_rejected() == 1
+        assert admission.take_rejected() == 0
+
+    run(use)
+
+
+def test_slow_pictures_are_rejected_where_quick_ones_are_not():
+    """At 10 ms each, 5 pictures may wait for 50 ms, whatever ``max_pending`` is."""
+
+    async def use(admission):
+        for _ in range(20):
+            with admission.admit():
+                await asyncio.sleep(0.01)
+        assert 2 <= taken(admission) <= 6
+        for _ in range(60):
+            with admission.admit():
+                pass
+        assert taken(admission) == 100, "the measurement follows"
+
+    def taken(admission):
+        with contextlib.ExitStack() as stack:
+            while not admission.is_full:
+                stack.enter_context(admission.admit())
+            return admission.pending
+
+    run(use, max_pending=100, max_wait=0.05)
+
+
+def test_a_picture_that_fails_is_no_longer_pending():
+    async def use(admission):
+        for _ in range(9):
+            with pytest.raises(ZeroDivisionError), admission.admit():
+                raise ZeroDivisionError
+        assert admission.pending == 0
+
+    run(use)
+
+
+@pytest.fixture
+def full(small_data, monkeypatch):
+    """A service whose engine is held with one picture in hand and one that waits, which is all that may."""
+    engines, statuses = hold_engines(monkeypatch), []
+    settings = Settings(data_dir=small_data.root, queue_size=2, max_batch_size=1, inference="thread")
+    with serve(settings) as client:
+        held = engines[0]
+        held.hold.set()
+
+        def call():
+            with httpx.Client(base_url=client.base_url, timeout=60) as mine:
+                statuses.append(mine.post("/predict", **FORM).status_code)
+
+        threads = [threading.Thread(target=call) for _ in range(2)]
+        threads[0].start()
+        assert held.begun.wait(20)
+        threads[1].start()
+        wait_for_queue(client, 1)
+        yield client
+        held.gate.set()
+        for thread in threads:
+            thread.join()
+        assert statuses == [200, 200], "what was admitted is answered"
+        assert client.post("/predict", **FORM).json()["label"] == "Trouser", "the service is as before"
+
+
+def raw(client, request: bytes, *more: bytes) -> bytes:
+    """Sends a request in pieces; returns the response."""
+    with contextlib.closing(socket.create_connection((client.base_url.host, client.base_url.port))) as connection:
+        for piece in (request, *more):
+            connection.sendall(piece)
+            time.sleep(0.05)
+        return answer_of(connection)
+
+
+def head(length: int, *lines: str) -> bytes:
+    return "\r\n".join(["POST /predict HTTP/1.1", "Host: x", "Content-Type: image/png", f"Content-Length: {length}",
+                        *lines, "", ""]).encode()  # fmt: skip
+
+
+def test_a_rejection_says_when_to_come_back_whichever_part_rejects(full):
+    """The protocol rejects what comes with its head in one piece; the application everything else."""
+    body = grey_png()
+    by_protocol = raw(full, head(len(body), "X-Request-ID: mine") + body)
+    by_application = raw(full, head(len(body), "X-Request-ID: mine", "Connection: x, upgrade") + body)
+    for answer in (by_protocol, by_application):
+        fields, _, content = answer.partition(b"\r\n\r\n")
+        assert fields.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
+        assert b"\r\nretry-after: 1\r\n" in fields
+        assert b"\r\nx-request-id: mine" in fields
+        assert_problem_body(json.loads(content), 429, "overloaded")
+    assert names(by_protocol) == names(by_application)
+    assert by_protocol.partition(b"\r\n\r\n")[2] == by_application.partition(b"\r\n\r\n")[2]
+    assert full.get("/health/live").status_code == 200
+
+
+def names(answer: bytes) -> set[bytes]:
+    return {line.partition(b":")[0].lower() for line in answer.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]}
+
+
+def test_the_protocol_rejects_before_the_application_runs(full, monkeypatch):
+    async def never(*_):
+        raise AssertionError("the application was called")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RequestMiddleware, "__call__", never)
+        assert_problem(full.post("/predict", **FORM), 429, "overloaded")
+        assert_problem(full.post("/predict?model=fashionnet", **FORM), 429, "overloaded")
+
+
+@pytest.mark.parametrize("path", ["/predict/batch", "/predictions", "/v2/models/fashionnet/infer"])
+def test_other_paths_are_not_rejected_by_the_protocol(full, path):
+    assert full.post(path, content=b"x").status_code in (400, 404, 415)
+
+
+def test_what_needs_no_engine_is_answered_all_the_same(full):
+    assert full.get("/models").status_code == 200
+    assert_problem(full.get("/predict"), 405, "method-not-allowed")
+
+
+def test_explanations_and_the_open_inference_protocol_are_rejected_too(full):
+    assert_problem(full.post("/explain", **FORM), 429, "overloaded")
+    tensor = {"name": "images", "shape": [1, 28, 28], "datatype": "UINT8", "data": [0] * 784}
+    problem = full.post("/v2/models/fashionnet/infer", json={"inputs": [tensor]})
+    assert problem.status_code == 429
+
+
+def test_a_rejected_connection_goes_on(full):
+    """Twice on one connection, the body sent after its head; none of it is taken for a request."""
+    with contextlib.closing(socket.create_connection((full.base_url.host, full.base_url.port))) as connection:
+        body = grey_png() + head(0)
+        for _ in range(2):
+            connection.sendall(head(len(body)))
+            assert answer_of(connection).startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
+            connection.sendall(body[:20])
+            time.sleep(0.05)
+            connection.sendall(body[20:])
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answer_of(connection).startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        head(5, "Transfer-Encoding: chunked") + b"0\r\n\r\n",
+        head(5, "Content-Length: 50") + b"12345",
+        head(5).replace(b"Content-Length", b"X: y\nTransfer-Encoding") + b"12345",
+        head(1).replace(b"Length: 1", b"Length: +1") + b"1",
+        head(1).replace(b"Length: 1", b"Length: 1" + b"0" * 30) + b"1",
+    ],
+    ids=["two framings", "two lengths", "bare line feed", "signed", "long"],
+)
+def test_requests_whose_length_is_in_doubt_are_left_to_the_parser(full, request_):
+    """Whoever is wrong about where a request ends takes its body for the next request."""
+    answer = raw(full, request_)
+    assert not answer.startswith(b"HTTP/1.1 200")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert full.get("/health/live").status_code == 200
+
+
+def test_the_rest_of_a_body_that_was_answered_early_is_no_request(client):
+    """The response to a body of a wrong type comes before its end, which looks like a request here."""
+    with contextlib.closing(socket.create_connection((client.base_url.host, client.base_url.port))) as connection:
+        rest = head(3) + b"abc"
+        wrong = head(1000 + len(rest)).replace(b"image/png", b"text/plain")
+        connection.sendall(wrong + bytes(1000))
+        assert answer_of(connection).startswith(b"HTTP/1.1 415 ")
+        connection.sendall(rest)
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answer_of(connection).startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.mark.parametrize("first", ["POST /predict HTTP/1.1\r\nConnection: close", "POST /predict HTTP/1.0"])
+def test_a_connection_that_is_to_end_ends(full, first):
+    with contextlib.closing(socket.create_connection((full.base_url.host, full.base_url.port))) as connection:
+        connection.sendall(first.encode() + b"\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    headers, _, body = answer.partition(b"\r\n\r\n")
+    assert b"\r\nconnection: close" in headers
+    assert_problem_body(json.loads(body), 429, "overloaded")
+
+
+def test_a_connection_that_ends_after_a_rejection_leaves_no_error(full, caplog):
+    with httpx.Client(base_url=full.base_url) as mine:
+        assert_problem(mine.post("/predict", **FORM), 429, "overloaded")
+    full.get("/health/live")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_rejections_are_counted(full):
+    def count():
+        lines = full.get("/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if 'problems_total{type="overloaded"}' in line)
+
+    before = count()
+    body = grey_png()
+    for lines in ((), (), ("Connection: x, upgrade",)):
+        raw(full, head(len(body), *lines) + body)
+    assert count() - before == 3
+
+
+def test_a_few_requests_for_many_pictures_wait_and_the_next_is_rejected(small_data, monkeypatch):
+    engines, statuses = hold_engines(monkeypatch), []
+    with serve(Settings(data_dir=small_data.root)) as client:
+        engines[0].hold.set()
+
+        def call():
+            with httpx.Client(base_url=client.base_url, timeout=60) as mine:
+                statuses.append(mine.post("/predict/batch", files=[("files", grey_png())] * 2).status_code)
+
+        threads = [threading.Thread(target=call) for _ in range(MAX_BATCHES + 2)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: statuses == [429, 429])
+        engines[0].gate.set()
+        for thread in threads:
+            thread.join()
+        assert sorted(statuses) == [200] * MAX_BATCHES + [429, 429]
+        assert client.post("/predict/batch", files={"files": grey_png()}).status_code == 200
+
+
+def answer_of(connection: socket.socket) -> bytes:
+    """One response: JSON or plain text, so it ends with a brace or a full stop."""
+    answer = b""
+    while not answer.endswith((b"}", b".")):
+        received = connection.recv(65536)
+        assert received, f"closed after {answer!r}"
+        answer += received
+    return answer
