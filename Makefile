@@ -16,7 +16,7 @@ help:  ## list the targets
 serve: $(VENV)/serve.stamp  ## start the service on 127.0.0.1:8000; installs what it needs (230 MB) the first time
 	$(BIN)/python -m app
 
-train: $(VENV)/dev.stamp  ## train with the seed recipe; ARGS="--epochs 4 ..." for anything else
+train: $(VENV)/dev.stamp  ## train with the recipe baseline; ARGS="--epochs 4 ..." for anything else
 	$(BIN)/python scripts/train.py $(ARGS)
 
 test: $(VENV)/dev.stamp  ## the fast tests, in two processes

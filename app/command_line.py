@@ -2,7 +2,7 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 from app.settings import PREFIX, Settings, SettingsError, environment_warnings, flag_of, read_settings
@@ -23,6 +23,17 @@ def add_settings(parser: ArgumentParser, *fields: str) -> None:
             metavar=None if choices else field.rsplit("_", maxsplit=1)[-1].upper(),
             help=f"{info.description} ({PREFIX}{field.upper()})",
         )
+
+
+def replace_old_flags(argv: Sequence[str] | None, names: Mapping[str, str]) -> list[str]:
+    """Returns the command line with the flags of the last version under their new names; each gives a warning."""
+    found = []
+    for word in sys.argv[1:] if argv is None else argv:
+        old, equals, value = word.partition("=")
+        if old in names:
+            print(f"warning: {old} is called {names[old]} now; the next version rejects {old}.", file=sys.stderr)
+        found.append(names.get(old, old) + equals + value)
+    return found
 
 
 def flags_of(arguments: Namespace) -> dict[str, Any]:

@@ -45,7 +45,7 @@ ARCHITECTURES[UnmixedFashionNet.architecture] = UnmixedFashionNet
 
 def variants(epochs: int) -> dict[str, Recipe]:
     """By what is new in them, each on top of the one before."""
-    seed = RECIPES["seed"].model_copy(update={"validation_seed": BEST.validation_seed})
+    baseline = RECIPES["baseline"].model_copy(update={"validation_seed": BEST.validation_seed})
     cycle = BEST.model_copy(
         update={"architecture": "fashionnet", "augmentation": Augmentation(), "distillation": None, "optimizer": "adam",
                 "learning_rate": 3e-3, "weight_decay": 0.0}
@@ -54,7 +54,7 @@ def variants(epochs: int) -> dict[str, Recipe]:
     normalised = mixed.model_copy(update={"architecture": UnmixedFashionNet.architecture})
     flipped = BEST.model_copy(update={"distillation": None})
     found = {
-        "`seed`: Adam, StepLR": seed,
+        "`baseline`: Adam, StepLR": baseline,
         "one-cycle": cycle,
         "batch normalisation, SGD, weight decay, less dropout": normalised,
         "second convolution of 16 mixtures of its inputs": mixed,

@@ -1,8 +1,8 @@
-"""Train a network on Fashion-MNIST and release it as a model that the service loads.
+"""Train a network on Fashion-MNIST and export it as a model that the service loads.
 
-python scripts/train.py                          the seed recipe, into runs/seed-1
+python scripts/train.py                          the recipe baseline, into runs/baseline-1
 python scripts/train.py --dry-run                one short epoch, to see that everything works
-python scripts/train.py --resume runs/seed-1     continue after Ctrl-C, a crash or a power cut
+python scripts/train.py --resume runs/baseline-1 continue after Ctrl-C, a crash or a power cut
 torchrun --nproc-per-node=4 scripts/train.py     on four GPUs, or in four processes
 """
 
@@ -13,14 +13,16 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from app.command_line import add_settings, run, settings_of
+from app.command_line import add_settings, replace_old_flags, run, settings_of
 from model import FashionMnist
 from model.files import user_path
 from model.installation import requires_extra
 
+OLD_FLAGS = {"--parents-dir": "--teacher-dir", "--log": "--tracker", "--release": "--publish-to"}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parses, trains, releases; returns the exit status."""
+    """Parses, trains, exports; returns the exit status."""
     return run(partial(train, parse_arguments(argv)))
 
 
@@ -30,7 +32,7 @@ def train(arguments: argparse.Namespace) -> int:
     with requires_extra("train"):
         from model.training.command import run_training
 
-    arguments.parents_dir = arguments.parents_dir or settings.model_dir
+    arguments.teacher_dir = arguments.teacher_dir or settings.model_dir
     data_set = FashionMnist(settings.data_dir)
     data_set.download(settings.data_url)
     if not arguments.dry_run:
@@ -43,28 +45,36 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Returns the command line; needs no PyTorch."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--recipe", default="seed", help="seed (default), fast, best, photo, deep or teacher; docs/model.md says more")
+    add(
+        "--recipe",
+        default="baseline",
+        help="baseline (default), fast, best, photo, deep or teacher; docs/model.md says more",
+    )
     add("--epochs", type=int, help="number of epochs (default: the recipe's)")
-    add("--seed", type=int, default=1, help="decides initial weights, order, dropout and validation set (default: 1)")
+    add("--seed", type=int, default=1, help="initial weights, order, dropout and validation set (default: 1)")
     add("--out", type=user_path, help="run folder (default: runs/RECIPE-SEED)")
     add("--resume", type=user_path, metavar="RUN", help="continue the run in this folder exactly where it stopped")
     add("--dry-run", action="store_true", help="one epoch of 1,280 images in a temporary folder")
     add_settings(parser, "data_dir")
-    add("--parents-dir", type=user_path, help="folder of the models that teach (default: the served models)")
+    add("--teacher-dir", type=user_path, help="folder of the models that teach (default: the served models)")
     add("--name", help="name of the model (default: the architecture's)")
-    add("--release", type=user_path, metavar="FOLDER", help="write the model here too, e.g. model/weights")
+    add("--no-export", action="store_true", help="train only; --resume RUN exports the model later")
+    add("--publish-to", type=user_path, metavar="FOLDER", help="write the model here too, e.g. model/weights")
     add("--target-accuracy", type=float, metavar="A", help="exit status 1 if the test accuracy (0..1) is below")
-    add(
-        "--log", choices=["mlflow", "tensorboard"], action="append", default=[], help="follow the run there; repeatable"
-    )
+    add("--tracker", choices=["mlflow", "tensorboard"], action="append", default=[], help="log there too; repeatable")
     add("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto: bf16 if the device supports it")
     add("--device", choices=["cpu", "cuda"], help="default: cuda if there is a GPU")
     add("--threads", type=int, help="PyTorch threads of each process (default: the usable cores)")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(replace_old_flags(argv, OLD_FLAGS))
     if arguments.target_accuracy is not None and not 0 <= arguments.target_accuracy <= 1:
         parser.error("--target-accuracy is a fraction between 0 and 1, such as 0.925")
     if min(value for value in (arguments.epochs, arguments.threads, 1) if value is not None) < 1:
         parser.error("--epochs and --threads are at least 1")
+    if arguments.no_export and (arguments.publish_to or arguments.target_accuracy is not None):
+        parser.error("--publish-to and --target-accuracy need the export: leave out --no-export")
+    if arguments.recipe == "seed":
+        print("warning: the recipe seed is called baseline now; the next version rejects seed.", file=sys.stderr)
+        arguments.recipe = "baseline"
     arguments.out = arguments.out or Path("runs", f"{arguments.recipe}-{arguments.seed}")
     return arguments
 

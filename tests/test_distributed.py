@@ -25,7 +25,7 @@ def torchrun(count: int, *command: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("recipe", ["seed", "best", "deep"])
+@pytest.mark.parametrize("recipe", ["baseline", "best", "deep"])
 def test_three_processes_learn_the_same_as_one(tmp_path, recipe):
     """Dropout, batch normalisation, augmentation, a teacher's answers: everything that spans a batch."""
     states = []

@@ -25,7 +25,7 @@ def tracked(small_data, tmp_path_factory):
     """Two epochs, and two more after an interruption, followed in both; the run's folder and MLflow's address."""
     folder = tmp_path_factory.mktemp("tracked") / "run"
     uri = f"sqlite:///{folder.parent}/mlflow.db"
-    common = ["scripts/train.py", "--data-dir", str(small_data.root), "--log", "tensorboard", "--log", "mlflow"]
+    common = ["scripts/train.py", "--data-dir", str(small_data.root), "--tracker", "tensorboard", "--tracker", "mlflow"]
     for more in (["--out", str(folder), "--epochs", "2"], ["--resume", str(folder), "--epochs", "4"]):
         done = run(*common, *more, MLFLOW_TRACKING_URI=uri, MLFLOW_ARTIFACT_ROOT=str(folder.parent))
         assert done.returncode == 0, done.stderr
@@ -53,7 +53,7 @@ def test_mlflow_shows_one_run_with_its_recipe_and_every_epoch(tracked):
     (found,) = client.search_runs(["0"])
     assert found.info.status == "FINISHED"
     assert found.info.run_name == "run"
-    assert (found.data.params["name"], found.data.params["seed"]) == ("seed", "1")
+    assert (found.data.params["name"], found.data.params["seed"]) == ("baseline", "1")
     assert set(found.data.metrics) == NAMES
     history = client.get_metric_history(found.info.run_id, "train/accuracy")
     expected = [metrics["train_accuracy"] for metrics in metrics_of(folder)]

@@ -2,10 +2,12 @@ import contextlib
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
 import termios
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -35,7 +37,7 @@ from tests.servers import ROOT, process, run, wait_until
 
 
 def make_config(data_set: FashionMnist, epochs: int, **changes) -> RunConfig:
-    recipe = RECIPES["seed"].model_copy(update={"epochs": epochs, "batch_size": 64})
+    recipe = RECIPES["baseline"].model_copy(update={"epochs": epochs, "batch_size": 64})
     settings = {"seed": 3, "precision": "fp32", "threads": 1, "device": "cpu", "name": "fashionnet"}
     return RunConfig(recipe=recipe, data=dict(data_set.checksums()), **settings | changes)
 
@@ -331,13 +333,57 @@ def test_the_script_trains_reports_and_releases(small_data, tmp_path):
     out, release = tmp_path / "run", tmp_path / "release"
     done = train(small_data, "--epochs", "2", "--out", str(out), "--release", str(release), "--name", "mine")
     assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("warning: --release is called --publish-to now; the next version rejects --release.")
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("recipe seed, seed 1: 2 epochs of 576 images on cpu")
+    assert lines[0].startswith("recipe baseline, seed 1: 2 epochs of 576 images on cpu")
     assert "epoch 2/2" in lines[2]
     assert "validation loss" in lines[2]
     assert "images/s" in lines[2]
     assert lines[3].startswith("test accuracy")
     assert load_artifact(release, "mine") == load_artifact(out, "mine")
+
+
+@pytest.fixture
+def train_here(small_data, monkeypatch) -> Callable[..., int]:
+    """``scripts/train.py`` on the small data, in this process; returns the exit status."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    return lambda *arguments: command.main(["--data-dir", str(small_data.root), "--threads", "1", *map(str, arguments)])
+
+
+def test_without_export_a_run_keeps_its_epochs_and_says_how_to_export(train_here, tmp_path, capsys):
+    assert train_here("--epochs", 1, "--out", tmp_path, "--no-export") == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-2:] == [
+        "Every epoch is saved. Export the model by:", f"  python scripts/train.py --resume {tmp_path}"
+    ]  # fmt: skip
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoints", "config.json", "curves.png", "metrics.jsonl"
+    ]  # fmt: skip
+    assert train_here("--resume", tmp_path) == 0
+    assert "1 epochs, 1 of them done" in capsys.readouterr().out
+    assert load_artifact(tmp_path, "fashionnet").card.training["epochs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("--recipe seed", "--recipe baseline"), ("--log=mlflow", "--tracker=mlflow"), ("--release m", "--publish-to m"),
+     ("--parents-dir m", "--teacher-dir m")],
+)  # fmt: skip
+def test_old_names_work_for_one_version_with_a_warning(capsys, old, new):
+    assert command.parse_arguments(old.split()) == command.parse_arguments(new.split())
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"warning: (the recipe )?\S+ is called \S+ now; the next version rejects \S+\.", warning)
+    assert command.parse_arguments(["--recipe", "seed"]).out == Path("runs/baseline-1")
+
+
+def test_a_run_that_began_with_the_recipe_seed_resumes(small_data, tmp_path):
+    """Version 0.1 writes this name into config.json and checkpoints."""
+    run_ = Run.start(tmp_path, make_config(small_data, 2, limit=64), small_data)
+    next(run_.epochs())
+    config = json.loads(run_.folder.config_file.read_text())
+    config["recipe"]["name"] = "seed"
+    run_.folder.config_file.write_text(json.dumps(config))
+    assert finished(Run.resume(tmp_path, small_data)).trainer.epoch == 2
 
 
 @pytest.mark.slow
@@ -382,8 +428,10 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_resume(small_data, tmp_path, stop):
         pytest.param(
             ["--device", "cuda"], "no GPU here", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU")
         ),
+        (["--no-export", "--publish-to", "models"], "need the export"),
+        (["--no-export", "--target-accuracy", "0.9"], "need the export"),
         (["--target-accuracy", "92.5"], "a fraction between 0 and 1"),
-        (["--recipe", "nonsense"], "There is no recipe nonsense; choose one of seed"),
+        (["--recipe", "nonsense"], "There is no recipe nonsense; choose one of baseline"),
         (["--recipe", "deep"], "needs fashionnet-teacher, not to be found in"),
     ],
 )

@@ -21,6 +21,7 @@ from model.training.run import Run, resume_command
 from model.training.trackers import figures_of_card, figures_of_epoch, followed
 
 DRY_RUN_IMAGES = 1280
+NOTHING_KEPT = "Everything works; nothing was kept."
 STOPPED = 130  # what a shell reports of a program ended by Ctrl-C
 
 
@@ -60,23 +61,26 @@ def train(arguments: Namespace, data_set: FashionMnist, path: Path) -> int:
         if distributed.rank() == 0 or isinstance(stop, Terminated):  # the first may not live to say it
             print(stopped(run.trainer.epoch, resume_command(path, distributed.size())), file=sys.stderr)
         return STOPPED
+    kept = not arguments.dry_run
     if card is None:
+        if arguments.no_export:
+            say(trained(resume_command(path, distributed.size()), kept=kept))
         return 0
-    print(closing(card, path, kept=not arguments.dry_run))
+    print(closing(card, path, kept=kept))
     return below_target(card, arguments.target_accuracy)
 
 
 def follow(arguments: Namespace, run: Run, path: Path) -> ModelCard | None:
     """Train and release, telling of it as asked; the card, or None in any process but the first."""
     first = distributed.rank() == 0
-    with followed(run, arguments.log if first else []) as log:
+    with followed(run, arguments.tracker if first else []) as log:
         for metrics in run.epochs():
             say(epoch_line(metrics, run.config.recipe.epochs))
             log(metrics.epoch, figures_of_epoch(metrics))
-        if not first:
+        if not first or arguments.no_export:
             return None
         say("Exporting, calibrating and measuring, which takes a minute or two ...", sys.stderr)
-        card = run.release(path, *([arguments.release] if arguments.release else []))
+        card = run.release(path, *([arguments.publish_to] if arguments.publish_to else []))
         log(run.trainer.epoch, figures_of_card(card))
         return card
 
@@ -105,8 +109,8 @@ def open_run(arguments: Namespace, path: Path, data_set: FashionMnist) -> Run:
         data=dict(data_set.checksums()),
         name=arguments.name or create_network(recipe.architecture).folded().architecture,
         limit=DRY_RUN_IMAGES if arguments.dry_run else None,
-        parents_folder=str(arguments.parents_dir.resolve()) if recipe.parents else "",
-        parents=parents(recipe, arguments.parents_dir),
+        parents_folder=str(arguments.teacher_dir.resolve()) if recipe.parents else "",
+        parents=parents(recipe, arguments.teacher_dir),
     )
     return Run.start(path, config, data_set)
 
@@ -132,7 +136,7 @@ def parents(recipe: Recipe, folder: Path) -> dict[str, str]:
     except ArtifactMissing:
         raise TrainingError(
             f"The recipe {recipe.name} needs {' and '.join(recipe.parents)}, not to be found in {folder}: name the "
-            "folder by --parents-dir, or train it first (docs/model.md says by which recipe)."
+            "folder by --teacher-dir, or train it first (docs/model.md says by which recipe)."
         ) from None
 
 
@@ -162,12 +166,17 @@ def epoch_line(metrics: EpochMetrics, epochs: int) -> str:
     )
 
 
+def trained(command: str, *, kept: bool) -> str:
+    """What a run without an export leaves."""
+    return f"Every epoch is saved. Export the model by:\n  {command}" if kept else NOTHING_KEPT
+
+
 def closing(card: ModelCard, path: Path, *, kept: bool) -> str:
     """What came out, and what to do with it."""
     test = card.metrics["test"]
     figures = f"test accuracy {test.accuracy:.2%}, loss {test.loss:.4f} ({test.count:,} images)\n"
     if not kept:
-        return figures + "Everything works; nothing was kept."
+        return figures + NOTHING_KEPT
     return figures + (
         f"Wrote {path / card.name}.safetensors, .onnx and .json. "
         f"Serve it:  FASHIONNET_MODEL_DIR={shlex.quote(str(path))} make serve"

@@ -54,7 +54,7 @@ class Recipe(BaseModel):
 
 
 _RECIPES = (
-    Recipe(name="seed", architecture="fashionnet", epochs=12, batch_size=128, learning_rate=1e-3, gamma=0.8),
+    Recipe(name="baseline", architecture="fashionnet", epochs=12, batch_size=128, learning_rate=1e-3, gamma=0.8),
     Recipe(
         name="fast",
         architecture="fashionnet-normalised",

@@ -44,7 +44,7 @@ def follow(walk: Walk, document: str) -> None:
                 printed = walk.run(command) or printed
                 if command.startswith("FASHIONNET_MODEL_DIR="):
                     (served,) = httpx.get(f"{ADDRESS}/models").json()["models"]
-                    assert served["version"] == read_card(walk.folder / "runs/seed-1", "fashionnet").version
+                    assert served["version"] == read_card(walk.folder / "runs/baseline-1", "fashionnet").version
                 if command.startswith("curl 127.0.0.1:8000/evaluate"):
                     evaluation = printed
         if block.language == "json" and '"accuracy"' in block.text:
