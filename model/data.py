@@ -107,9 +107,7 @@ class FashionMnist:
             raise DataCorrupt(f"The {split} images {images.shape} and labels {labels.shape} do not fit together.")
         return Split(images, labels)
 
-    def download(
-        self, url: str = DEFAULT_URL, *, splits: Sequence[SplitName] = ("train", "test"), progress: bool = True
-    ) -> None:
+    def download(self, url: str = DEFAULT_URL, *, splits: Sequence[SplitName] = ("train", "test")) -> None:
         """Fetch what is missing or damaged of ``splits`` from the mirror ``url``, with a progress bar a file.
 
         The folder is made where it is not there. A file takes its place only after its checksum matched; what is good
@@ -121,7 +119,7 @@ class FashionMnist:
         """
         sums = self.checksums()
         for name in (name for split in splits for name in FILES[split]):
-            self._fetch(url.rstrip("/") + "/" + name, name, sums[name], progress=progress)
+            self._fetch(url.rstrip("/") + "/" + name, name, sums[name])
 
     def _read(self, name: str) -> NDArray[np.uint8]:
         try:
@@ -139,14 +137,12 @@ class FashionMnist:
             sentence = "{name} in {folder} is not a gzip file, though SHA256SUMS names it: pack the file by gzip."
             raise diagnosis.problem(DataCorrupt, sentence, self.folder, name=name) from error
 
-    def _fetch(self, url: str, name: str, digest: str, *, progress: bool) -> None:
+    def _fetch(self, url: str, name: str, digest: str) -> None:
         import pooch  # with requests they take a tenth of the service's start, which needs neither
         import requests
 
         try:
-            pooch.retrieve(
-                url, f"sha256:{digest}", name, self.folder, progressbar=progress, processor=_let_everybody_read
-            )
+            pooch.retrieve(url, f"sha256:{digest}", name, self.folder, progressbar=True, processor=_let_everybody_read)
         except requests.HTTPError as error:
             raise DownloadFailed(f"{error}: set FASHIONNET_DATA_URL to a mirror that has the file.") from error
         except requests.RequestException as error:

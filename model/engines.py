@@ -15,7 +15,8 @@ from model.artifact import Artifact, Format, ModelCard, load_artifact, read_card
 from model.cpu import cpu_flags
 from model.errors import ArtifactCorrupt, ArtifactMissing
 
-# ONNX Runtime's own builds report to their maker unless told otherwise before they load (its Privacy.md).
+# The documented way to disable all telemetry (onnxruntime/Privacy.md). It must precede the import:
+# onnxruntime.disable_telemetry_events() comes too late for the first event and for the identifier in the home folder.
 os.putenv("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.config import JsonDict
-from pydantic_core import SchemaSerializer
 
 from model.artifact import ModelCard
 from model.data import CLASSES
@@ -50,8 +49,6 @@ class Prediction:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
         protected_namespaces=(), json_schema_extra={"example": _EXAMPLE}
     )
-    __pydantic_serializer__: ClassVar[SchemaSerializer]
-    """By this ``pydantic_core.to_json`` writes it in half the time."""
 
     label: Annotated[str, Field(description="name of the most probable class")]
     class_id: Annotated[int, Field(ge=0, le=9, description="its number in the data set")]
@@ -79,7 +76,8 @@ class Prediction:
     model_version: Annotated[str, Field(description="the first digits of its weights' SHA-256")]
 
 
-Prediction.__pydantic_serializer__ = TypeAdapter(Prediction).serializer
+PREDICTION = TypeAdapter(Prediction)
+"""Writes predictions as JSON: ``PREDICTION.dump_json(prediction, exclude_none=True)``."""
 
 
 def examine(engine: Engine, pictures: Sequence[Picture]) -> Iterator[Finding]:

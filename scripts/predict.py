@@ -14,7 +14,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import to_jsonable_python
 from tqdm import tqdm
 
 from app.command_line import add_settings, run, settings_of
@@ -23,6 +22,7 @@ from model import list_artifacts, usable_cores
 from model.files import one_line, printable, user_path
 from model.installation import requires_extra
 from model.offline.folder import Outcome, classify_files, find_pictures, load_both, open_table
+from model.prediction import PREDICTION
 from model.preprocessing import Choice
 
 ROWS = 1024
@@ -94,7 +94,9 @@ def show(outcome: Outcome, as_json: bool) -> bool:
     """One outcome as a line: JSON, or a row of a table; returns whether it is an error."""
     found = outcome.prediction
     if as_json:
-        answer: dict[str, Any] = to_jsonable_python(found, exclude_none=True) if found else {"error": outcome.error}
+        answer: dict[str, Any] = (
+            PREDICTION.dump_python(found, mode="json", exclude_none=True) if found else {"error": outcome.error}
+        )
         print(json.dumps({"file": outcome.file} | answer))
         return found is None
     if found is None:

@@ -166,7 +166,7 @@ def test_what_cannot_be_read_is_a_data_error(fresh_data, what, by, words):
     with contextlib.suppress(DataError):  # it needs no files
         fresh_data.fingerprint("test")
     with pytest.raises(DataError, match="FASHIONNET_DATA"):
-        fresh_data.download(f"http://127.0.0.1:{_closed_port()}/", progress=False)
+        fresh_data.download(f"http://127.0.0.1:{_closed_port()}/")
 
 
 def test_an_error_of_the_disk_is_a_data_error(fresh_data, monkeypatch):
@@ -199,7 +199,7 @@ def test_data_of_somebody_else_are_one_sentence_on_the_command_line(fresh_data, 
 def test_a_tilde_is_the_home_folder_for_reading_and_for_downloading(mirror, empty, monkeypatch):
     monkeypatch.setenv("HOME", str(empty.root.parent))
     data_set = FashionMnist(Path("~/empty"))
-    data_set.download(mirror[0], progress=False)
+    data_set.download(mirror[0])
     assert data_set.folder == empty.folder
     assert len(data_set.load("test").labels) == len(empty.load("test").labels) == 20
 
@@ -324,23 +324,23 @@ def test_a_download_fills_an_empty_folder_with_a_progress_bar(mirror, empty, cap
 
 
 def test_a_good_file_is_left_alone_and_a_bad_one_replaced(mirror, empty):
-    empty.download(mirror[0], progress=False)
+    empty.download(mirror[0])
     good, bad = empty.folder / "train-images-idx3-ubyte.gz", empty.folder / IMAGES
     bad.write_bytes(b"bad")
     before = good.stat().st_mtime_ns
-    empty.download(mirror[0], progress=False)
+    empty.download(mirror[0])
     assert good.stat().st_mtime_ns == before
     assert len(empty.load("test").labels) == 20
 
 
 def test_a_complete_folder_needs_no_network(fresh_data):
-    fresh_data.download(f"http://127.0.0.1:{_closed_port()}/", progress=False)
+    fresh_data.download(f"http://127.0.0.1:{_closed_port()}/")
 
 
 def test_a_folder_that_is_not_there_is_made_and_everybody_can_read_what_is_downloaded(mirror, tmp_path, monkeypatch):
     monkeypatch.setattr("model.data.PUBLISHED_SHA256", mirror[1].checksums())
     data_set = FashionMnist(tmp_path / "a" / "b")
-    data_set.download(mirror[0], progress=False)
+    data_set.download(mirror[0])
     assert {path.stat().st_mode & 0o777 for path in data_set.folder.iterdir()} == {0o644}
 
 
@@ -371,24 +371,24 @@ def test_a_mirror_that_sends_something_else_is_not_believed(mirror, empty):
     good = {path.name: path.read_bytes() for path in mirror[1].folder.iterdir()}
     (mirror[1].folder / IMAGES).write_bytes(good[IMAGES][:100])
     with pytest.raises(DownloadFailed, match=f"not the {IMAGES} that SHA256SUMS in .* names, and was thrown away"):
-        empty.download(mirror[0], progress=False)
+        empty.download(mirror[0])
     assert not (empty.folder / IMAGES).exists()
     assert all(path.read_bytes() == good[path.name] for path in empty.folder.iterdir())
 
 
 def test_a_mirror_of_another_data_set_is_not_taken_for_the_published_one(mirror, tmp_path):
     with pytest.raises(DownloadFailed, match=r"not Fashion-MNIST's train-images-.* FASHIONNET_DATA_URL"):
-        FashionMnist(tmp_path / "new").download(mirror[0], progress=False)
+        FashionMnist(tmp_path / "new").download(mirror[0])
 
 
 def test_a_mirror_without_the_file_is_named(mirror, empty):
     with pytest.raises(DownloadFailed, match=r"404.*FASHIONNET_DATA_URL"):
-        empty.download(mirror[0] + "elsewhere", progress=False)
+        empty.download(mirror[0] + "elsewhere")
 
 
 def test_no_network_is_said_in_one_sentence(empty):
     with pytest.raises(DownloadFailed, match="cannot be reached: check the network"):
-        empty.download(f"http://127.0.0.1:{_closed_port()}/", progress=False)
+        empty.download(f"http://127.0.0.1:{_closed_port()}/")
 
 
 @pytest.mark.parametrize(
@@ -400,7 +400,7 @@ def test_a_disk_that_takes_no_file_is_said_in_one_sentence(empty, monkeypatch, c
 
     monkeypatch.setattr(pooch, "retrieve", fail)
     with pytest.raises(DownloadFailed, match=words):
-        empty.download("http://127.0.0.1/", progress=False)
+        empty.download("http://127.0.0.1/")
 
 
 def _closed_port() -> int:

@@ -26,6 +26,7 @@ from app.problems import (
 from app.schemas import PREDICTION, BatchPrediction
 from app.uploads import Limits, read_picture, read_uploads
 from model import Prediction
+from model.prediction import PREDICTION
 
 router = APIRouter(tags=["prediction"])
 
