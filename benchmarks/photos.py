@@ -157,7 +157,7 @@ def as_tutorial(file: Path) -> Picture:
 def predict(network: Loaded, pictures: Sequence[Picture]) -> list[Prediction]:
     """The network's answers, in order."""
     batches = (pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH))
-    findings = [finding for batch in batches for finding in examine(network.engine, batch)]
+    findings = [finding for batch in batches for finding in infer(network.engine, batch)]
     return [classify(finding, network.card, picture) for finding, picture in zip(findings, pictures, strict=True)]
 
 
@@ -381,7 +381,7 @@ def explain(engine: Engine, content: bytes) -> bytes:
     with ThreadPoolExecutor(1) as thread:
         canvas = thread.submit(draw_canvas, content)
         picture = preprocess(content)
-        finding = next(examine(engine, [picture]))
+        finding = next(infer(engine, [picture]))
         heat = heat_map(engine.run(occlusions(picture.image)).logits, int(finding.logits.argmax()))
         return draw_heat_map(canvas.result(), heat, picture.preprocessing)
 

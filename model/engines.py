@@ -23,7 +23,7 @@ import onnxruntime
 EngineName = Literal["auto", "onnx", "onnx-int8", "torch"]
 
 
-class Finding(NamedTuple):
+class ImageOutput(NamedTuple):
     """What an engine says of one image."""
 
     logits: NDArray[np.float32]
@@ -42,9 +42,9 @@ class EngineOutputs(NamedTuple):
     ood_scores: NDArray[np.float32]
     """``[N]``: 0 is a typical image, above 1 an outlier; NaN where no detector is fitted yet."""
 
-    def findings(self) -> Iterator[Finding]:
+    def image_outputs(self) -> Iterator[ImageOutput]:
         """Image by image."""
-        return map(Finding, self.logits, self.ood_scores)
+        return map(ImageOutput, self.logits, self.ood_scores)
 
 
 class Engine(Protocol):

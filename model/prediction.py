@@ -80,9 +80,9 @@ PREDICTION = TypeAdapter(Prediction)
 """Writes predictions as JSON: ``PREDICTION.dump_json(prediction, exclude_none=True)``."""
 
 
-def examine(engine: Engine, pictures: Sequence[Picture]) -> Iterator[Finding]:
+def infer(engine: Engine, pictures: Sequence[Picture]) -> Iterator[ImageOutput]:
     """What the engine says of each picture, all in one call: the mean of what it says of its views."""
-    return findings(engine.run(views(pictures)), pictures) if pictures else iter(())
+    return image_outputs(engine.run(views(pictures)), pictures) if pictures else iter(())
 
 
 def views(pictures: Sequence[Picture]) -> NDArray[np.uint8]:
@@ -90,21 +90,21 @@ def views(pictures: Sequence[Picture]) -> NDArray[np.uint8]:
     return np.concatenate([picture.views for picture in pictures])
 
 
-def findings(outputs: EngineOutputs, pictures: Sequence[Picture]) -> Iterator[Finding]:
+def image_outputs(outputs: EngineOutputs, pictures: Sequence[Picture]) -> Iterator[ImageOutput]:
     """What an engine said of the pictures' views -> what it says of each picture: the mean."""
     if len(outputs.logits) == len(pictures):
-        return outputs.findings()
+        return outputs.image_outputs()
     counts = np.array([len(picture.views) for picture in pictures])
     firsts = np.cumsum(counts) - counts
     logits = np.add.reduceat(outputs.logits, firsts) / counts[:, None].astype(np.float32)
     scores = np.add.reduceat(outputs.ood_scores, firsts) / counts.astype(np.float32)
-    return map(Finding, logits, np.where(counts > 1, scores - np.float32(PHOTO_ALLOWANCE), scores))
+    return map(ImageOutput, logits, np.where(counts > 1, scores - np.float32(PHOTO_ALLOWANCE), scores))
 
 
-def classify(finding: Finding, card: ModelCard, picture: Picture, *, with_image: bool = False) -> Prediction:
+def classify(output: ImageOutput, card: ModelCard, picture: Picture, *, with_image: bool = False) -> Prediction:
     """What the engine of the network that ``card`` describes says of one picture -> the answer."""
     # Plain floats: for ten numbers NumPy's calls take longer than the arithmetic.
-    values, score = finding.logits.tolist(), float(finding.ood_score)
+    values, score = output.logits.tolist(), float(output.ood_score)
     best = max(values)
     weights = [math.exp((value - best) / card.temperature) for value in values]
     total = sum(weights)

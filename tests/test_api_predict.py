@@ -18,7 +18,7 @@ from app.inference.predictor import SMALL_BYTES
 from app.settings import Settings
 from model import CLASSES, WEIGHTS, classify, preprocess
 from model.offline.folder import load_both
-from model.prediction import PREDICTION, examine
+from model.prediction import PREDICTION, infer
 from model.preprocessing import Choice
 from tests.held_engines import hold_engines
 from tests.pictures import encode, grey_png, scene, trousers
@@ -79,7 +79,7 @@ def test_every_way_gives_the_same_picture_identical_probabilities(client, tmp_pa
     direct = []
     for picture in pictures:
         engine, card = networks.of(picture)
-        prediction = classify(next(examine(engine, [picture])), card, picture)
+        prediction = classify(next(infer(engine, [picture])), card, picture)
         direct.append(PREDICTION.dump_python(prediction, mode="json", exclude_none=True))
     assert [answer["model"] for answer in direct] == ["fashionnet"] * 3 + ["fashionnet-photo"], (
         "only the last is a photo"

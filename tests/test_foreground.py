@@ -6,7 +6,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 from scipy import ndimage
 
-from model.prediction import PHOTO_ALLOWANCE, examine
+from model.prediction import PHOTO_ALLOWANCE, infer
 from model.preprocessing.foreground import find_foreground, label
 from model.preprocessing.pipeline import CONTRASTS, preprocess
 from model.preprocessing.pose import WIDTHS
@@ -38,7 +38,7 @@ def test_an_article_is_cut_out_of_a_busy_background(background):
 @pytest.mark.parametrize("background", ["shaded", "wood", "tiles"])
 def test_a_photo_is_answered_as_the_drawing_is(engine, background):
     pictures = [preprocess(encode(image)) for image in (scene(background)[0], trousers())]
-    assert [finding.logits.argmax() for finding in examine(engine, pictures)] == [1, 1], "trousers"
+    assert [finding.logits.argmax() for finding in infer(engine, pictures)] == [1, 1], "trousers"
 
 
 def test_a_photo_is_seen_in_several_ways_and_the_answers_averaged(engine):
@@ -46,7 +46,7 @@ def test_a_photo_is_seen_in_several_ways_and_the_answers_averaged(engine):
     assert len(photo.views) == len(WIDTHS) * len(CONTRASTS)
     assert len({view.tobytes() for view in photo.views}) == len(photo.views)
     assert len(drawing.views) == 1
-    found = list(examine(engine, [drawing, photo, drawing]))
+    found = list(infer(engine, [drawing, photo, drawing]))
     alone, several = engine.run(drawing.views), engine.run(photo.views)
     np.testing.assert_allclose(found[1].logits, several.logits.mean(0), rtol=1e-5)
     assert found[1].ood_score == pytest.approx(several.ood_scores.mean() - PHOTO_ALLOWANCE, abs=1e-5)
@@ -56,7 +56,7 @@ def test_a_photo_is_seen_in_several_ways_and_the_answers_averaged(engine):
 
 
 def test_no_pictures_have_no_findings(engine):
-    assert list(examine(engine, [])) == []
+    assert list(infer(engine, [])) == []
 
 
 def test_the_steps_of_a_photo_are_told():

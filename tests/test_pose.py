@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from model import CLASSES
-from model.prediction import examine
+from model.prediction import infer
 from model.preprocessing.pipeline import preprocess
 from model.preprocessing.pose import SHOE_WIDTHS, WIDTHS, find_pose
 from tests.pictures import encode, outline, pair_of_shoes, scene, trousers
@@ -78,4 +78,4 @@ def test_a_photo_of_a_pair_of_shoes_is_answered_as_shoes_and_says_what_was_done(
     assert (left, top, right, bottom) == pytest.approx((66, 30, 150, 272), abs=9), (
         "the left shoe's, which is shown first"
     )
-    assert CLASSES[next(examine(engine, [picture])).logits.argmax()] in ("Sandal", "Sneaker", "Ankle boot")
+    assert CLASSES[next(infer(engine, [picture])).logits.argmax()] in ("Sandal", "Sneaker", "Ankle boot")

@@ -37,7 +37,7 @@ class Inferred(NamedTuple):
     """A picture and the engine's output for it."""
 
     picture: Picture
-    finding: Finding
+    finding: ImageOutput
 
 
 class Explanation(NamedTuple):

@@ -15,7 +15,7 @@ from model.engines import Engine, EngineName, create_engine, load_for_engine
 from model.errors import ImageError
 from model.files import printable
 from model.installation import requires_extra
-from model.prediction import Prediction, classify, examine
+from model.prediction import Prediction, classify, infer
 from model.preprocessing.decode import MAX_PIXELS
 from model.preprocessing.pipeline import Choice, Picture, preprocess
 
@@ -167,7 +167,7 @@ def _answers(batch: Sequence[_Read]) -> Iterator[Outcome]:
     for _, picture, (engine, _) in batch:
         if not isinstance(picture, str):
             pictures.setdefault(engine, []).append(picture)
-    findings = {engine: examine(engine, its) for engine, its in pictures.items()}
+    findings = {engine: infer(engine, its) for engine, its in pictures.items()}
     for file, picture, (engine, card) in batch:
         if isinstance(picture, str):
             yield Outcome(file, None, picture)
