@@ -18,7 +18,7 @@ from model.errors import ArtifactMissing
 from model.files import user_path
 from model.installation import DATA_DIR as DEFAULT_DATA_DIR
 from model.installation import install_command
-from model.preprocessing import Choice
+from model.prediction import ModelPair
 
 PREFIX = "FASHIONNET_"
 _FALLBACK_MODEL = "fashionnet"
@@ -106,7 +106,7 @@ class Settings(BaseSettings):
             raise ValueError(f"FASHIONNET_ENGINE: torch is not installed; install it: {install_command('train')}")
         return self
 
-    def models_among(self, names: Collection[str]) -> Choice[str]:
+    def models_among(self, names: Collection[str]) -> ModelPair[str]:
         """Returns the default model and the photo model, given the names of all models in the folder.
 
         Raises:
@@ -119,7 +119,7 @@ class Settings(BaseSettings):
                 f"The model folder {self.model_dir} has no {default} ({there}): "
                 "set FASHIONNET_MODEL_DIR or FASHIONNET_DEFAULT_MODEL."
             )
-        return Choice(default, self.photo_model if self.photo_model in names else default)
+        return ModelPair(default, self.photo_model if self.photo_model in names else default)
 
 
 def metrics_folder() -> Path | None:

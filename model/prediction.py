@@ -5,7 +5,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from model.artifact import ModelCard
 from model.data import CLASSES
 from model.engines import Engine, EngineOutputs, Finding
 from model.preprocessing.pipeline import UNTOUCHED, Picture, Preprocessing
+
+Item = TypeVar("Item")
 
 _PROBABILITIES: JsonDict = {label: 0.991 if label == "Shirt" else 0.001 for label in CLASSES}
 _EXAMPLE: JsonDict = {
@@ -78,6 +80,17 @@ class Prediction:
 
 PREDICTION = TypeAdapter(Prediction)
 """Writes predictions as JSON: ``PREDICTION.dump_json(prediction, exclude_none=True)``."""
+
+
+class ModelPair(NamedTuple, Generic[Item]):
+    """The default model and the one for photos, or their names."""
+
+    default: Item
+    photos: Item
+
+    def of(self, picture: Picture) -> Item:
+        """Returns the model for the picture."""
+        return self.photos if picture.is_photo else self.default
 
 
 def infer(engine: Engine, pictures: Sequence[Picture]) -> Iterator[ImageOutput]:

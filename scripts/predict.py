@@ -22,8 +22,7 @@ from model import list_artifacts, usable_cores
 from model.files import one_line, printable, user_path
 from model.installation import requires_extra
 from model.offline.folder import Outcome, classify_files, find_pictures, load_both, open_table
-from model.prediction import PREDICTION
-from model.preprocessing import Choice
+from model.prediction import PREDICTION, ModelPair
 
 ROWS = 1024
 """Rows that are written at once."""
@@ -49,9 +48,9 @@ def classify(arguments: argparse.Namespace) -> int:
     return int(sum(show(outcome, arguments.json) for outcome in outcomes) > 0)
 
 
-def chosen_names(model: str | None, settings: Settings) -> Choice[str]:
+def chosen_names(model: str | None, settings: Settings) -> ModelPair[str]:
     """Returns the model that the command line names, or those that the service chooses from."""
-    return Choice(model, model) if model else settings.models_among(list_artifacts(settings.model_dir))
+    return ModelPair(model, model) if model else settings.models_among(list_artifacts(settings.model_dir))
 
 
 def tabulate(outcomes: Iterable[Outcome], count: int, path: Path, classes: tuple[str, ...]) -> int:
@@ -78,7 +77,7 @@ def said(count: int, failed: int, path: Path) -> str:
     return f"{count:,} pictures into {printable(path)}{errors}"
 
 
-def classify_on_ray(arguments: argparse.Namespace, settings: Settings, names: Choice[str]) -> int:
+def classify_on_ray(arguments: argparse.Namespace, settings: Settings, names: ModelPair[str]) -> int:
     """Classify a folder of pictures, or Parquet files with a column ``image``, across the cluster."""
     with requires_extra("ray"):
         from model.offline.ray_data import classify_on_cluster

@@ -9,7 +9,7 @@ import pytest
 
 from model import preprocess
 from model.offline.folder import AHEAD, Loaded, classify_files, columns, find_pictures, open_table
-from model.preprocessing import Choice
+from model.prediction import ModelPair
 from tests.permissions import obeying_permissions
 from tests.pictures import encode, grey_png, trousers
 from tests.servers import run
@@ -38,7 +38,7 @@ def test_every_file_gets_its_outcome_in_order_past_every_buffer(tmp_path, engine
     for number in range(count):
         content = grey_png(number) if number % 7 else b"broken"
         (tmp_path / f"{number:04}.png").write_bytes(content)
-    networks = Choice(*[Loaded(engine, artifact.card)] * 2)
+    networks = ModelPair(*[Loaded(engine, artifact.card)] * 2)
     outcomes = list(classify_files(find_pictures([tmp_path]), networks, threads=2))
     assert [Path(outcome.file).stem for outcome in outcomes] == [f"{number:04}" for number in range(count)]
     assert all((outcome.prediction is None) == (int(Path(outcome.file).stem) % 7 == 0) for outcome in outcomes)
@@ -57,7 +57,7 @@ def test_a_few_pictures_are_decoded_in_every_thread(tmp_path, engine, artifact, 
     files = [tmp_path / f"{number}.png" for number in range(8)]
     for file in files:
         file.write_bytes(encode(trousers()))
-    outcomes = classify_files(files, Choice(*[Loaded(engine, artifact.card)] * 2), threads=2)
+    outcomes = classify_files(files, ModelPair(*[Loaded(engine, artifact.card)] * 2), threads=2)
     assert [outcome.file for outcome in outcomes] == [str(file) for file in files]
 
 
@@ -176,7 +176,7 @@ def test_a_file_that_vanishes_meanwhile_is_a_row(tmp_path, engine, artifact):
         file.write_bytes(encode(trousers()))
     found = find_pictures([tmp_path])
     files[1].unlink()
-    outcomes = list(classify_files(found, Choice(*[Loaded(engine, artifact.card)] * 2), threads=2))
+    outcomes = list(classify_files(found, ModelPair(*[Loaded(engine, artifact.card)] * 2), threads=2))
     assert [outcome.error for outcome in outcomes] == [
         None,
         "The file cannot be read: No such file or directory.",
@@ -194,7 +194,9 @@ def test_an_error_that_nobody_foresaw_is_a_row_that_says_which(tmp_path, engine,
     monkeypatch.setattr("model.offline.folder.preprocess", fail_at_broken)
     for name, content in (("a.png", encode(trousers())), ("b.png", b"broken"), ("c.png", encode(trousers()))):
         (tmp_path / name).write_bytes(content)
-    outcomes = list(classify_files(find_pictures([tmp_path]), Choice(*[Loaded(engine, artifact.card)] * 2), threads=1))
+    outcomes = list(
+        classify_files(find_pictures([tmp_path]), ModelPair(*[Loaded(engine, artifact.card)] * 2), threads=1)
+    )
     assert [outcome.prediction is None for outcome in outcomes] == [False, True, False]
     assert type(error).__name__ in outcomes[1].error
     assert str(error) in outcomes[1].error

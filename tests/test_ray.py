@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from model import WEIGHTS
-from model.preprocessing import Choice
+from model.prediction import ModelPair
 from tests.pictures import encode, grey_png, trousers
 from tests.servers import ROOT, free_port, wait_until
 
@@ -28,7 +28,7 @@ with warnings.catch_warnings():
     from model.offline.folder import arrow_schema, classify_files, find_pictures, load_both
     from model.offline.ray_data import classify_on_cluster
 
-NETWORKS = Choice("fashionnet", "fashionnet-photo")
+NETWORKS = ModelPair("fashionnet", "fashionnet-photo")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray's own, by the dozen
 
 

@@ -5,7 +5,7 @@ import pytest
 from app.settings import RENAMED, Settings, SettingsError, environment_warnings, read_settings
 from model import usable_cores
 from model.errors import ArtifactMissing
-from model.preprocessing import Choice
+from model.prediction import ModelPair
 from tests.servers import ROOT, run
 
 
@@ -92,11 +92,11 @@ def test_an_empty_variable_is_no_value(monkeypatch):
 @pytest.mark.parametrize(
     ("names", "chosen"),
     [
-        (["fashionnet", "fashionnet-deep", "fashionnet-photo"], Choice("fashionnet", "fashionnet-photo")),
-        (["fashionnet-deep"], Choice("fashionnet-deep", "fashionnet-deep")),
-        (["mine"], Choice("mine", "mine")),
-        (["a", "fashionnet"], Choice("fashionnet", "fashionnet")),
-        (["a", "fashionnet", "fashionnet-photo"], Choice("fashionnet", "fashionnet-photo")),
+        (["fashionnet", "fashionnet-deep", "fashionnet-photo"], ModelPair("fashionnet", "fashionnet-photo")),
+        (["fashionnet-deep"], ModelPair("fashionnet-deep", "fashionnet-deep")),
+        (["mine"], ModelPair("mine", "mine")),
+        (["a", "fashionnet"], ModelPair("fashionnet", "fashionnet")),
+        (["a", "fashionnet", "fashionnet-photo"], ModelPair("fashionnet", "fashionnet-photo")),
     ],
 )
 def test_a_folder_with_one_model_needs_no_setting(names, chosen):

@@ -15,9 +15,9 @@ from model.engines import Engine, EngineName, create_engine, load_for_engine
 from model.errors import ImageError
 from model.files import printable
 from model.installation import requires_extra
-from model.prediction import Prediction, classify, infer
+from model.prediction import ModelPair, Prediction, classify, infer
 from model.preprocessing.decode import MAX_PIXELS
-from model.preprocessing.pipeline import Choice, Picture, preprocess
+from model.preprocessing.pipeline import Picture, preprocess
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -83,11 +83,11 @@ class Loaded(NamedTuple):
     card: ModelCard
 
 
-def load_both(engine: EngineName, folder: Path, names: Choice[str], threads: int = 1) -> Choice[Loaded]:
+def load_both(engine: EngineName, folder: Path, names: ModelPair[str], threads: int = 1) -> ModelPair[Loaded]:
     """The networks of these names out of ``folder``; raises what ``load_artifact`` and ``create_engine`` do."""
     artifacts = {name: load_for_engine(engine, folder, name) for name in names}
     loaded = {name: Loaded(create_engine(engine, one, threads), one.card) for name, one in artifacts.items()}
-    return Choice(*(loaded[name] for name in names))
+    return ModelPair(*(loaded[name] for name in names))
 
 
 def find_pictures(paths: Iterable[Path]) -> list[Path]:
@@ -112,7 +112,7 @@ def _is_picture(path: Path) -> bool:
 
 
 def classify_files(
-    paths: Iterable[Path], networks: Choice[Loaded], *, threads: int, max_pixels: int = MAX_PIXELS
+    paths: Iterable[Path], networks: ModelPair[Loaded], *, threads: int, max_pixels: int = MAX_PIXELS
 ) -> Iterator[Outcome]:
     """Classify every file, in order; decoding goes on in ``threads`` threads while a network computes."""
     sources = (Source(path, path.read_bytes) for path in paths)
@@ -120,7 +120,7 @@ def classify_files(
 
 
 def classify_sources(
-    sources: Iterable[Source], networks: Choice[Loaded], *, threads: int, max_pixels: int = MAX_PIXELS
+    sources: Iterable[Source], networks: ModelPair[Loaded], *, threads: int, max_pixels: int = MAX_PIXELS
 ) -> Iterator[Outcome]:
     """The same for pictures that lie anywhere."""
 
@@ -141,7 +141,7 @@ class _Read(NamedTuple):
     network: Loaded
 
 
-def _read(source: Source, networks: Choice[Loaded], max_pixels: int) -> _Read:
+def _read(source: Source, networks: ModelPair[Loaded], max_pixels: int) -> _Read:
     file = printable(source.name)
     try:
         picture = preprocess(source.read(), max_pixels)

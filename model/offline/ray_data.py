@@ -13,14 +13,14 @@ import ray.data
 from model.engines import EngineName
 from model.files import printable
 from model.offline.folder import BATCH, Source, arrow_schema, classify_sources, find_pictures, load_both
+from model.prediction import ModelPair
 from model.preprocessing.decode import MAX_PIXELS
-from model.preprocessing.pipeline import Choice
 
 
 class Classifier:
     """What a Ray actor does: loads the networks once, then classifies batch after batch."""
 
-    def __init__(self, engine: EngineName, model_dir: Path, names: Choice[str], max_pixels: int) -> None:
+    def __init__(self, engine: EngineName, model_dir: Path, names: ModelPair[str], max_pixels: int) -> None:
         self.networks = load_both(engine, model_dir, names)
         self.max_pixels = max_pixels
 
@@ -36,7 +36,7 @@ def classify_on_cluster(
     out: Path,
     engine: EngineName,
     model_dir: Path,
-    names: Choice[str],
+    names: ModelPair[str],
     *,
     max_pixels: int = MAX_PIXELS,
 ) -> tuple[int, int]:

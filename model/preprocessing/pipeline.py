@@ -5,7 +5,7 @@ trimmed, its longest edge 28 pixels, centred. A 28x28 grey picture is taken to b
 """
 
 from collections.abc import Iterator
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,20 +62,6 @@ class Picture(NamedTuple):
     def is_photo(self) -> bool:
         """Whether it was cut out of a background that is not plain, and so has several views."""
         return len(self.views) > 1
-
-
-Item = TypeVar("Item")
-
-
-class Choice(NamedTuple, Generic[Item]):
-    """Two of a kind, networks or their names, of which one answers photos."""
-
-    default: Item
-    photos: Item
-
-    def of(self, picture: Picture) -> Item:
-        """The one for this picture."""
-        return self.photos if picture.is_photo else self.default
 
 
 UNTOUCHED = Preprocessing(steps=["28x28 and grey: used as it is"])
