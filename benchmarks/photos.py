@@ -151,7 +151,7 @@ def as_tutorial(file: Path) -> Picture:
     """Grey, 28x28, inverted."""
     with Image.open(file) as photo:
         small = ImageOps.exif_transpose(photo).convert("L").resize((28, 28))
-    return Picture(255 - np.asarray(small, np.uint8)[None], UNTOUCHED)
+    return Picture(255 - np.asarray(small, np.uint8)[None], IDENTITY)
 
 
 def predict(network: Loaded, pictures: Sequence[Picture]) -> list[Prediction]:

@@ -29,7 +29,7 @@ _EXAMPLE: JsonDict = {
     "ood_score": 0.12,
     "probabilities": _PROBABILITIES,
     "warnings": [],
-    "preprocessing": UNTOUCHED.model_dump(mode="json", exclude_none=True),
+    "preprocessing": IDENTITY.model_dump(mode="json", exclude_none=True),
     "model": "fashionnet",
     "model_version": "0123456789ab",
 }

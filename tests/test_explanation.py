@@ -7,7 +7,7 @@ from PIL import Image
 from model import preprocess
 from model.explanation import PATCH, STEPS, draw_canvas, draw_heat_map, heat_map, occlusions
 from model.preprocessing.decode import decode
-from model.preprocessing.pipeline import UNTOUCHED, Preprocessing
+from model.preprocessing.pipeline import IDENTITY, Preprocessing
 from tests.pictures import encode, grey_png, scene, trousers
 from tests.problems import assert_problem
 

@@ -1,5 +1,5 @@
 """From an encoded picture to the network's input."""
 
-from model.preprocessing.pipeline import UNTOUCHED, Picture, Preprocessing, is_in_form, preprocess
+from model.preprocessing.pipeline import IDENTITY, Picture, Preprocessing, is_native_png, preprocess
 
-__all__ = ["UNTOUCHED", "Picture", "Preprocessing", "is_in_form", "preprocess"]
+__all__ = ["IDENTITY", "Picture", "Preprocessing", "is_native_png", "preprocess"]

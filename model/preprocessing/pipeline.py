@@ -64,7 +64,7 @@ class Picture(NamedTuple):
         return len(self.views) > 1
 
 
-UNTOUCHED = Preprocessing(steps=["28x28 and grey: used as it is"])
+IDENTITY = Preprocessing(steps=["28x28 and grey: used as it is"])
 
 
 def preprocess(content: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -75,16 +75,16 @@ def preprocess(content: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
     """
     small = decode_small_png(content, SIZE)
     if small is not None:
-        return Picture(small[None], UNTOUCHED)
+        return Picture(small[None], IDENTITY)
     decoded = decode(content, max_pixels, needed=2 * WORKING_SIZE, untouched=SIZE)
     image = decoded.image
     if image.size == (SIZE, SIZE) and _is_grey(image):
         pixels = image.convert("L").tobytes() if image.mode != "L" else image.tobytes()
-        return Picture(np.frombuffer(pixels, np.uint8).reshape(1, SIZE, SIZE), UNTOUCHED)
+        return Picture(np.frombuffer(pixels, np.uint8).reshape(1, SIZE, SIZE), IDENTITY)
     return _cut_out(decoded)
 
 
-def is_in_form(content: bytes) -> bool:
+def is_native_png(content: bytes) -> bool:
     """Whether an encoded picture begins as most of the data set's form are sent: as a 28x28 PNG of 8 bits of grey."""
     return is_small_png(content, SIZE)
 
