@@ -4,7 +4,7 @@ All take uint8 images. In full precision both give the same logits to 1e-4. Only
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
@@ -21,10 +21,12 @@ os.putenv("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 EngineName = Literal["auto", "onnx", "onnx-int8", "torch"]
+BATCH_SIZE = 64
+"""Images per engine call where many are computed. From 32 to 256 the time per image differs by less than a tenth."""
 
 
 class ImageOutput(NamedTuple):
-    """What an engine says of one image."""
+    """An engine's output for one image, or the mean over the views of one picture."""
 
     logits: NDArray[np.float32]
     """``[10]``"""
@@ -33,17 +35,17 @@ class ImageOutput(NamedTuple):
 
 
 class EngineOutputs(NamedTuple):
-    """What an engine says of N images."""
+    """An engine's outputs for N images."""
 
     logits: NDArray[np.float32]
     """``[N, 10]``"""
     features: NDArray[np.float32]
-    """``[N, F]``, the penultimate activations."""
+    """``[N, F]``: the activations of the penultimate layer."""
     ood_scores: NDArray[np.float32]
     """``[N]``: 0 is a typical image, above 1 an outlier; NaN where no detector is fitted yet."""
 
     def image_outputs(self) -> Iterator[ImageOutput]:
-        """Image by image."""
+        """Iterates over the images."""
         return map(ImageOutput, self.logits, self.ood_scores)
 
 
@@ -171,6 +173,28 @@ def create_engine(name: EngineName, artifact: Artifact, threads: int = 1) -> Eng
         ImportError: the torch engine is asked for and torch is not installed.
     """
     return _ENGINES[choose_engine(name, artifact.card)](artifact, threads)
+
+
+def batches(images: NDArray[np.uint8], size: int = BATCH_SIZE) -> Iterator[NDArray[np.uint8]]:
+    """Splits images ``[N, 28, 28]`` into consecutive batches of at most ``size``; one empty batch if N is 0."""
+    return (np.ascontiguousarray(images[i : i + size]) for i in range(0, max(1, len(images)), size))
+
+
+def run_batches(
+    engine: Engine, images: NDArray[np.uint8], *, progress: Callable[[int], object] = lambda _: None
+) -> EngineOutputs:
+    """Runs any number of images, uint8 ``[N, 28, 28]``, in batches of ``BATCH_SIZE``.
+
+    Args:
+        engine: the engine.
+        images: uint8 ``[N, 28, 28]`` in the data set's convention.
+        progress: called after each batch with the number of its images.
+    """
+    outputs = []
+    for batch in batches(images):
+        outputs.append(engine.run(batch))
+        progress(len(batch))
+    return EngineOutputs(*(np.concatenate(parts) for parts in zip(*outputs, strict=True)))
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -8,10 +8,10 @@ from scipy.stats import binomtest
 
 from model import WEIGHTS, create_engine, load_artifact
 from model.data import Split
-from model.engines import EngineOutputs, softmax
+from model.engines import EngineOutputs, run_batches, softmax
 from model.evaluation.calibration import BINS, brier_score, expected_calibration_error, reliability, wilson_interval
 from model.evaluation.ood_sets import OUTLIERS, auroc, measure_detector
-from model.evaluation.report import compute_outputs, report
+from model.evaluation.report import report
 from model.ood.detector import MOST_STEPS, STEPS, Detector
 from model.ood.fit import Seen, fit_detector, fit_temperature
 from tests.data_sets import real_data_set
@@ -204,7 +204,7 @@ def test_the_committed_networks_are_calibrated_and_know_strangers(name):
     artifact = load_artifact(WEIGHTS, name)
     for kind in ("onnx", "onnx-int8"):
         engine = create_engine(kind, artifact, 2)
-        found = compute_outputs(engine, test.images)
+        found = run_batches(engine, test.images)
         figures = report(found.logits, test.labels, temperature=artifact.card.temperature)
         card = artifact.card.measured_with(kind)["test"]
         assert (figures.accuracy, figures.ece, figures.brier) == pytest.approx(

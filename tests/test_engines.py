@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from model import Artifact, create_engine
-from model.engines import log_softmax, softmax
+from model.engines import log_softmax, run_batches, softmax
 from model.errors import ArtifactCorrupt, ArtifactMissing
-from model.evaluation.report import compute_outputs, evaluate
+from model.evaluation.report import evaluate
 from model.export.build import export_onnx, rewritten
 from model.network import load_network
 from model.training.recipes import Recipe
@@ -23,7 +23,7 @@ logits = arrays(np.float32, (4, 10), elements=st.floats(-1e4, 1e4, width=32))
 @pytest.mark.slow
 def test_both_engines_of_full_precision_agree_on_the_whole_test_set(artifact):
     images = real_data_set().load("test").images
-    onnx, torch = (compute_outputs(create_engine(name, artifact, 2), images).logits for name in ("onnx", "torch"))
+    onnx, torch = (run_batches(create_engine(name, artifact, 2), images).logits for name in ("onnx", "torch"))
     assert np.abs(onnx - torch).max() <= 1e-4
 
 

@@ -1,12 +1,16 @@
+import io
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from model import CLASSES, FashionMnist, evaluate
+from model.engines import BATCH_SIZE, run_batches
 from model.evaluation import report
-from model.evaluation.report import chunks
 from model.plots import draw_confusion
+from model.plots.confusion import CELL, MARGIN
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=80))
@@ -46,14 +50,22 @@ def test_an_engine_is_evaluated_on_a_split(engine, small_data: FashionMnist):
     assert [entry.label for entry in figures.classes] == list(CLASSES)
 
 
-def test_chunks_are_everything_in_order():
-    images = np.arange(7 * 784, dtype=np.uint8).reshape(7, 28, 28)
-    pieces = list(chunks(images, 3))
-    assert [len(piece) for piece in pieces] == [3, 3, 1]
-    assert (np.concatenate(pieces) == images).all()
+@pytest.mark.parametrize("count", [0, 1, BATCH_SIZE, 2 * BATCH_SIZE + 3])
+def test_batches_change_no_output_and_no_order(engine, count):
+    images, done = np.random.default_rng(0).integers(0, 256, (count, 28, 28), np.uint8), []
+    outputs = run_batches(engine, images, progress=done.append)
+    for found, expected in zip(outputs, engine.run(images), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert sum(done) == count
+    assert max(done) <= BATCH_SIZE
 
 
-def test_the_confusion_matrix_is_drawn_with_its_counts_shaded():
-    perfect = draw_confusion(np.eye(10, dtype=int).tolist(), CLASSES)
-    assert perfect.startswith(b"\x89PNG")
-    assert perfect != draw_confusion(np.ones((10, 10), int).tolist(), CLASSES)
+def test_the_confusion_matrix_shades_each_cell_by_its_share_of_the_row():
+    matrix = np.diag([100] * 10)
+    matrix[0, :2] = 50, 50
+    drawn = Image.open(io.BytesIO(draw_confusion(matrix.tolist(), CLASSES)))
+    lightness = {
+        (i, j): sum(drawn.getpixel((MARGIN + j * CELL + 2, MARGIN + i * CELL + 2)))
+        for i, j in ((0, 0), (0, 1), (0, 2), (1, 1))
+    }
+    assert lightness[1, 1] < lightness[0, 0] == lightness[0, 1] < lightness[0, 2]

@@ -19,7 +19,6 @@ from app.settings import Settings
 from model import Engine, ModelCard, Picture, Prediction, classify, preprocess
 from model.engines import EngineOutputs, Finding
 from model.errors import ImageError
-from model.evaluation import chunks
 from model.explanation import heat_map, occlusions
 from model.prediction import findings, views
 from model.preprocessing import UNTOUCHED, is_in_form

@@ -8,8 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
-from model.engines import Engine
-from model.evaluation.report import compute_outputs
+from model.engines import Engine, run_batches
 
 Images = NDArray[np.uint8]
 COUNT = 1000
@@ -70,8 +69,8 @@ OUTLIERS: dict[str, Callable[[Images], Images]] = {
 
 def measure_detector(engine: Engine, images: Images) -> dict[str, float]:
     """The AUROC of every kind of outlier against ``images`` uint8 ``[N, 28, 28]`` of the distribution."""
-    inside = compute_outputs(engine, images).ood_scores
-    return {kind: auroc(inside, compute_outputs(engine, make(images)).ood_scores) for kind, make in OUTLIERS.items()}
+    inside = run_batches(engine, images).ood_scores
+    return {kind: auroc(inside, run_batches(engine, make(images)).ood_scores) for kind, make in OUTLIERS.items()}
 
 
 def auroc(inside: NDArray[np.floating], outside: NDArray[np.floating]) -> float:

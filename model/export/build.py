@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from model.artifact import Artifact, Format, ModelCard
 from model.cpu import usable_cores
 from model.data import CLASSES, Split
-from model.engines import Int8OnnxEngine, OnnxEngine
+from model.engines import Int8OnnxEngine, OnnxEngine, run_batches
 from model.errors import ArtifactError
 from model.evaluation.ood_sets import measure_detector
-from model.evaluation.report import compute_outputs, evaluate
+from model.evaluation.report import evaluate
 from model.export.low_rank import taken_apart
 from model.export.quantize import CALIBRATION_IMAGES, quantize
 from model.export.row_convolution import over_rows
@@ -73,7 +73,7 @@ def export(network: Network, card: ModelCard, train: Split, splits: dict[str, Sp
     graph = export_onnx(served)
     bare = OnnxEngine(Artifact(card.model_copy(update={"files": {}}), {"onnx": graph}), usable_cores())
     _check_parity(network, bare)
-    seen, validation = (Seen(split, compute_outputs(bare, split.images)) for split in (train, splits["validation"]))
+    seen, validation = (Seen(split, run_batches(bare, split.images)) for split in (train, splits["validation"]))
     detector = fit_detector(seen, validation)
     content: dict[Format, bytes] = {
         "safetensors": safetensors.torch.save(weights),
