@@ -54,8 +54,9 @@ from model.engines import load_for_engine
 from model.errors import DataError
 from model.evaluation.calibration import expected_calibration_error, reliability
 from model.evaluation.ood_sets import auroc
-from model.explanation import draw_canvas, draw_heat_map, heat_map, occlusions
+from model.explanation import heat_map, occlusions
 from model.offline.folder import Loaded
+from model.plots import draw_canvas, draw_heat_map
 from model.prediction import examine
 from model.preprocessing import UNTOUCHED
 from model.preprocessing.decode import decode

@@ -1,7 +1,6 @@
 """From logits to an answer."""
 
 import base64
-import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pydantic.config import JsonDict
 from model.artifact import ModelCard
 from model.data import CLASSES
 from model.engines import Engine, EngineOutputs, Finding
+from model.plots.style import encode_png
 from model.preprocessing.pipeline import UNTOUCHED, Picture, Preprocessing
 
 Item = TypeVar("Item")
@@ -144,7 +144,5 @@ def classify(output: ImageOutput, card: ModelCard, picture: Picture, *, with_ima
 
 
 def data_url(picture: Picture) -> str:
-    """What the network sees, as a PNG in a URL that pages show."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture.image).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    """Returns the first view as a PNG in a data URL."""
+    return "data:image/png;base64," + base64.b64encode(encode_png(Image.fromarray(picture.image))).decode()

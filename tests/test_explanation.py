@@ -5,7 +5,9 @@ import pytest
 from PIL import Image
 
 from model import preprocess
-from model.explanation import PATCH, STEPS, draw_canvas, draw_heat_map, heat_map, occlusions
+from model.explanation import PATCH, STEPS, heat_map, occlusions
+from model.plots import draw_canvas, draw_heat_map
+from model.plots.style import CORRECT, INCORRECT, OPPOSES, SUPPORTS
 from model.preprocessing.decode import decode
 from model.preprocessing.pipeline import IDENTITY, Preprocessing
 from tests.pictures import encode, grey_png, scene, trousers
@@ -40,16 +42,22 @@ def opened(content: bytes) -> Image.Image:
         return image
 
 
+def greenness(image: Image.Image) -> np.ndarray:
+    """Green less red, [H, W]: above 0 where a pixel supports the class, below 0 where it opposes it."""
+    pixels = np.asarray(image, int)
+    return pixels[..., 1] - pixels[..., 0]
+
+
 def test_the_heat_lies_on_the_article_in_the_picture():
     page = Image.new("RGB", (300, 200), "white")
     page.paste(trousers(size=100), (180, 50))
     done = preprocess(encode(page)).preprocessing
-    drawn = np.asarray(opened(draw_heat_map(draw_canvas(encode(page)), np.ones((28, 28), np.float32), done)), int)
-    warm = drawn[..., 0] - drawn[..., 2] > 60
+    drawn = opened(draw_heat_map(draw_canvas(encode(page)), np.ones((28, 28), np.float32), done))
+    supporting = greenness(drawn) > 60
     left, top, right, bottom = done.crop_box
-    assert warm[top : bottom - 1, left : right - 1].all()
-    warm[top - 1 : bottom + 1, left - 1 : right + 1] = False
-    assert not warm.any()
+    assert supporting[top : bottom - 1, left : right - 1].all()
+    supporting[top - 1 : bottom + 1, left - 1 : right + 1] = False
+    assert not supporting.any()
 
 
 def test_the_heat_of_a_turned_article_is_turned_back():
@@ -57,10 +65,9 @@ def test_the_heat_of_a_turned_article_is_turned_back():
     heat = np.zeros((28, 28), np.float32)
     heat[:, 20:] = 1  # where the article, turned clockwise, has what was its top
     done = Preprocessing(steps=[], crop_box=(100, 40, 200, 180), frame=(0, 4, 28, 24), turned=270)
-    drawn = np.asarray(opened(draw_heat_map(draw_canvas(encode(page)), heat, done)), int)
-    warm = drawn[..., 0] - drawn[..., 2] > 60
-    assert warm[42:70, 102:198].all()
-    assert not warm[100:].any()
+    supporting = greenness(opened(draw_heat_map(draw_canvas(encode(page)), heat, done))) > 60
+    assert supporting[42:70, 102:198].all()
+    assert not supporting[100:].any()
 
 
 def test_brightness_alone_is_that_of_the_whole_picture():
@@ -72,13 +79,17 @@ def test_brightness_alone_is_that_of_the_whole_picture():
     assert np.abs(difference).mean() < 0.5, "edges apart, where JPEG leaves colours that RGB has not"
 
 
-def test_for_is_vermilion_and_against_is_blue_and_a_small_picture_is_enlarged():
+def test_no_colour_has_two_meanings():
+    assert len({CORRECT, INCORRECT, SUPPORTS, OPPOSES}) == 4
+
+
+def test_green_supports_and_purple_opposes_and_a_small_picture_is_enlarged():
     heat = np.ones((28, 28), np.float32)
     heat[:14] = -1
-    drawn = np.asarray(opened(draw_heat_map(draw_canvas(grey_png()), heat, UNTOUCHED)), int)
-    assert drawn.shape == (224, 224, 3)
-    assert (drawn[:100, :, 2] > drawn[:100, :, 0]).mean() > 0.95
-    assert (drawn[120:, :, 0] > drawn[120:, :, 2]).mean() > 0.95
+    difference = greenness(opened(draw_heat_map(draw_canvas(grey_png()), heat, UNTOUCHED)))
+    assert difference.shape == (224, 224)
+    assert (difference[:100] < 0).mean() > 0.95
+    assert (difference[120:] > 0).mean() > 0.95
 
 
 def test_what_shows_the_trousers_speaks_for_trousers(client):

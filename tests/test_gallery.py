@@ -5,7 +5,8 @@ import pytest
 from PIL import Image, ImageColor
 
 from model import draw_gallery, show
-from model.plots.gallery import CAPTION, GAP, RIGHT, TILE, WRONG
+from model.plots.gallery import CAPTION, GAP, TILE
+from model.plots.style import CORRECT, INCORRECT
 from tests.pictures import random_image
 
 
@@ -29,8 +30,8 @@ def test_the_images_are_shown_as_they_are():
 def test_right_and_wrong_differ_in_colour_and_in_their_mark():
     right, _ = draw([5], [5], 1)
     wrong, _ = draw([5], [7], 1)
-    assert right.getpixel((GAP - 1, GAP)) == ImageColor.getrgb(RIGHT)
-    assert wrong.getpixel((GAP - 1, GAP)) == ImageColor.getrgb(WRONG)
+    assert right.getpixel((GAP - 1, GAP)) == ImageColor.getrgb(CORRECT)
+    assert wrong.getpixel((GAP - 1, GAP)) == ImageColor.getrgb(INCORRECT)
     mark = (GAP, GAP + TILE + 4, GAP + 13, GAP + TILE + 17)
     ink = [np.asarray(picture.crop(mark).convert("L")) < 200 for picture in (right, wrong)]
     assert (ink[0] != ink[1]).sum() > 10, "the marks have different shapes, not only colours"

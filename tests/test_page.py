@@ -154,7 +154,7 @@ def test_a_sample_is_classified_and_explained(page):
     page.one("#answers td button").click()
     heat = page.wait(lambda: page.one("#answers figure img") if page.all("#answers figure img") else None)
     page.wait(lambda: heat.get_property("naturalWidth") > 200)
-    assert "speaks for Trouser" in page.one("#answers figcaption").text
+    assert "supports Trouser" in page.one("#answers figcaption").text
 
 
 @needs_browser

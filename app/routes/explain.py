@@ -11,7 +11,7 @@ from app.problems import IMAGE_ERRORS, InvalidQuery, Responses, problem_response
 from app.routes.predict import BODY_ERRORS, ONE_BODY
 from app.schemas import ExplainedPrediction
 from app.uploads import read_picture
-from model.explanation import draw_canvas, draw_heat_map
+from model.plots import draw_canvas, draw_heat_map
 
 router = APIRouter(tags=["prediction"])
 

@@ -101,7 +101,7 @@ async function explain(button, cell, file, prediction) {
     const blob = await (await upload(`explain?${new URLSearchParams({ model: prediction.model })}`, file)).blob();
     button.replaceWith(h("figure", {},
       h("img", { src: URL.createObjectURL(blob), alt: `Heat map of what speaks for ${prediction.label}` }),
-      h("figcaption", { className: "name" }, `Orange speaks for ${prediction.label}, blue against it.`)));
+      h("figcaption", { className: "name" }, `Green supports ${prediction.label}, purple opposes it.`)));
   } catch (error) {
     button.disabled = false;
     cell.append(h("p", { className: "problem", role: "alert" }, error.message));

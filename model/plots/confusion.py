@@ -1,18 +1,21 @@
-"""The confusion matrix as a picture."""
+"""Draws a confusion matrix."""
 
-import io
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
+from model.plots.style import INK, PAPER, encode_png
+
 CELL = 56
 MARGIN = 110
 LIGHT, DARK = (247, 251, 255), (8, 48, 107)
-INK, PAPER = "#1a1a1a", "#ffffff"
 
 
 def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
-    """A PNG heat map of counts ``[C][C]``, rows true and columns predicted, shaded by the share of its row."""
+    """Returns a PNG of the counts ``[C][C]``: true classes in rows, predicted classes in columns.
+
+    The shade of a cell is its share of the row.
+    """
     side = CELL * len(classes)
     canvas = Image.new("RGB", (MARGIN + side + 10, MARGIN + side + 10), PAPER)
     draw = ImageDraw.Draw(canvas)
@@ -25,14 +28,12 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> b
         _write_upwards(canvas, (centre, MARGIN - 8), name, small)
         for j, count in enumerate(matrix[i]):
             _draw_cell(draw, (MARGIN + j * CELL, MARGIN + i * CELL), count, count / max(1, sum(matrix[i])))
-    buffer = io.BytesIO()
-    canvas.save(buffer, "PNG")
-    return buffer.getvalue()
+    return encode_png(canvas)
 
 
 def _draw_cell(draw: ImageDraw.ImageDraw, corner: tuple[int, int], count: int, share: float) -> None:
     x, y = corner
-    # The square root brings out the few mistakes beside the many hits.
+    # The square root makes small shares visible.
     shade = tuple(round(a + (b - a) * share**0.5) for a, b in zip(LIGHT, DARK, strict=True))
     draw.rectangle((x, y, x + CELL - 2, y + CELL - 2), fill=shade)
     if count:
@@ -46,5 +47,5 @@ def _write_upwards(
     left, top, right, bottom = (round(edge) for edge in font.getbbox(text))
     strip = Image.new("RGB", (right - left + 2, bottom - top + 2), PAPER)
     ImageDraw.Draw(strip).text((-left, -top), text, INK, font)
-    turned = strip.rotate(90, expand=True)
-    canvas.paste(turned, (foot[0] - turned.width // 2, foot[1] - turned.height))
+    rotated = strip.rotate(90, expand=True)
+    canvas.paste(rotated, (foot[0] - rotated.width // 2, foot[1] - rotated.height))

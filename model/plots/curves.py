@@ -1,15 +1,15 @@
-"""The curves of a training run as a picture."""
+"""Draws the curves of a training run. Needs the extra ``train``."""
 
-import io
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from model.plots.style import encode_figure
 from model.training.loop import EpochMetrics
 
 
 def draw_curves(history: Sequence[EpochMetrics]) -> bytes:
-    """Loss and accuracy over the epochs, training and validation, as a PNG."""
+    """Returns a PNG of loss and accuracy per epoch, for training and validation."""
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     epochs = [metrics.epoch for metrics in history]
     for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
@@ -20,6 +20,4 @@ def draw_curves(history: Sequence[EpochMetrics]) -> bytes:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
+    return encode_figure(figure)
