@@ -43,7 +43,6 @@ from model import (
     FashionMnist,
     Picture,
     Prediction,
-    classify,
     create_engine,
     list_artifacts,
     preprocess,
@@ -55,7 +54,6 @@ from model.errors import DataError
 from model.evaluation.calibration import expected_calibration_error, reliability
 from model.evaluation.ood_sets import auroc
 from model.explanation import heat_map, occlusions
-from model.offline.folder import Loaded
 from model.plots import draw_canvas, draw_heat_map
 from model.prediction import examine
 from model.preprocessing import UNTOUCHED
@@ -69,7 +67,6 @@ ACCEPTED = {label: (label,) for label in CLASSES} | {"shoe": SHOES, "none": ()}
 """The answers that are right for each value of the column `class`."""
 SERVED = "as served"
 RESAMPLES = 1000
-BATCH = 64
 
 ABOUT = """\
 # Accuracy on phone photos
@@ -134,11 +131,11 @@ def read_photos(folder: Path) -> Photos:
     return Photos([folder / "images" / f"{name}.jpg" for name in image], np.array(classes), np.array(senders))
 
 
-def load_networks() -> dict[str, Loaded]:
+def load_networks() -> dict[str, LoadedModel]:
     """Every committed network by name, in the engine that the service takes by default."""
     artifacts = {name: load_for_engine("auto", WEIGHTS, name) for name in list_artifacts(WEIGHTS)}
     return {
-        name: Loaded(create_engine("auto", artifact, usable_cores()), artifact.card)
+        name: LoadedModel(create_engine("auto", artifact, usable_cores()), artifact.card)
         for name, artifact in artifacts.items()
     }
 
@@ -155,11 +152,9 @@ def as_tutorial(file: Path) -> Picture:
     return Picture(255 - np.asarray(small, np.uint8)[None], IDENTITY)
 
 
-def predict(network: Loaded, pictures: Sequence[Picture]) -> list[Prediction]:
+def predict(network: LoadedModel, pictures: Sequence[Picture]) -> list[Prediction]:
     """The network's answers, in order."""
-    batches = (pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH))
-    findings = [finding for batch in batches for finding in infer(network.engine, batch)]
-    return [classify(finding, network.card, picture) for finding, picture in zip(findings, pictures, strict=True)]
+    return classify_pictures(ModelPair(network, network), pictures)
 
 
 def collect(predictions: Sequence[Prediction]) -> Answers:
@@ -174,7 +169,7 @@ def read_pictures(photos: Photos, read: Callable[[Path], Picture]) -> list[Pictu
         return list(pool.map(read, photos.files))
 
 
-def answer(photos: Photos, networks: dict[str, Loaded]) -> dict[str, Answers]:
+def answer(photos: Photos, networks: dict[str, LoadedModel]) -> dict[str, Answers]:
     """The answers as served, of every network, and of every network to photos prepared in the tutorial's way."""
     pictures, prepared = (read_pictures(photos, read) for read in (as_service, as_tutorial))
     predictions = {name: predict(network, pictures) for name, network in networks.items()}

@@ -194,6 +194,8 @@ def run_batches(
     for batch in batches(images):
         outputs.append(engine.run(batch))
         progress(len(batch))
+    if len(outputs) == 1:
+        return outputs[0]
     return EngineOutputs(*(np.concatenate(parts) for parts in zip(*outputs, strict=True)))
 
 

@@ -1,9 +1,10 @@
-"""From logits to an answer."""
+"""Pictures in, predictions out: chooses the model, runs it, and turns logits into a prediction."""
 
 import base64
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from model.plots.style import encode_png
 from model.preprocessing.pipeline import UNTOUCHED, Picture, Preprocessing
 
 Item = TypeVar("Item")
+Other = TypeVar("Other")
 
 _PROBABILITIES: JsonDict = {label: 0.991 if label == "Shirt" else 0.001 for label in CLASSES}
 _EXAMPLE: JsonDict = {
@@ -36,50 +38,53 @@ _EXAMPLE: JsonDict = {
 
 
 PHOTO_ALLOWANCE = 1.0
-"""Taken off a photo's score: what was cut out of a background is never quite like the data set's images. It is as much
-as lies between a typical one of those and the strangest that is accepted."""
+"""Subtracted from the OOD score of a photo, because a cut-out article never quite resembles the data set's images. The
+value is the distance from a typical score (0) to the threshold (1)."""
 STRANGE = "This picture does not resemble the training data; the prediction is unreliable."
 PHOTO = "The confidence is not calibrated on photos: there it is too high by 11 points on average."
-"""The gap is that of benchmarks/results/photos.json, which a test compares."""
+"""A test compares the gap with benchmarks/results/photos.json."""
 
 
-# No model of pydantic's: to check what is made here would take longer than to make it and to write it.
+# A dataclass: validating the fields of a pydantic model would take longer than computing and writing them.
 @dataclass(kw_only=True)
 class Prediction:
-    """What a network says of one picture."""
+    """The prediction for one picture."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
         protected_namespaces=(), json_schema_extra={"example": _EXAMPLE}
     )
 
     label: Annotated[str, Field(description="name of the most probable class")]
-    class_id: Annotated[int, Field(ge=0, le=9, description="its number in the data set")]
+    class_id: Annotated[int, Field(ge=0, le=9, description="number of the class in the data set")]
     confidence: Annotated[
         float,
-        Field(
-            ge=0, le=1, description="its probability; calibrated on pictures like those of the data set, not on photos"
-        ),
+        Field(ge=0, le=1, description="probability of the class; calibrated on the data set's images, not on photos"),
     ]
-    in_distribution: Annotated[
-        bool, Field(description="whether the picture looks like those that the network was trained on")
-    ]
+    in_distribution: Annotated[bool, Field(description="whether the picture resembles the training data")]
     ood_score: Annotated[
         float,
-        Field(description="how strange it looks: 0 is typical, above 1 is out of the distribution; of a photo, less 1"),
+        Field(description="distance from the training data: 0 is typical, above 1 is out of distribution"),
     ]
-    probabilities: Annotated[dict[str, float], Field(description="of every class, by name; they sum to 1")]
-    warnings: Annotated[list[str], Field(description="what may be wrong with the picture or the answer, in words")]
-    preprocessing: Annotated[Preprocessing, Field(description="what was done to the picture before the network saw it")]
+    probabilities: Annotated[dict[str, float], Field(description="probability of each class by name; the sum is 1")]
+    warnings: Annotated[list[str], Field(description="sentences on why the prediction may be unreliable")]
+    preprocessing: Annotated[Preprocessing, Field(description="how the picture became the model's input")]
     image: Annotated[
         str | None,
-        Field(description="what the network saw, of a photo its first view: a 28x28 PNG as a data URL; if asked for"),
+        Field(description="the model's input as a data URL of a 28x28 PNG, on request; of a photo, its first view"),
     ] = None
-    model: Annotated[str, Field(description="name of the network")]
-    model_version: Annotated[str, Field(description="the first digits of its weights' SHA-256")]
+    model: Annotated[str, Field(description="name of the model")]
+    model_version: Annotated[str, Field(description="first 12 digits of the SHA-256 of the weights")]
 
 
 PREDICTION = TypeAdapter(Prediction)
 """Writes predictions as JSON: ``PREDICTION.dump_json(prediction, exclude_none=True)``."""
+
+
+class LoadedModel(NamedTuple):
+    """An engine and the card of the model that it runs."""
+
+    engine: Engine
+    card: ModelCard
 
 
 class ModelPair(NamedTuple, Generic[Item]):
@@ -93,29 +98,62 @@ class ModelPair(NamedTuple, Generic[Item]):
         return self.photos if picture.is_photo else self.default
 
 
+def load_model_pair(
+    engine: EngineName, folder: Path, names: ModelPair[str], threads: int = 1
+) -> ModelPair[LoadedModel]:
+    """Loads the named models from ``folder``; once if both names are the same.
+
+    Raises the same errors as ``load_artifact`` and ``create_engine``.
+    """
+    artifacts = {name: load_for_engine(engine, folder, name) for name in names}
+    loaded = {name: LoadedModel(create_engine(engine, one, threads), one.card) for name, one in artifacts.items()}
+    return ModelPair(*(loaded[name] for name in names))
+
+
+def classify_pictures(
+    models: ModelPair[LoadedModel], pictures: Sequence[Picture | Other], *, with_image: bool = False
+) -> list[Prediction | Other]:
+    """Classifies each picture with its model, in order. Each engine runs once, on all its pictures.
+
+    Items that are not a ``Picture``, such as errors, are returned unchanged.
+    """
+    shares: dict[Engine, list[Picture]] = {}
+    for picture in pictures:
+        if isinstance(picture, Picture):
+            shares.setdefault(models.of(picture).engine, []).append(picture)
+    outputs = {engine: infer(engine, share) for engine, share in shares.items()}
+
+    def classify_next(picture: Picture) -> Prediction:
+        engine, card = models.of(picture)
+        return classify(next(outputs[engine]), card, picture, with_image=with_image)
+
+    return [classify_next(picture) if isinstance(picture, Picture) else picture for picture in pictures]
+
+
 def infer(engine: Engine, pictures: Sequence[Picture]) -> Iterator[ImageOutput]:
-    """What the engine says of each picture, all in one call: the mean of what it says of its views."""
-    return image_outputs(engine.run(views(pictures)), pictures) if pictures else iter(())
+    """Runs the engine on all views of the pictures, in batches. Yields the mean output of each picture."""
+    return image_outputs(run_batches(engine, views(pictures)), pictures) if pictures else iter(())
 
 
 def views(pictures: Sequence[Picture]) -> NDArray[np.uint8]:
-    """Of each picture, uint8 ``[M, 28, 28]``; at least one picture."""
+    """Returns the views of all pictures (at least one), uint8 ``[M, 28, 28]``."""
     return np.concatenate([picture.views for picture in pictures])
 
 
 def image_outputs(outputs: EngineOutputs, pictures: Sequence[Picture]) -> Iterator[ImageOutput]:
-    """What an engine said of the pictures' views -> what it says of each picture: the mean."""
-    if len(outputs.logits) == len(pictures):
+    """Averages the outputs for ``views(pictures)`` over the views of each picture."""
+    if not any(picture.is_photo for picture in pictures):
         return outputs.image_outputs()
     counts = np.array([len(picture.views) for picture in pictures])
     firsts = np.cumsum(counts) - counts
     logits = np.add.reduceat(outputs.logits, firsts) / counts[:, None].astype(np.float32)
     scores = np.add.reduceat(outputs.ood_scores, firsts) / counts.astype(np.float32)
-    return map(ImageOutput, logits, np.where(counts > 1, scores - np.float32(PHOTO_ALLOWANCE), scores))
+    photos = np.array([picture.is_photo for picture in pictures])
+    return map(ImageOutput, logits, np.where(photos, scores - np.float32(PHOTO_ALLOWANCE), scores))
 
 
 def classify(output: ImageOutput, card: ModelCard, picture: Picture, *, with_image: bool = False) -> Prediction:
-    """What the engine of the network that ``card`` describes says of one picture -> the answer."""
+    """Turns the output for one picture into a prediction of the model that ``card`` describes."""
     # Plain floats: for ten numbers NumPy's calls take longer than the arithmetic.
     values, score = output.logits.tolist(), float(output.ood_score)
     best = max(values)

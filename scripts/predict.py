@@ -1,8 +1,8 @@
-"""Classify pictures: what POST /predict answers, on the command line.
+"""Classify pictures on the command line, as POST /predict does.
 
 python scripts/predict.py shirt.png bag.jpg [--json]
-python scripts/predict.py FOLDER --out found.csv          every picture in it, with progress; or found.parquet
-python scripts/predict.py FOLDER --out found --ray        the same across a Ray cluster, into a folder of Parquet files
+python scripts/predict.py FOLDER --out found.csv          a table of all pictures in a folder; or found.parquet
+python scripts/predict.py FOLDER --out found --ray        on a Ray cluster, into a folder of Parquet files
 """
 
 import argparse
@@ -21,16 +21,14 @@ from app.settings import Settings
 from model import list_artifacts, usable_cores
 from model.files import one_line, printable, user_path
 from model.installation import requires_extra
-from model.offline.folder import Outcome, classify_files, find_pictures, load_both, open_table
-from model.prediction import PREDICTION, ModelPair
-
-ROWS = 1024
-"""Rows that are written at once."""
+from model.offline.folder import classify_files, find_pictures
+from model.offline.tables import ROWS, Outcome, open_table
+from model.prediction import PREDICTION, ModelPair, load_model_pair
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses and classifies; exit status 1 if a picture cannot be classified."""
-    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name ends nothing
+    sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that cannot show every file name
     return run(partial(classify, parse_arguments(argv)))
 
 
@@ -40,11 +38,12 @@ def classify(arguments: argparse.Namespace) -> int:
     names = chosen_names(arguments.model, settings)
     if arguments.ray:
         return classify_on_ray(arguments, settings, names)
-    networks = load_both(settings.engine, settings.model_dir, names, threads=usable_cores() if arguments.out else 1)
+    threads = usable_cores() if arguments.out else 1
+    models = load_model_pair(settings.engine, settings.model_dir, names, threads)
     pictures = find_pictures(arguments.files)
-    outcomes = classify_files(pictures, networks, threads=usable_cores(), max_pixels=settings.max_pixels)
+    outcomes = classify_files(pictures, models, threads=usable_cores(), max_pixels=settings.max_pixels)
     if arguments.out:
-        return tabulate(outcomes, len(pictures), arguments.out, networks.default.card.classes)
+        return tabulate(outcomes, len(pictures), arguments.out, models.default.card.classes)
     return int(sum(show(outcome, arguments.json) for outcome in outcomes) > 0)
 
 
@@ -54,7 +53,7 @@ def chosen_names(model: str | None, settings: Settings) -> ModelPair[str]:
 
 
 def tabulate(outcomes: Iterable[Outcome], count: int, path: Path, classes: tuple[str, ...]) -> int:
-    """Write a row a picture into the table ``path``; exit status 1 where one could not be classified."""
+    """Writes a table with a row per picture. Returns the exit status: 1 if a picture could not be classified."""
     failed = 0
     rest = iter(tqdm(outcomes, total=count, unit=" pictures", disable=None))
     try:
@@ -67,30 +66,30 @@ def tabulate(outcomes: Iterable[Outcome], count: int, path: Path, classes: tuple
             f"{printable(path)} is incomplete or missing ({error.strerror or error}): make room, or name another file "
             "with --out, and run it again."
         ) from error
-    print(said(count, failed, path))
+    print(summary(count, failed, path))
     return int(failed > 0)
 
 
-def said(count: int, failed: int, path: Path) -> str:
-    """What was written, for people."""
-    errors = f", {failed:,} of them could not be read: see 'error'" if failed else ""
+def summary(count: int, failed: int, path: Path) -> str:
+    """Returns the last line of the output."""
+    errors = f", {failed:,} of them could not be read: see the column 'error'" if failed else ""
     return f"{count:,} pictures into {printable(path)}{errors}"
 
 
 def classify_on_ray(arguments: argparse.Namespace, settings: Settings, names: ModelPair[str]) -> int:
-    """Classify a folder of pictures, or Parquet files with a column ``image``, across the cluster."""
+    """Classifies on a Ray cluster. Returns the exit status, as ``tabulate``."""
     with requires_extra("ray"):
         from model.offline.ray_data import classify_on_cluster
 
     count, failed = classify_on_cluster(
         arguments.files, arguments.out, settings.engine, settings.model_dir, names, max_pixels=settings.max_pixels
     )
-    print(said(count, failed, arguments.out))
+    print(summary(count, failed, arguments.out))
     return int(failed > 0)
 
 
 def show(outcome: Outcome, as_json: bool) -> bool:
-    """One outcome as a line: JSON, or a row of a table; returns whether it is an error."""
+    """Prints an outcome as a line of JSON or of text. Returns whether it is an error."""
     found = outcome.prediction
     if as_json:
         answer: dict[str, Any] = (
@@ -116,8 +115,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("files", type=user_path, nargs="+", metavar="FILE", help="a picture, or a folder of them")
     add("--json", action="store_true", help="one line of JSON for each file, with all ten probabilities")
-    add("--out", type=user_path, metavar="TABLE", help="write TABLE.csv or TABLE.parquet (extra bulk), a row a picture")
-    add("--ray", action="store_true", help="across the Ray cluster at hand, or a local one (extra ray)")
+    add(
+        "--out",
+        type=user_path,
+        metavar="TABLE",
+        help="write a row per picture to TABLE.csv or TABLE.parquet (extra bulk)",
+    )
+    add("--ray", action="store_true", help="use the running Ray cluster, or start a local one (extra ray)")
     add("--model", help="model for all pictures (default: the photo model for photos, else the default model)")
     add_settings(parser, "model_dir", "engine")
     arguments = parser.parse_args(argv)

@@ -74,7 +74,7 @@ def test_every_way_gives_the_same_picture_identical_probabilities(client, tmp_pa
     contents = [grey_png(1), trousers_png(), encode(trousers(), "JPEG"), encode(scene("wood")[0], "JPEG")]
     single = [post(client, content).json() for content in contents]
     batch = client.post("/predict/batch", files=[("files", content) for content in contents]).json()["predictions"]
-    networks = load_both("auto", WEIGHTS, ModelPair("fashionnet", "fashionnet-photo"))
+    networks = load_model_pair("auto", WEIGHTS, ModelPair("fashionnet", "fashionnet-photo"))
     pictures = [preprocess(content) for content in contents]
     direct = []
     for picture in pictures:

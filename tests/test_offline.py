@@ -8,8 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from model import preprocess
-from model.offline.folder import AHEAD, Loaded, classify_files, columns, find_pictures, open_table
-from model.prediction import ModelPair
+from model.offline.folder import READ_AHEAD, classify_files, find_pictures
+from model.offline.tables import columns, open_table
+from model.prediction import LoadedModel, ModelPair
+from tests.in_process import call
 from tests.permissions import obeying_permissions
 from tests.pictures import encode, grey_png, trousers
 from tests.servers import run
@@ -34,11 +36,11 @@ def test_pictures_are_found_by_their_suffix_in_every_level_and_in_order(folder):
 
 
 def test_every_file_gets_its_outcome_in_order_past_every_buffer(tmp_path, engine, artifact):
-    count = AHEAD + 100
+    count = READ_AHEAD + 100
     for number in range(count):
         content = grey_png(number) if number % 7 else b"broken"
         (tmp_path / f"{number:04}.png").write_bytes(content)
-    networks = ModelPair(*[Loaded(engine, artifact.card)] * 2)
+    networks = ModelPair(*[LoadedModel(engine, artifact.card)] * 2)
     outcomes = list(classify_files(find_pictures([tmp_path]), networks, threads=2))
     assert [Path(outcome.file).stem for outcome in outcomes] == [f"{number:04}" for number in range(count)]
     assert all((outcome.prediction is None) == (int(Path(outcome.file).stem) % 7 == 0) for outcome in outcomes)
@@ -57,19 +59,19 @@ def test_a_few_pictures_are_decoded_in_every_thread(tmp_path, engine, artifact, 
     files = [tmp_path / f"{number}.png" for number in range(8)]
     for file in files:
         file.write_bytes(encode(trousers()))
-    outcomes = classify_files(files, ModelPair(*[Loaded(engine, artifact.card)] * 2), threads=2)
+    outcomes = classify_files(files, ModelPair(*[LoadedModel(engine, artifact.card)] * 2), threads=2)
     assert [outcome.file for outcome in outcomes] == [str(file) for file in files]
 
 
 def test_a_folder_becomes_a_csv_and_a_broken_file_is_a_row_of_its_own(folder, tmp_path):
-    done = run("scripts/predict.py", str(folder), "--out", str(tmp_path / "found.csv"))
+    done = call("predict", folder, "--out", tmp_path / "found.csv")
     assert done.returncode == 1, "one of them could not be read"
     assert "3 pictures into" in done.stdout
     with (tmp_path / "found.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["label"] for row in rows] == ["Trouser", "", "Trouser"]
     assert rows[1]["error"].startswith("This is not a picture")
-    (answer,) = json.loads(run("scripts/predict.py", str(folder / "a.png"), "--json").stdout.join("[]"))
+    (answer,) = json.loads(call("predict", folder / "a.png", "--json").stdout.join("[]"))
     assert float(rows[0]["Trouser"]) == answer["probabilities"]["Trouser"]
 
 
@@ -84,7 +86,7 @@ def read_table(path: Path) -> list[dict]:
 def test_csv_and_parquet_have_the_same_columns_and_values(folder, tmp_path, artifact):
     tables = [tmp_path / "found.csv", tmp_path / "found.parquet"]
     for table in tables:
-        assert run("scripts/predict.py", str(folder), "--out", str(table)).returncode == 1
+        assert call("predict", folder, "--out", table).returncode == 1
     as_csv, as_parquet = map(read_table, tables)
     expected = columns(artifact.card.classes)
     assert list(as_csv[0]) == list(as_parquet[0]) == list(expected)
@@ -120,7 +122,7 @@ def odd_folder(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_every_name_is_a_row_of_a_table(odd_folder, tmp_path, suffix):
-    done = run("scripts/predict.py", str(odd_folder), "--out", str(tmp_path / f"found{suffix}"))
+    done = call("predict", odd_folder, "--out", tmp_path / f"found{suffix}")
     assert (done.returncode, "8 pictures into" in done.stdout) == (0, True), done.stderr
     rows = read_table(tmp_path / f"found{suffix}")
     assert {row["file"] for row in rows} == {f"{odd_folder}/{name}" for name in ODD_NAMES.values()}
@@ -129,11 +131,11 @@ def test_every_name_is_a_row_of_a_table(odd_folder, tmp_path, suffix):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_every_name_is_a_line_that_is_printed(odd_folder, encoding):
-    lines = run("scripts/predict.py", str(odd_folder), PYTHONIOENCODING=encoding).stdout.split("\n")[:-1]
+    lines = call("predict", odd_folder, encoding=encoding).stdout.split("\n")[:-1]
     assert sum(" Trouser " in line for line in lines) == len(ODD_NAMES)
     assert all(line.isprintable() for line in lines)
     assert sum(r"line\nfeed.png" in line for line in lines) == 1
-    objects = run("scripts/predict.py", str(odd_folder), "--json", PYTHONIOENCODING=encoding).stdout.splitlines()
+    objects = call("predict", odd_folder, "--json", encoding=encoding).stdout.splitlines()
     assert {json.loads(line)["file"] for line in objects} == {f"{odd_folder}/{name}" for name in ODD_NAMES.values()}
 
 
@@ -176,7 +178,7 @@ def test_a_file_that_vanishes_meanwhile_is_a_row(tmp_path, engine, artifact):
         file.write_bytes(encode(trousers()))
     found = find_pictures([tmp_path])
     files[1].unlink()
-    outcomes = list(classify_files(found, ModelPair(*[Loaded(engine, artifact.card)] * 2), threads=2))
+    outcomes = list(classify_files(found, ModelPair(*[LoadedModel(engine, artifact.card)] * 2), threads=2))
     assert [outcome.error for outcome in outcomes] == [
         None,
         "The file cannot be read: No such file or directory.",
@@ -195,7 +197,7 @@ def test_an_error_that_nobody_foresaw_is_a_row_that_says_which(tmp_path, engine,
     for name, content in (("a.png", encode(trousers())), ("b.png", b"broken"), ("c.png", encode(trousers()))):
         (tmp_path / name).write_bytes(content)
     outcomes = list(
-        classify_files(find_pictures([tmp_path]), ModelPair(*[Loaded(engine, artifact.card)] * 2), threads=1)
+        classify_files(find_pictures([tmp_path]), ModelPair(*[LoadedModel(engine, artifact.card)] * 2), threads=1)
     )
     assert [outcome.prediction is None for outcome in outcomes] == [False, True, False]
     assert type(error).__name__ in outcomes[1].error
@@ -206,15 +208,16 @@ def test_an_error_that_nobody_foresaw_is_a_row_that_says_which(tmp_path, engine,
 def test_a_full_disk_is_said_with_the_table_that_it_leaves(folder, tmp_path, suffix):
     table = tmp_path / f"found{suffix}"
     table.symlink_to("/dev/full")
-    done = run("scripts/predict.py", str(folder), "--out", str(table))
+    done = call("predict", folder, "--out", table)
     assert done.returncode == 2
     assert f"error: {table} is incomplete or missing (" in done.stderr
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_tilde_is_the_home_folder_for_pictures_and_tables(folder, tmp_path):
-    done = run("scripts/predict.py", "~/pictures/a.png", "--out=~/found.csv", HOME=str(tmp_path))
+def test_a_tilde_is_the_home_folder_for_pictures_and_tables(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = call("predict", "~/pictures/a.png", "--out=~/found.csv")
     assert done.returncode == 0, done.stderr
     assert read_table(tmp_path / "found.csv")[0]["file"] == str(folder / "a.png")
 
@@ -231,7 +234,7 @@ def test_a_tilde_is_the_home_folder_for_pictures_and_tables(folder, tmp_path):
     ],
 )
 def test_what_cannot_be_written_is_said_in_a_sentence(arguments, sentence):
-    done = run("scripts/predict.py", *arguments)
+    done = call("predict", *arguments)
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr

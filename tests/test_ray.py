@@ -25,8 +25,10 @@ with warnings.catch_warnings():
     from ray.cluster_utils import Cluster
 
     from deploy.ray.serve_app import FashionNet
-    from model.offline.folder import arrow_schema, classify_files, find_pictures, load_both
+    from model.offline.folder import classify_files, find_pictures
     from model.offline.ray_data import classify_on_cluster
+    from model.offline.tables import arrow_schema
+    from model.prediction import load_model_pair
 
 NETWORKS = ModelPair("fashionnet", "fashionnet-photo")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray's own, by the dozen
@@ -118,7 +120,7 @@ def test_a_folder_is_classified_across_the_cluster_as_it_is_on_one_machine(clust
     (tmp_path / "found").mkdir()
     assert classify_on_cluster([folder], tmp_path / "found", "auto", WEIGHTS, NETWORKS) == (122, 41)
     table = pq.read_table(tmp_path / "found")
-    networks = load_both("auto", WEIGHTS, NETWORKS)
+    networks = load_model_pair("auto", WEIGHTS, NETWORKS)
     classes = networks.default.card.classes
     assert table.schema.equals(arrow_schema(classes))
     expected = [outcome.row(classes) for outcome in classify_files(find_pictures([folder]), networks, threads=1)]

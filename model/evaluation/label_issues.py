@@ -1,46 +1,46 @@
-"""Images whose labels are probably wrong, by what a network that never saw them says."""
+"""Finds images whose labels are probably wrong."""
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 
-class Suspect(BaseModel):
-    """An image that the network is sure does not show what its label says."""
+class LabelIssue(BaseModel):
+    """An image whose label contradicts a confident prediction."""
 
     model_config = ConfigDict(frozen=True)
 
     index: int
-    """Its place in the set."""
+    """Index in the split."""
     label: int
-    """The class id it is labelled with."""
+    """Class id of the label."""
     predicted: int
-    """The class id that the network sees."""
+    """Predicted class id."""
     label_probability: float
-    """What the network gives the label, 0..1."""
+    """Predicted probability of the label, 0..1."""
     predicted_probability: float
-    """What it gives its own answer, 0..1."""
+    """Probability of the predicted class, 0..1."""
 
 
-def find_suspects(probabilities: NDArray[np.floating], labels: NDArray[np.uint8], count: int) -> list[Suspect]:
-    """The ``count`` likeliest wrong labels, the likeliest first.
+def find_label_issues(probabilities: NDArray[np.floating], labels: NDArray[np.uint8], count: int) -> list[LabelIssue]:
+    """Returns at most ``count`` probable label errors, the most probable first.
 
-    Ranked by how much likelier the network finds its own answer than the label (the normalised margin of confident
-    learning, Northcutt et al., arXiv:1911.00068); images that it answers with the label are none.
+    The ranking is the normalised margin of confident learning (Northcutt et al., arXiv:1911.00068): the probability
+    of the label less that of the predicted class. Images that are predicted as labelled are left out.
 
     Args:
-        probabilities: ``[N, C]``, calibrated, of a network that was not trained on these images.
+        probabilities: ``[N, C]``, calibrated, of a model that was not trained on these images.
         labels: class ids ``[N]``.
-        count: how many at most.
+        count: the maximum number of results.
     """
-    everywhere = np.arange(len(labels))
+    rows = np.arange(len(labels))
     predicted = probabilities.argmax(1)
-    of_label, of_answer = probabilities[everywhere, labels], probabilities[everywhere, predicted]
-    ranked = np.argsort(of_label - of_answer, kind="stable")
+    of_label, of_predicted = probabilities[rows, labels], probabilities[rows, predicted]
+    ranked = np.argsort(of_label - of_predicted, kind="stable")
     return [
-        Suspect(
+        LabelIssue(
             index=int(i), label=int(labels[i]), predicted=int(predicted[i]),
-            label_probability=float(of_label[i]), predicted_probability=float(of_answer[i]),
+            label_probability=float(of_label[i]), predicted_probability=float(of_predicted[i]),
         )
         for i in ranked[:count] if predicted[i] != labels[i]
     ]  # fmt: skip

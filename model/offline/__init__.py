@@ -1,1 +1,1 @@
-"""Folders and tables of pictures."""
+"""Offline classification: folders, tables, and a cluster."""

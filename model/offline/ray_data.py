@@ -1,4 +1,4 @@
-"""The same across a cluster, by Ray Data (the extra ``ray``): reading, classifying and writing where the data lies."""
+"""Classifies pictures across a cluster with Ray Data (extra ``ray``)."""
 
 import math
 import os
@@ -10,24 +10,25 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from model.engines import EngineName
+from model.engines import BATCH_SIZE, EngineName
 from model.files import printable
-from model.offline.folder import BATCH, Source, arrow_schema, classify_sources, find_pictures, load_both
-from model.prediction import ModelPair
+from model.offline.folder import Source, classify_sources, find_pictures
+from model.offline.tables import arrow_schema
+from model.prediction import ModelPair, load_model_pair
 from model.preprocessing.decode import MAX_PIXELS
 
 
 class Classifier:
-    """What a Ray actor does: loads the networks once, then classifies batch after batch."""
+    """A Ray actor: loads the models once and classifies batch after batch."""
 
     def __init__(self, engine: EngineName, model_dir: Path, names: ModelPair[str], max_pixels: int) -> None:
-        self.networks = load_both(engine, model_dir, names)
+        self.models = load_model_pair(engine, model_dir, names)
         self.max_pixels = max_pixels
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Columns ``file`` and either ``image`` (a file's bytes) or ``path`` -> the columns of ``Outcome.row``."""
-        classes = self.networks.default.card.classes
-        outcomes = classify_sources(_sources(batch), self.networks, threads=1, max_pixels=self.max_pixels)
+        """Classifies a batch with the columns ``file`` and either ``image`` (encoded bytes) or ``path``."""
+        classes = self.models.default.card.classes
+        outcomes = classify_sources(_sources(batch), self.models, max_pixels=self.max_pixels)
         return pa.Table.from_pylist([outcome.row(classes) for outcome in outcomes], arrow_schema(classes))
 
 
@@ -40,19 +41,19 @@ def classify_on_cluster(
     *,
     max_pixels: int = MAX_PIXELS,
 ) -> tuple[int, int]:
-    """Classify pictures across the cluster into a folder of Parquet files; returns how many, and how many could not.
+    """Classifies pictures into a folder of Parquet files. Returns the number of pictures and of failures.
 
     Args:
-        inputs: folders or files of pictures, which every node must see; or Parquet files with a column ``image`` and,
-            if they have one, ``file``.
-        out: the folder to write, new or empty.
+        inputs: folders or files of pictures, readable on every node; or Parquet files with a column ``image`` and
+            optionally a column ``file``.
+        out: the folder to write; new or empty.
         engine: the engine of every actor.
-        model_dir: the artefacts' folder, which every node must see.
-        names: the artefacts that answer.
-        max_pixels: the largest picture.
+        model_dir: the folder of the models, readable on every node.
+        names: the models.
+        max_pixels: the maximum number of pixels of a picture.
 
     Raises:
-        ValueError: ``out`` holds something, which would be counted as written now; or a Parquet file has no ``image``.
+        ValueError: ``out`` is not empty, or a Parquet file has no column ``image``.
     """
     if out.is_dir() and any(out.iterdir()):
         raise ValueError(f"{printable(out)} is not empty: name a new folder with --out.")
@@ -62,7 +63,7 @@ def classify_on_cluster(
     found = _read(inputs).map_batches(
         Classifier,
         fn_constructor_args=(engine, model_dir.absolute(), names, max_pixels),
-        batch_size=BATCH,
+        batch_size=BATCH_SIZE,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, cores)),
     )
@@ -80,9 +81,9 @@ def _read(inputs: Sequence[Path]) -> ray.data.Dataset:
                 "The Parquet files have no column 'image': rename the one that holds the encoded pictures."
             )
         return table if "file" in table.columns() else table.add_column("file", lambda frame: [""] * len(frame))
-    # Names as bytes: Arrow's text is UTF-8, which a file's name need not be.
+    # Paths as bytes: Arrow's strings are UTF-8, file names need not be.
     files = [{"file": printable(path), "path": os.fsencode(path.absolute())} for path in find_pictures(inputs)]
-    return ray.data.from_items(files, override_num_blocks=math.ceil(len(files) / BATCH))
+    return ray.data.from_items(files, override_num_blocks=math.ceil(len(files) / BATCH_SIZE))
 
 
 def _sources(batch: pa.Table) -> Iterator[Source]:

@@ -51,17 +51,14 @@ class Picture(NamedTuple):
     preprocessing: Preprocessing
     warnings: tuple[str, ...] = ()
     """What may have gone wrong, in words."""
+    is_photo: bool = False
+    """Whether the background is not plain. Photos have several views and a model of their own."""
 
     @property
     def image(self) -> NDArray[np.uint8]:
         """The first view, ``[28, 28]``: the one to show."""
         first: NDArray[np.uint8] = self.views[0]
         return first
-
-    @property
-    def is_photo(self) -> bool:
-        """Whether it was cut out of a background that is not plain, and so has several views."""
-        return len(self.views) > 1
 
 
 IDENTITY = Preprocessing(steps=["28x28 and grey: used as it is"])
@@ -123,7 +120,7 @@ def _cut_out(decoded: Decoded) -> Picture:
         turned=90 * pose.parts[0].turns or None,
         coverage=float(found.mask.mean()),
     )
-    return Picture(views, preprocessing, tuple(_warnings(found)))
+    return Picture(views, preprocessing, tuple(_warnings(found)), is_photo=not found.plain)
 
 
 def _views(grey: NDArray[np.float32], found: Foreground, pose: Pose) -> tuple[NDArray[np.uint8], Box]:
