@@ -1,11 +1,12 @@
-"""Draw the clothes in examples/: plain shapes of our own, dark on a white page, as somebody might photograph them.
+"""Draw the clothes in examples/: plain shapes, dark on a white page.
 
-python scripts/draw_examples.py              into examples/, and the same for the page into app/static/examples/
+python scripts/draw_examples.py              into examples/ and app/static/examples/
 python scripts/draw_examples.py FOLDER ...   elsewhere
 """
 
 import argparse
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
@@ -109,16 +110,17 @@ def draw_example(name: str) -> Image.Image:
     return image.filter(ImageFilter.GaussianBlur(1.2))
 
 
-def main() -> None:
-    """Write every example as a PNG."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draws every example; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="*", default=FOLDERS, metavar="FOLDER")
-    folders: list[Path] = parser.parse_args().folders
+    folders: list[Path] = parser.parse_args(argv).folders
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         for name in EXAMPLES:
             draw_example(name).save(folder / f"{name}.png", optimize=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,8 +1,8 @@
-"""Measure an artefact on the test set: what GET /evaluate answers, on the command line, and more.
+"""Measure a model on the test set, as GET /evaluate does, and more.
 
-python scripts/evaluate.py                                      accuracy, calibration, every class
-python scripts/evaluate.py --against fashionnet-deep            is the other one better, or luckier?
-python scripts/evaluate.py --outliers --suspects 20 --plots .   strangers, doubtful labels, pictures
+python scripts/evaluate.py                                      accuracy, calibration, figures per class
+python scripts/evaluate.py --compare-with fashionnet-deep       McNemar's test against another model
+python scripts/evaluate.py --ood --label-issues 20 --plots .    OOD detection, probable label errors, plots
 """
 
 import argparse
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from app.command_line import add_settings, run, settings_of
+from app.command_line import add_renamed, add_settings, run, settings_of
 from app.settings import Settings
 from model import (
     CLASSES,
@@ -32,17 +32,17 @@ from model import (
     list_artifacts,
     usable_cores,
 )
-from model.engines import load_for_engine, softmax
-from model.evaluation import chunks, report
+from model.engines import load_for_engine, run_batches, softmax
+from model.evaluation import report
 from model.evaluation.comparison import Comparison, compare
-from model.evaluation.label_issues import Suspect, find_suspects
+from model.evaluation.label_issues import LabelIssue, find_label_issues
 from model.files import user_path
 from model.installation import requires_extra
 from model.plots import draw_confusion
 
 
 class Measured(NamedTuple):
-    """One artefact on the test set."""
+    """The figures of a model on the test set."""
 
     card: ModelCard
     engine: Engine
@@ -58,54 +58,54 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def print_evaluation(arguments: argparse.Namespace) -> int:
-    """Measures as the command line asks and prints what came out."""
+    """Measures what the command line asks for and prints it."""
     settings = settings_of(arguments)
     model = settings.models_among(list_artifacts(settings.model_dir)).default
     split = FashionMnist(settings.data_dir).load("test")
     measured = measure(settings, model, split)
-    findings = find(arguments, settings, measured, split)
+    extras = measure_extras(arguments, settings, measured, split)
     if arguments.plots:
-        draw(arguments.plots, measured, split, findings.get("suspects", []))
+        draw(arguments.plots, measured, split, extras.get("label_issues", []))
     if arguments.json:
-        print(as_json(measured.report, findings))
+        print(as_json(measured.report, extras))
     else:
-        print("\n\n".join([table(measured), *paragraphs(findings, arguments.against)]))
+        print("\n\n".join([table(measured), *paragraphs(extras, arguments.compare_with)]))
     return 0
 
 
 def measure(settings: Settings, name: str, split: Split) -> Measured:
-    """The artefact ``name`` on ``split``, with a progress bar."""
+    """Runs the model ``name`` on ``split``, with a progress bar."""
     artifact = load_for_engine(settings.engine, settings.model_dir, name)
     engine = create_engine(settings.engine, artifact, usable_cores())
-    start, logits = time.perf_counter(), []
+    start = time.perf_counter()
     with tqdm(total=len(split.labels), desc=name, unit=" images", leave=False, disable=None) as bar:
-        for chunk in chunks(split.images):
-            logits.append(engine.run(chunk).logits)
-            bar.update(len(chunk))
-    seconds, together = time.perf_counter() - start, np.concatenate(logits)
-    figures = report(together, split.labels, temperature=artifact.card.temperature)
-    return Measured(artifact.card, engine, together, figures, seconds)
+        logits = run_batches(engine, split.images, progress=bar.update).logits
+    seconds = time.perf_counter() - start
+    figures = report(logits, split.labels, temperature=artifact.card.temperature)
+    return Measured(artifact.card, engine, logits, figures, seconds)
 
 
-def find(arguments: argparse.Namespace, settings: Settings, measured: Measured, split: Split) -> dict[str, Any]:
-    """What was asked for beside the report."""
-    findings: dict[str, Any] = {}
-    if arguments.against:
-        other = measure(settings, arguments.against, split)
-        findings["against"] = compare(*(one.logits.argmax(1) == split.labels for one in (measured, other)))
-    if arguments.outliers:
+def measure_extras(
+    arguments: argparse.Namespace, settings: Settings, measured: Measured, split: Split
+) -> dict[str, Any]:
+    """Returns the optional results by name."""
+    extras: dict[str, Any] = {}
+    if arguments.compare_with:
+        other = measure(settings, arguments.compare_with, split)
+        extras["comparison"] = compare(*(one.logits.argmax(1) == split.labels for one in (measured, other)))
+    if arguments.ood:
         with requires_extra("train"):
             from model.evaluation.ood_sets import measure_detector
 
-        findings["outliers"] = measure_detector(measured.engine, split.images)
-    if arguments.suspects:
+        extras["ood_auroc"] = measure_detector(measured.engine, split.images)
+    if arguments.label_issues:
         probabilities = softmax(measured.logits / measured.card.temperature)
-        findings["suspects"] = find_suspects(probabilities, split.labels, arguments.suspects)
-    return findings
+        extras["label_issues"] = find_label_issues(probabilities, split.labels, arguments.label_issues)
+    return extras
 
 
-def draw(folder: Path, measured: Measured, split: Split, suspects: list[Suspect]) -> None:
-    """Every picture there is, into ``folder``."""
+def draw(folder: Path, measured: Measured, split: Split, issues: list[LabelIssue]) -> None:
+    """Draws confusion matrix, reliability diagram and, if there are any, label issues into ``folder``."""
     with requires_extra("train"):
         from model.plots.reliability import draw_reliability
 
@@ -113,55 +113,56 @@ def draw(folder: Path, measured: Measured, split: Split, suspects: list[Suspect]
     card, figures = measured.card, measured.report
     (folder / "confusion.png").write_bytes(draw_confusion(figures.confusion_matrix, card.classes))
     (folder / "reliability.png").write_bytes(draw_reliability(figures.reliability, card.name))
-    if suspects:
-        index, predicted = [one.index for one in suspects], [one.predicted for one in suspects]
+    if issues:
+        index, predicted = [issue.index for issue in issues], [issue.predicted for issue in issues]
         picture = draw_gallery(split.images[index], split.labels[index], predicted, columns=min(8, len(index)))
-        (folder / "suspects.png").write_bytes(picture)
+        (folder / "label-issues.png").write_bytes(picture)
 
 
-def as_json(figures: Report, findings: dict[str, Any]) -> str:
-    """The report and the findings for programs."""
-    return json.dumps(figures.model_dump() | findings, indent=2, default=lambda model: model.model_dump())
+def as_json(figures: Report, extras: dict[str, Any]) -> str:
+    """Returns the report and the optional results as JSON."""
+    return json.dumps(figures.model_dump() | extras, indent=2, default=lambda model: model.model_dump())
 
 
-def paragraphs(findings: dict[str, Any], other: str) -> list[str]:
-    """The findings for people."""
-    said = {
-        "against": lambda comparison: against(comparison, other),
-        "outliers": outliers,
-        "suspects": doubtful,
+def paragraphs(extras: dict[str, Any], other: str) -> list[str]:
+    """Returns the optional results as text."""
+    describe = {
+        "comparison": partial(comparison_text, other),
+        "ood_auroc": ood_text,
+        "label_issues": label_issues_text,
     }
-    return [said[name](finding) for name, finding in findings.items()]
+    return [describe[name](result) for name, result in extras.items()]
 
 
-def against(comparison: Comparison, other: str) -> str:
-    """The comparison for people."""
+def comparison_text(other: str, comparison: Comparison) -> str:
+    """Describes the comparison with the model ``other``."""
     low, high = (f"{bound:+.2%}" for bound in comparison.interval)
     return (
-        f"against {other}: {comparison.difference:+.2%} ({low} to {high}); right alone {comparison.only_first:,}, "
-        f"the other alone {comparison.only_second:,}; McNemar's exact p = {comparison.p_value:.2g}"
+        f"compared with {other}: {comparison.difference:+.2%} ({low} to {high}); correct where {other} is wrong "
+        f"{comparison.only_first:,}, wrong where it is correct {comparison.only_second:,}; "
+        f"McNemar's exact p = {comparison.p_value:.2g}"
     )
 
 
-def outliers(aurocs: dict[str, float]) -> str:
-    """How well strangers are told apart, for people."""
-    lines = ["strangers, told from the test images by ood_score (AUROC):"]
+def ood_text(aurocs: dict[str, float]) -> str:
+    """Describes how well ``ood_score`` separates OOD images from the test images."""
+    lines = ["OOD images against test images, AUROC of ood_score:"]
     return "\n".join([*lines, *(f"{kind:12} {auroc:.3f}" for kind, auroc in aurocs.items())])
 
 
-def doubtful(suspects: list[Suspect]) -> str:
-    """The images that are most likely mislabelled, for people."""
-    lines = [f"most likely mislabelled:\n{'test image':>12}  {'labelled':12} {'':>7}  {'looks like':12}"]
+def label_issues_text(issues: list[LabelIssue]) -> str:
+    """Lists the test images that are most likely mislabelled."""
+    lines = [f"most likely mislabelled:\n{'test image':>12}  {'label':12} {'':>7}  {'predicted':12}"]
     lines += [
-        f"{one.index:12}  {CLASSES[one.label]:12} {one.label_probability:7.2%}  "
-        f"{CLASSES[one.predicted]:12} {one.predicted_probability:7.2%}"
-        for one in suspects
+        f"{issue.index:12}  {CLASSES[issue.label]:12} {issue.label_probability:7.2%}  "
+        f"{CLASSES[issue.predicted]:12} {issue.predicted_probability:7.2%}"
+        for issue in issues
     ]
     return "\n".join(lines)
 
 
 def table(measured: Measured) -> str:
-    """The report for people."""
+    """Returns the report as text."""
     card, figures = measured.card, measured.report
     title = f"{card.name} {card.version}, {measured.engine.name}, {measured.seconds:.1f} s"
     low, high = (f"{bound:.2%}" for bound in figures.accuracy_interval)
@@ -180,19 +181,16 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--model", dest="default_model", metavar="NAME", help="name of the model (FASHIONNET_DEFAULT_MODEL)")
     add_settings(parser, "model_dir", "data_dir", "engine")
-    add("--against", metavar="NAME", help="compare with another model of the folder (McNemar's test)")
-    add("--outliers", action="store_true", help="how well images of other things are detected (extra train)")
-    add("--suspects", type=int, default=0, metavar="N", help="list the N test images most likely mislabelled")
-    add(
-        "--plots",
-        type=user_path,
-        metavar="FOLDER",
-        help="draw confusion matrix, reliability and suspects (extra train)",
-    )
-    add("--json", action="store_true", help="everything, with the confusion matrix")
+    compare_with = add("--compare-with", metavar="NAME", help="compare with another model (McNemar's test)")
+    ood = add("--ood", action="store_true", help="measure the detection of out-of-distribution images (extra train)")
+    issues = add("--label-issues", type=int, default=0, metavar="N", help="list the N most likely mislabelled images")
+    add("--plots", type=user_path, metavar="FOLDER", help="draw confusion matrix and calibration (extra train)")
+    add("--json", action="store_true", help="print everything as JSON, with the confusion matrix")
+    for old, new in {"--against": compare_with, "--outliers": ood, "--suspects": issues}.items():
+        add_renamed(parser, old, new)
     arguments = parser.parse_args(argv)
-    if arguments.suspects < 0:
-        parser.error("--suspects is a number of images, 0 or more")
+    if arguments.label_issues < 0:
+        parser.error("--label-issues is a number of images, 0 or more")
     return arguments
 
 

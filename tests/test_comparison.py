@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from model.evaluation.comparison import compare, mcnemar
-from model.evaluation.label_issues import find_suspects
+from model.evaluation.label_issues import find_label_issues
 
 COUNTS = st.integers(0, 400)
 
@@ -34,10 +34,10 @@ def test_networks_are_compared_on_what_one_alone_gets_right():
     assert compare(second, first).difference == -comparison.difference
 
 
-def test_the_surest_contradictions_are_suspected_first_and_agreement_never():
+def test_the_surest_contradictions_come_first_and_agreement_never():
     probabilities = np.array([[0.9, 0.1], [0.01, 0.99], [0.3, 0.7], [0.2, 0.8]])
     labels = np.array([0, 0, 0, 1], np.uint8)
-    suspects = find_suspects(probabilities, labels, 10)
-    assert [suspect.index for suspect in suspects] == [1, 2]
-    assert (suspects[0].label, suspects[0].predicted, suspects[0].predicted_probability) == (0, 1, 0.99)
-    assert [suspect.index for suspect in find_suspects(probabilities, labels, 1)] == [1]
+    issues = find_label_issues(probabilities, labels, 10)
+    assert [issue.index for issue in issues] == [1, 2]
+    assert (issues[0].label, issues[0].predicted, issues[0].predicted_probability) == (0, 1, 0.99)
+    assert [issue.index for issue in find_label_issues(probabilities, labels, 1)] == [1]

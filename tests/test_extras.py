@@ -38,7 +38,7 @@ def test_help_needs_no_extra(script):
     [
         ("train.py", ["--dry-run"], "train"),
         ("export.py", ["fashionnet"], "train"),
-        ("evaluate.py", ["--outliers"], "train"),
+        ("evaluate.py", ["--ood"], "train"),
         ("evaluate.py", ["--plots", "PLOTS"], "train"),
         ("evaluate.py", ["--engine", "torch"], "train"),
         ("predict.py", ["PICTURE", "--engine", "torch"], "train"),

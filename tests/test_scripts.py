@@ -5,10 +5,12 @@ import onnx
 import pytest
 from PIL import Image, ImageChops
 
-from model import create_engine, evaluate, load_artifact
+from model import CLASSES, create_engine, evaluate, load_artifact
 from model.artifact import save_artifact
 from model.export.build import PARITY
+from scripts import evaluate as evaluate_script
 from tests.data_sets import real_data_set
+from tests.in_process import call
 from tests.pictures import encode, trousers
 from tests.servers import ROOT, run
 
@@ -28,65 +30,77 @@ def test_predict_prints_a_row_a_file_and_goes_on_after_a_bad_one(tmp_path):
 def test_predict_prints_json(tmp_path):
     path = tmp_path / "x.png"
     path.write_bytes(encode(trousers()))
-    done = run("scripts/predict.py", "--json", str(path))
+    done = call("predict", "--json", path)
     answer = json.loads(done.stdout)
     assert done.returncode == 0
     assert (answer["file"], answer["label"], len(answer["probabilities"])) == (str(path), "Trouser", 10)
 
 
-@pytest.mark.parametrize("script", ["predict.py", "evaluate.py"])
+@pytest.mark.parametrize("script", ["predict", "evaluate"])
 def test_an_unknown_artefact_is_one_sentence(script):
-    done = run(f"scripts/{script}", *(["x.png"] if script == "predict.py" else []), "--model", "nonsense")
+    done = call(script, *(["x.png"] if script == "predict" else []), "--model", "nonsense")
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert "nonsense" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["onnx", "torch"])
 def test_evaluate_reports_on_small_data(small_data, engine):
     arguments = ["--data-dir", str(small_data.root), "--engine", engine]
-    table = run("scripts/evaluate.py", *arguments)
-    figures = json.loads(run("scripts/evaluate.py", *arguments, "--json").stdout)
+    table = call("evaluate", *arguments)
+    figures = json.loads(call("evaluate", *arguments, "--json").stdout)
     assert f"accuracy {figures['accuracy']:.2%}" in table.stdout
-    assert len(table.stdout.splitlines()) == 13
+    assert [line.split("  ")[0] for line in table.stdout.splitlines()[3:]] == list(CLASSES)
     assert f"calibration error {figures['ece']:.2%}" in table.stdout
 
 
 @pytest.mark.slow
-def test_evaluate_compares_tells_strangers_and_doubts_labels(small_data, tmp_path):
+def test_evaluate_compares_measures_ood_detection_and_lists_label_issues(small_data, tmp_path):
     plots = tmp_path / "plots"
-    arguments = ["--data-dir", str(small_data.root), "--against", "fashionnet-deep", "--outliers", "--suspects", "3"]
-    done = run("scripts/evaluate.py", *arguments, "--plots", str(plots))
+    arguments = ["--data-dir", small_data.root, "--compare-with", "fashionnet-deep", "--ood", "--label-issues", "3"]
+    done = call("evaluate", *arguments, "--plots", plots)
     assert done.returncode == 0, done.stderr
-    assert "against fashionnet-deep: " in done.stdout
+    assert "compared with fashionnet-deep: " in done.stdout
     assert "McNemar's exact p = " in done.stdout
     assert "digits       0." in done.stdout
     assert len(done.stdout.split("most likely mislabelled:\n")[1].splitlines()) == 4
     pictures = sorted(plots.iterdir())
-    assert [path.name for path in pictures] == ["confusion.png", "reliability.png", "suspects.png"]
+    assert [path.name for path in pictures] == ["confusion.png", "label-issues.png", "reliability.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
 
 
 def test_evaluate_gives_programs_everything(small_data):
-    arguments = ["--data-dir", str(small_data.root), "--against", "fashionnet", "--suspects", "2", "--json"]
-    findings = json.loads(run("scripts/evaluate.py", *arguments).stdout)
-    assert findings["against"] == {
+    arguments = ["--data-dir", small_data.root, "--compare-with", "fashionnet", "--label-issues", "2", "--json"]
+    printed = json.loads(call("evaluate", *arguments).stdout)
+    assert printed["comparison"] == {
         "only_first": 0, "only_second": 0, "difference": 0.0, "interval": [0.0, 0.0], "p_value": 1.0
     }  # fmt: skip
-    assert len(findings["suspects"]) == 2
-    assert len(findings["reliability"]) == 15
+    assert len(printed["label_issues"]) == 2
+    assert len(printed["reliability"]) == 15
 
 
-def test_evaluate_refuses_a_number_of_suspects_below_0():
-    done = run("scripts/evaluate.py", "--suspects", "-1")
+def test_renamed_flags_work_with_a_warning(small_data):
+    arguments = ["--data-dir", small_data.root, "--json"]
+    done = call("evaluate", *arguments, "--against", "fashionnet", "--suspects", "2")
+    assert done.stderr == (
+        "warning: --against is deprecated: use --compare-with.\n"
+        "warning: --suspects is deprecated: use --label-issues.\n"
+    )
+    assert json.loads(done.stdout).keys() >= {"comparison", "label_issues"}
+    assert "--suspects" not in call("evaluate", "--help").stdout
+    assert evaluate_script.parse_arguments(["--outliers"]).ood
+
+
+def test_evaluate_refuses_a_number_of_label_issues_below_0():
+    done = call("evaluate", "--label-issues", "-1")
     assert done.returncode == 2
     assert "0 or more" in done.stderr
 
 
+@pytest.mark.weights
 def test_evaluate_gives_the_figure_of_the_card_on_the_real_data(engine, artifact):
-    done = run("scripts/evaluate.py", "--json", "--data-dir", str(real_data_set().root))
+    done = call("evaluate", "--json", "--data-dir", real_data_set().root)
     accuracy = json.loads(done.stdout)["accuracy"]
     assert accuracy == pytest.approx(artifact.card.measured_with(engine.name)["test"].accuracy, abs=2e-4)
 
@@ -111,7 +125,7 @@ def test_download_fails_with_one_sentence(tmp_path):
 
 
 def test_the_examples_are_what_their_script_draws(tmp_path):
-    assert run("scripts/draw_examples.py", str(tmp_path)).returncode == 0
+    assert call("draw_examples", tmp_path).returncode == 0
     drawn = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert sorted(drawn) == sorted(path.name for path in (ROOT / "examples").glob("*.png"))
     for name in drawn:
@@ -120,13 +134,13 @@ def test_the_examples_are_what_their_script_draws(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.weights
 def test_export_makes_the_committed_artefact_anew(tmp_path, artifact):
     """The same weights, and a graph in full precision of the same nodes that says the same.
 
     Another CPU takes a convolution apart with other roundings, and fits other centres to features that it rounds.
     """
-    data = str(real_data_set().root)
-    done = run("scripts/export.py", "fashionnet", "--out", str(tmp_path), "--data-dir", data)
+    done = run("scripts/export.py", "fashionnet", "--out", str(tmp_path), "--data-dir", str(real_data_set().root))
     assert done.returncode == 0, done.stderr
     fresh = load_artifact(tmp_path, "fashionnet")
     assert fresh.card.version == artifact.card.version
@@ -149,7 +163,7 @@ def test_export_measures_the_figures_of_the_graphs_that_are_there(artifact, smal
     before = save_artifact(tmp_path, card, content)
     times = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.suffix != ".json"}
     arguments = ["fashionnet", "--figures", "--model-dir", str(tmp_path), "--data-dir", str(small_data.root)]
-    done = run("scripts/export.py", *arguments)
+    done = call("export", *arguments)
     assert done.returncode == 0, done.stderr
     assert times == {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.suffix != ".json"}
     after = load_artifact(tmp_path, "fashionnet").card
@@ -167,6 +181,6 @@ def nodes_of(graph: bytes) -> list[bytes]:
 
 
 def test_export_without_the_data_says_how_to_get_it(tmp_path):
-    done = run("scripts/export.py", "fashionnet", "--data-dir", str(tmp_path))
+    done = call("export", "fashionnet", "--data-dir", tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")
