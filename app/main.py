@@ -10,7 +10,7 @@ from fastapi_offline import FastAPIOffline
 from app import VERSION
 from app.fast_path import FastPathMiddleware
 from app.inference.evaluator import Evaluator
-from app.inference.models import LoadedModel, load_models_or_exit
+from app.inference.models import ServedModel, load_models_or_exit
 from app.lifecycle import Readiness, lifespan
 from app.logs import configure, log_ignored_variables
 from app.middleware import CatchAllMiddleware, RequestMiddleware
@@ -36,7 +36,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return assemble(settings, load_models_or_exit(settings))
 
 
-def assemble(settings: Settings, loaded: Sequence[LoadedModel]) -> FastAPI:
+def assemble(settings: Settings, loaded: Sequence[ServedModel]) -> FastAPI:
     """Returns the application that serves the ``loaded`` models."""
     app = FastAPIOffline(
         title="FashionNet",

@@ -7,11 +7,13 @@ two; the stages of a request are timed on every sixteenth.
 
 import itertools
 import time
+from functools import cache
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from app.settings import metrics_folder
+from model import Prediction
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _STAGE_SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, *_SECONDS[:-3])
@@ -81,6 +83,16 @@ class BatchObserver:
         if next(_batches) % SAMPLE == 0:
             STAGES.labels("queue").observe(waited)
             STAGES.labels("compute").observe(took)
+
+
+def count_prediction(prediction: Prediction) -> None:
+    """Counts a prediction by model and label, and sums up its confidence."""
+    _confidence(prediction.model, prediction.label).observe(prediction.confidence)
+
+
+@cache
+def _confidence(model: str, label: str) -> Summary:
+    return CONFIDENCE.labels(model, label)
 
 
 def exposition() -> bytes:

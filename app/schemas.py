@@ -3,14 +3,12 @@
 from collections.abc import Iterable
 from typing import Annotated, Self
 
-from pydantic import BaseModel, Field, SerializeAsAny, TypeAdapter
+from pydantic import BaseModel, Field
 
 from app.inference.predictor import Explanation
 from app.problems import Problem, problem_of
 from model import ModelCard, Prediction
 from model.evaluation import Metrics
-
-PREDICTION = TypeAdapter(Prediction)
 
 
 class PredictionError(BaseModel):
@@ -22,7 +20,7 @@ class PredictionError(BaseModel):
 class BatchPrediction(BaseModel):
     """One prediction or error for each picture, in the order of the pictures."""
 
-    predictions: list[SerializeAsAny[Prediction | PredictionError]]  # else writing a union takes twice the time
+    predictions: list[Prediction | PredictionError]
 
     @classmethod
     def of(cls, outcomes: Iterable[Prediction | BaseException]) -> Self:

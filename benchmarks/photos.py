@@ -55,8 +55,8 @@ from model.evaluation.calibration import expected_calibration_error, reliability
 from model.evaluation.ood_sets import auroc
 from model.explanation import heat_map, occlusions
 from model.plots import draw_canvas, draw_heat_map
-from model.prediction import examine
-from model.preprocessing import UNTOUCHED
+from model.prediction import LoadedModel, ModelPair, classify_pictures, infer
+from model.preprocessing import IDENTITY
 from model.preprocessing.decode import decode
 from model.preprocessing.pipeline import WORKING_SIZE
 from model.training.recipes import RECIPES

@@ -15,9 +15,9 @@ from pydantic.config import JsonDict
 
 from model.artifact import ModelCard
 from model.data import CLASSES
-from model.engines import Engine, EngineOutputs, Finding
+from model.engines import Engine, EngineName, EngineOutputs, ImageOutput, create_engine, load_for_engine, run_batches
 from model.plots.style import encode_png
-from model.preprocessing.pipeline import UNTOUCHED, Picture, Preprocessing
+from model.preprocessing.pipeline import IDENTITY, Picture, Preprocessing
 
 Item = TypeVar("Item")
 Other = TypeVar("Other")

@@ -10,7 +10,7 @@ from app.lifecycle import Readiness
 from app.problems import MEDIA_TYPE, OTHER_ERRORS, NotReady, ServiceError
 from app.settings import Settings
 from model import ModelCard
-from model.engines import Finding, choose_engine
+from model.engines import ImageOutput, choose_engine
 from model.evaluation import Metrics
 from tests.pictures import grey_png
 from tests.problems import assert_problem
@@ -41,7 +41,7 @@ def test_a_process_whose_self_test_has_not_finished_is_503_with_the_reason(small
 @pytest.mark.parametrize("answer", [np.full(10, np.nan), np.zeros(3)])
 def test_a_process_whose_engine_answers_nonsense_never_becomes_ready(small_data, monkeypatch, caplog, answer):
     async def nonsense(_self, _image):
-        return Inferred(None, Finding(answer, np.float32(0)))
+        return Inferred(None, ImageOutput(answer, np.float32(0)))
 
     monkeypatch.setattr(Predictor, "submit", nonsense)
     with serve(Settings(data_dir=small_data.root), ready=False) as client:

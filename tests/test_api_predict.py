@@ -12,14 +12,11 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from pydantic_core import to_jsonable_python
 
 from app.inference.predictor import SMALL_BYTES
 from app.settings import Settings
 from model import CLASSES, WEIGHTS, classify, preprocess
-from model.offline.folder import load_both
-from model.prediction import PREDICTION, infer
-from model.preprocessing import Choice
+from model.prediction import PREDICTION, ModelPair, infer, load_model_pair
 from tests.held_engines import hold_engines
 from tests.pictures import encode, grey_png, scene, trousers
 from tests.problems import assert_problem, assert_problem_body

@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageColor
 
 from model import CLASSES, FashionMnist, evaluate
 from model.engines import BATCH_SIZE, run_batches
 from model.evaluation import report
+from model.evaluation.calibration import BINS
+from model.metrics import ReliabilityBin
 from model.plots import draw_confusion
 from model.plots.confusion import CELL, MARGIN
+from model.plots.reliability import draw_reliability
+from model.plots.style import SERIES
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=80))
@@ -58,6 +62,17 @@ def test_batches_change_no_output_and_no_order(engine, count):
         np.testing.assert_allclose(found, expected, atol=1e-4)
     assert sum(done) == count
     assert max(done) <= BATCH_SIZE
+
+
+def test_the_reliability_diagram_shows_its_bins():
+    labels = np.arange(200, dtype=np.uint8) % 10
+    logits = np.random.default_rng(0).normal(0, 1, (200, 10)).astype(np.float32)
+    bins = report(logits, labels).reliability
+    nothing = ReliabilityBin(count=0, confidence=0, accuracy=0)
+    drawn, empty = (Image.open(io.BytesIO(draw_reliability(some, "x"))) for some in (bins, [nothing] * BINS))
+    assert drawn.size == (600, 720)
+    blue = [(np.asarray(image) == ImageColor.getrgb(SERIES)).all(-1).sum() for image in (drawn, empty)]
+    assert blue[0] > blue[1] + 1000
 
 
 def test_the_confusion_matrix_shades_each_cell_by_its_share_of_the_row():

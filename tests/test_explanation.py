@@ -86,7 +86,7 @@ def test_no_colour_has_two_meanings():
 def test_green_supports_and_purple_opposes_and_a_small_picture_is_enlarged():
     heat = np.ones((28, 28), np.float32)
     heat[:14] = -1
-    difference = greenness(opened(draw_heat_map(draw_canvas(grey_png()), heat, UNTOUCHED)))
+    difference = greenness(opened(draw_heat_map(draw_canvas(grey_png()), heat, IDENTITY)))
     assert difference.shape == (224, 224)
     assert (difference[:100] < 0).mean() > 0.95
     assert (difference[120:] > 0).mean() > 0.95

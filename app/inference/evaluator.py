@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.inference.errors import UnknownImage
-from app.inference.predictor import CHUNK, Predictor
+from app.inference.predictor import Predictor
 from model import CLASSES, FashionMnist, Report, Split, draw_gallery
-from model.evaluation import chunks, report
+from model.engines import batches
+from model.evaluation import report
 
 TEST_IMAGES = 10_000
 
@@ -176,9 +177,9 @@ class Evaluator:
     async def _measure(self, predictor: Predictor) -> Measurement:
         split = await self.load()
         key, count, start, logits = self.key(predictor), len(split.labels), time.perf_counter(), []
-        for chunk in chunks(split.images, CHUNK):
-            logits.append(await _infer(predictor, chunk))
-            self._progress[key] = Progress(completed=min(count, len(logits) * CHUNK), total=count)
+        for batch in batches(split.images):
+            logits.append(await _infer(predictor, batch))
+            self._progress[key] = Progress(completed=sum(map(len, logits)), total=count)
         return Measurement(np.concatenate(logits), time.perf_counter() - start)
 
     def _load_version(self, _fingerprint: str) -> Split:

@@ -14,7 +14,7 @@ from model.errors import ArtifactError
 logger = logging.getLogger("fashionnet")
 
 
-class LoadedModel(NamedTuple):
+class ServedModel(NamedTuple):
     """A model to serve."""
 
     card: ModelCard
@@ -24,7 +24,7 @@ class LoadedModel(NamedTuple):
     """Whether single predictions run on the event loop instead of in a thread."""
 
 
-def load_models_or_exit(settings: Settings) -> list[LoadedModel]:
+def load_models_or_exit(settings: Settings) -> list[ServedModel]:
     """Returns every model to serve; ends the process with one sentence if an artefact is missing or damaged."""
     try:
         return load_models(settings)
@@ -32,7 +32,7 @@ def load_models_or_exit(settings: Settings) -> list[LoadedModel]:
         sys.exit(f"fashionnet: {error}")
 
 
-def load_models(settings: Settings) -> list[LoadedModel]:
+def load_models(settings: Settings) -> list[ServedModel]:
     """Returns every model in the model folder.
 
     Raises:
@@ -43,7 +43,7 @@ def load_models(settings: Settings) -> list[LoadedModel]:
     return [_load(settings, name) for name in names]
 
 
-def _load(settings: Settings, name: str) -> LoadedModel:
+def _load(settings: Settings, name: str) -> ServedModel:
     artifact = load_for_engine(settings.engine, settings.model_dir, name)
     on_event_loop = runs_on_event_loop(artifact.card, settings)
     logger.info(
@@ -51,9 +51,9 @@ def _load(settings: Settings, name: str) -> LoadedModel:
     )
     make = partial(create_engine, settings.engine, artifact, settings.engine_threads)
     if settings.engine_threads > 1 or settings.engine == "torch":
-        return LoadedModel(artifact.card, make, on_event_loop)
+        return ServedModel(artifact.card, make, on_event_loop)
     engine = make()
-    return LoadedModel(artifact.card, lambda: engine, on_event_loop)
+    return ServedModel(artifact.card, lambda: engine, on_event_loop)
 
 
 def runs_on_event_loop(card: ModelCard, settings: Settings) -> bool:

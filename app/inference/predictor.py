@@ -13,20 +13,20 @@ from app.inference.admission import Admission
 from app.inference.batcher import MicroBatcher
 from app.inference.errors import UnknownModel
 from app.inference.executors import Executors
-from app.inference.models import LoadedModel
-from app.metrics import CONFIDENCE, MODEL_INFO, BatchObserver, StageTimer
+from app.inference.models import ServedModel
+from app.metrics import MODEL_INFO, BatchObserver, StageTimer, count_prediction
 from app.settings import Settings
 from model import Engine, ModelCard, Picture, Prediction, classify, preprocess
-from model.engines import EngineOutputs, Finding
+from model.engines import EngineOutputs, ImageOutput, batches
 from model.errors import ImageError
 from model.explanation import heat_map, occlusions
-from model.prediction import findings, views
-from model.preprocessing import UNTOUCHED, is_in_form
+from model.prediction import LoadedModel, ModelPair, classify_pictures, image_outputs, views
+from model.preprocessing import IDENTITY, is_native_png
 
 SMALL_BYTES = 4096
 """Encoded pictures up to this size are decoded on the event loop: that takes less than handing them to a thread."""
 CHUNK = 32
-"""Images in one engine call of a request for many."""
+"""Pictures of a request for many that are decoded and classified together."""
 NO_TIMER = StageTimer(on=False)
 
 Item = TypeVar("Item")
@@ -36,7 +36,7 @@ class Inferred(NamedTuple):
     """A picture and the engine's output for it."""
 
     picture: Picture
-    finding: ImageOutput
+    output: ImageOutput
 
 
 class Explanation(NamedTuple):
@@ -57,7 +57,7 @@ class Predictor:
         admission: of this process.
     """
 
-    def __init__(self, model: LoadedModel, executors: Executors, settings: Settings, admission: Admission) -> None:
+    def __init__(self, model: ServedModel, executors: Executors, settings: Settings, admission: Admission) -> None:
         self.card: ModelCard = model.card
         self.engine: Engine = model.engine()
         self.executors = executors
@@ -71,7 +71,6 @@ class Predictor:
             cost=_count_views,
             observe=BatchObserver(self.card.name),
         )
-        self._confidence = {label: CONFIDENCE.labels(self.card.name, label) for label in self.card.classes}
         MODEL_INFO.labels(self.card.name, self.card.version, self.card.architecture, self.engine.name).set(1)
 
     async def submit(self, value: bytes | Picture) -> Inferred:
@@ -86,22 +85,19 @@ class Predictor:
 
     def answer(self, inferred: Inferred, *, with_image: bool = False) -> Prediction:
         """Returns the prediction for one picture and counts it."""
-        prediction = classify(inferred.finding, self.card, inferred.picture, with_image=with_image)
-        self._confidence[prediction.label].observe(prediction.confidence)
+        prediction = classify(inferred.output, self.card, inferred.picture, with_image=with_image)
+        count_prediction(prediction)
         return prediction
 
     async def run(self, images: NDArray[np.uint8], *, background: bool = False) -> EngineOutputs:
-        """Runs the engine on images uint8 ``[N, 28, 28]``, in chunks; ``background`` leaves time for predictions."""
+        """Runs the engine on images uint8 ``[N, 28, 28]``, in batches; ``background`` leaves time for predictions."""
         loop, executor = asyncio.get_running_loop(), self._executor(background=background)
-        outputs = [
-            await loop.run_in_executor(executor, self.engine.run, np.ascontiguousarray(chunk))
-            for chunk in (chunks(images, CHUNK) if len(images) else [images])  # no images: one empty chunk
-        ]
+        outputs = [await loop.run_in_executor(executor, self.engine.run, batch) for batch in batches(images)]
         return EngineOutputs(*(np.concatenate(parts) for parts in zip(*outputs, strict=True)))
 
-    async def run_pictures(self, pictures: Sequence[Picture]) -> Iterator[Finding]:
+    async def run_pictures(self, pictures: Sequence[Picture]) -> Iterator[ImageOutput]:
         """Returns the engine's output for each picture."""
-        return findings(await self.run(views(pictures)), pictures) if pictures else iter(())
+        return image_outputs(await self.run(views(pictures)), pictures) if pictures else iter(())
 
     async def run_in_background(self, work: Callable[[], Item]) -> Item:
         """Returns the result of ``work``, which runs in a thread that leaves time for predictions."""
@@ -109,7 +105,7 @@ class Predictor:
 
     async def self_test(self) -> None:
         """Predicts a black image; raises an exception if that fails."""
-        logits = (await self.submit(Picture(np.zeros((1, 28, 28), np.uint8), UNTOUCHED))).finding.logits
+        logits = (await self.submit(Picture(np.zeros((1, 28, 28), np.uint8), IDENTITY))).output.logits
         if logits.shape != (len(self.card.classes),) or not np.isfinite(logits).all():
             raise ValueError(f"{self.card.name} returned {logits}")
 
@@ -126,7 +122,7 @@ class Predictor:
     def _compute(self, values: list[bytes | Picture]) -> list[Inferred | Exception]:
         pictures = [self.decode(value) if isinstance(value, bytes) else value for value in values]
         good = [picture for picture in pictures if isinstance(picture, Picture)]
-        outputs = findings(self.engine.run(views(good)), good) if good else iter(())
+        outputs = image_outputs(self.engine.run(views(good)), good) if good else iter(())
         return [Inferred(picture, next(outputs)) if isinstance(picture, Picture) else picture for picture in pictures]
 
 
@@ -134,13 +130,14 @@ class Classifier:
     """Classifies encoded pictures by one model, or photos by another model than all other pictures."""
 
     def __init__(self, default: Predictor, photos: Predictor | None = None) -> None:
-        self.default = default
-        self.photos = photos or default
-        self.executors, self.admission = default.executors, default.admission
+        self.predictors = ModelPair(default, photos or default)
+        self.loaded = ModelPair(*(LoadedModel(each.engine, each.card) for each in self.predictors))
+        self.executors, self.admission, self.max_pixels = default.executors, default.admission, default.max_pixels
 
-    def predictor_for(self, picture: Picture) -> Predictor:
-        """Returns the model that classifies this picture."""
-        return self.photos if picture.is_photo else self.default
+    @property
+    def default(self) -> Predictor:
+        """The model for all pictures but photos."""
+        return self.predictors.default
 
     def runs_in_thread(self, content: bytes) -> bool:
         """Whether a prediction takes long enough that the client may disconnect meanwhile."""
@@ -157,7 +154,7 @@ class Classifier:
             predictor, inferred = self.default, await self.default.submit(content)
         else:
             picture = await self.preprocess(content)
-            predictor = self.predictor_for(picture)
+            predictor = self.predictors.of(picture)
             inferred = await predictor.submit(picture)
         timer.end("wait")
         return predictor.answer(inferred, with_image=with_image)
@@ -174,15 +171,15 @@ class Classifier:
         """Classifies one encoded picture and attributes the prediction to its pixels; raises as ``predict``."""
         with self.admission.admit():
             picture = await self.preprocess(content)
-            predictor = self.predictor_for(picture)
-            finding = next(await predictor.run_pictures([picture]))
+            predictor = self.predictors.of(picture)
+            output = next(await predictor.run_pictures([picture]))
             outputs = await predictor.run(occlusions(picture.image))
-        prediction = predictor.answer(Inferred(picture, finding))
+        prediction = predictor.answer(Inferred(picture, output))
         return Explanation(prediction, heat_map(outputs.logits / predictor.card.temperature, prediction.class_id))
 
     async def preprocess(self, content: bytes) -> Picture:
         """Decodes a picture, a large one in a thread; raises ImageError if it cannot be used."""
-        work = partial(preprocess, content, self.default.max_pixels)
+        work = partial(preprocess, content, self.max_pixels)
         if len(content) <= SMALL_BYTES:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self.executors.decoding, work)
@@ -194,27 +191,19 @@ class Classifier:
             decoding = (self.preprocess(content) for content in contents if isinstance(content, bytes))
             decoded = iter(await asyncio.gather(*decoding, return_exceptions=True))
             pictures = [next(decoded) if isinstance(content, bytes) else content for content in contents]
-            groups: dict[Predictor, list[Picture]] = {}
-            for picture in pictures:
-                if isinstance(picture, Picture):
-                    groups.setdefault(self.predictor_for(picture), []).append(picture)
-            outputs = {predictor: await predictor.run_pictures(group) for predictor, group in groups.items()}
-        return [self._answer(picture, outputs, with_image=with_image) for picture in pictures]
-
-    def _answer(
-        self, picture: Picture | BaseException, outputs: Mapping[Predictor, Iterator[Finding]], *, with_image: bool
-    ) -> Prediction | BaseException:
-        if isinstance(picture, BaseException):
-            return picture
-        predictor = self.predictor_for(picture)
-        return predictor.answer(Inferred(picture, next(outputs[predictor])), with_image=with_image)
+            work = partial(classify_pictures, self.loaded, pictures, with_image=with_image)
+            outcomes = await asyncio.get_running_loop().run_in_executor(self.executors.inference, work)
+        for outcome in outcomes:
+            if isinstance(outcome, Prediction):
+                count_prediction(outcome)
+        return outcomes
 
 
 class Predictors(Mapping[str, Predictor]):
     """The served models by name, and the classifiers that requests address."""
 
     def __init__(
-        self, models: Sequence[LoadedModel], executors: Executors, settings: Settings, admission: Admission
+        self, models: Sequence[ServedModel], executors: Executors, settings: Settings, admission: Admission
     ) -> None:
         self._by_name = {model.card.name: Predictor(model, executors, settings, admission) for model in models}
         self.default, self.photos = settings.models_among(self._by_name)
@@ -245,7 +234,7 @@ class Predictors(Mapping[str, Predictor]):
 
 def _is_decoded_in_batch(content: bytes) -> bool:
     """Whether an encoded picture is small and of 28x28 grey pixels, so that it is decoded with its batch."""
-    return len(content) <= SMALL_BYTES and is_in_form(content)
+    return len(content) <= SMALL_BYTES and is_native_png(content)
 
 
 def _count_views(value: bytes | Picture) -> int:

@@ -23,7 +23,7 @@ from app.problems import (
     UnsupportedBody,
     problem_responses,
 )
-from app.schemas import PREDICTION, BatchPrediction
+from app.schemas import BatchPrediction
 from app.uploads import Limits, read_picture, read_uploads
 from model import Prediction
 from model.prediction import PREDICTION

@@ -29,7 +29,7 @@ from app.routes.v2_codec import InferenceRequest, Output, RequestedOutput, encod
 from app.uploads import read_body
 from model import ModelCard, Picture
 from model.engines import log_softmax, softmax
-from model.preprocessing import UNTOUCHED
+from model.preprocessing import IDENTITY
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
@@ -183,11 +183,11 @@ async def infer(request: Request) -> Response:
 async def _infer(given: Given, predictor: Predictor) -> NDArray[np.float32]:
     """Returns logits float32 ``[N, 10]``; one image goes through the micro-batcher, many in chunks."""
     if len(given) == 1:
-        picture = given[0] if isinstance(given, list) else Picture(given, UNTOUCHED)
-        return (await predictor.submit(picture)).finding.logits[None]
+        picture = given[0] if isinstance(given, list) else Picture(given, IDENTITY)
+        return (await predictor.submit(picture)).output.logits[None]
     with predictor.admission.admit_batch():
         if isinstance(given, list) and given:
-            return np.stack([finding.logits for finding in await predictor.run_pictures(given)])
+            return np.stack([output.logits for output in await predictor.run_pictures(given)])
         return (await predictor.run(np.asarray(given, np.uint8).reshape(-1, 28, 28))).logits
 
 

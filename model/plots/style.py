@@ -3,6 +3,7 @@
 import io
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -33,4 +34,5 @@ def encode_figure(figure: "Figure", dpi: int = 120) -> bytes:
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
-    return encode_png(Image.fromarray(canvas.buffer_rgba()).convert("RGB"))  # type: ignore[no-untyped-call]
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    return encode_png(Image.fromarray(pixels).convert("RGB"))
