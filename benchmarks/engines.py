@@ -1,7 +1,7 @@
 """How long does the network take, without HTTP? Every engine at several batch sizes, one thread, in turns.
 
 Beside a graph that has a convolution taken apart (docs/decisions/0018-low-rank.md) is the whole one, and beside one
-whose first convolution runs over rows (0020-rows.md) the one over pixels.
+whose first convolution runs over rows (0020-row-convolution.md) the one over pixels.
 
 python benchmarks/engines.py --write benchmarks/results/engines
 """
