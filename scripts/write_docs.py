@@ -84,28 +84,21 @@ def reasons() -> str:
     tests = [read_card(WEIGHTS, name).int8_metrics["test"] for name in list_artifacts(WEIGHTS)]
     accuracy, error = max(test.accuracy for test in tests), max(test.ece for test in tests)
     photos = results("photos")["results"]["as served"]["accuracy"]
-    return "\n".join(
-        [
-            f"- **Fast.** {load['rate']:,.0f} requests per second for a 28x28 PNG on two cores, "
-            f"{load['rate'] / best:.1f} times the best of five",
-            "  other servers ([benchmarks](docs/benchmarks.md)). The 400x400 drawing above takes "
-            f"{drawing:.0f} ms on one core.",
-            f"- **Small.** {own['installed_mb']:,.0f} MB installed, {own['pss_mb']:,.0f} MB of memory for two workers, "
-            f"ready in {own['start_s']:.1f} s. Serving needs no PyTorch.",
-            f"- **Accurate.** Up to {accuracy:.2%} on the 10,000 test images, with a calibration error of at most "
-            f"{error:.1%}.",
-            "- **Honest.** `ood_score` and `warnings` mark unreliable answers. "
-            f"On phone photos, {photos:.0%} are right",
-            "  ([photos](docs/photos.md)).",
-            "- **Standard.** Open Inference Protocol, RFC 9457 errors, Prometheus metrics, OpenTelemetry traces.",
-        ]
-    )
+    return f"""\
+- **Fast.** {load["rate"]:,.0f} requests per second for a 28x28 PNG on two cores, {load["rate"] / best:.1f} times the
+  best of five other servers ([benchmarks](docs/benchmarks.md)). The 400x400 drawing above takes {drawing:.0f} ms.
+- **Small.** {own["installed_mb"]:,.0f} MB installed, {own["pss_mb"]:,.0f} MB of memory for two workers, ready in \
+{own["start_s"]:.1f} s. Serving needs no PyTorch.
+- **Accurate.** Up to {accuracy:.2%} on the 10,000 test images, with a calibration error of at most {error:.1%}.
+- **Honest.** `ood_score` and `warnings` mark unreliable answers. On phone photos, {photos:.0%} of the answers are right
+  ([photos](docs/photos.md)).
+- **Standard.** Open Inference Protocol, RFC 9457 errors, Prometheus metrics, OpenTelemetry traces."""
 
 
 def models() -> str:
     """Returns the table of the committed models, with the figures of the 8-bit graphs, which are served by default."""
     durations = {(row["network"], row["engine"]): row["ms"]["1"] for row in results("engines")}
-    lines = ["| model | input | test accuracy | size | time per image |", "|---|---|---|---|---|"]
+    lines = ["| model | input | test accuracy | size | time per 28x28 image |", "|---|---|---|---|---|"]
     for name in list_artifacts(WEIGHTS):
         card = read_card(WEIGHTS, name)
         accuracy, size = card.int8_metrics["test"].accuracy, card.files["int8.onnx"].bytes
@@ -142,7 +135,8 @@ def overload() -> str:
     ]
     lines += [
         f"| {row['factor']:g} | {row['rate'] / saturation:.0%} | "
-        f"{row['refused'] / (row['answered'] + row['refused']):.0%} | {row['p99']:.0f} ms | {row['health_p99']:.0f} ms |"
+        f"{row['refused'] / (row['answered'] + row['refused']):.0%} | {row['p99']:.0f} ms | "
+        f"{row['health_p99']:.0f} ms |"
         for row in rows
     ]
     return "\n".join(lines)
@@ -153,20 +147,16 @@ def photos() -> str:
     found = results("photos")["results"]
     served, tutorial = found["as served"], found["fashionnet, tutorial's way"]
     low, high = served["accuracy_interval"]
-    return "\n".join(
-        [
-            "| | |",
-            "|---|---|",
-            f"| photos of the ten classes, people | {served['n']:,}, {served['senders']} |",
-            f"| right | {served['accuracy']:.0%} (95 % interval {low:.0%} to {high:.0%}) |",
-            f"| mean confidence | {served['mean_confidence']:.0%}, "
-            f"{100 * served['confidence_gap']:.0f} points too high |",
-            f"| AUROC of `ood_score` for other things | {served['auroc']:.2f} |",
-            f"| `in_distribution` | {served['in_distribution']:.0%} of the ten classes, "
-            f"{served['in_distribution_of_none']:.0%} of other things |",
-            f"| the usual way (grey, resize to 28x28, invert), same weights | {tutorial['accuracy']:.0%} right |",
-        ]
-    )
+    return f"""\
+| | |
+|---|---|
+| photos of the ten classes, people | {served["n"]:,}, {served["senders"]} |
+| right | {served["accuracy"]:.0%} (95 % interval {low:.0%} to {high:.0%}) |
+| mean confidence | {served["mean_confidence"]:.0%}, {100 * served["confidence_gap"]:.0f} points too high |
+| AUROC of `ood_score` for other things | {served["auroc"]:.2f} |
+| `in_distribution`, ten classes | {served["in_distribution"]:.0%} |
+| `in_distribution`, other things | {served["in_distribution_of_none"]:.0%} |
+| the usual way (grey, resize to 28x28, invert), same weights | {tutorial["accuracy"]:.0%} right |"""
 
 
 def recalls() -> str:
