@@ -4,65 +4,75 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 # Two test processes share the cores: threads of PyTorch that wait must not spin.
 PYTEST = OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile
-PIP = $(BIN)/pip --disable-pip-version-check --quiet
+# Not --quiet: pip shows what it downloads, which takes minutes with PyTorch.
+PIP = $(BIN)/pip --disable-pip-version-check
 # The weights' folder and the scripts are used in place, so the project is installed as editable.
-PROJECT = $(PIP) install --no-deps --editable .
+PROJECT = $(PIP) --quiet install --no-deps --editable .
 
 .PHONY: help serve train test check lint types format lock browser container clean
 
-help:  ## list the targets
+help:  ## lists the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-serve: $(VENV)/serve.stamp  ## start the service on 127.0.0.1:8000; installs what it needs (230 MB) the first time
+serve: $(VENV)/serve.stamp  ## starts the service on 127.0.0.1:8000 (the first time it installs 230 MB)
 	$(BIN)/python -m app
 
-train: $(VENV)/dev.stamp  ## train with the recipe baseline; ARGS="--epochs 4 ..." for anything else
+train: $(VENV)/train.stamp  ## trains FashionNet (the first time it installs PyTorch, 6 GB); ARGS="--epochs 4" adds flags
 	$(BIN)/python scripts/train.py $(ARGS)
 
-test: $(VENV)/dev.stamp  ## the fast tests, in two processes
+test: $(VENV)/dev.stamp  ## runs the fast tests (the first time it installs PyTorch and the development tools, 6 GB)
 	$(PYTEST) -m "not slow"
 
-check: lint types  ## what CI runs: lint, types, every test with coverage, warnings as errors
+check: lint types  ## runs what CI runs: lint, types, and all tests with coverage
 	$(PYTEST) --durations 20 --cov --cov-report=term
 
-lint: $(VENV)/dev.stamp  ## ruff
+lint: $(VENV)/dev.stamp  ## checks format and style with ruff
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: $(VENV)/dev.stamp  ## mypy
+types: $(VENV)/dev.stamp  ## checks types with mypy
 	$(BIN)/mypy
 
-format: $(VENV)/dev.stamp  ## let ruff format and fix
+format: $(VENV)/dev.stamp  ## formats the code and fixes what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock:  ## pin what pyproject.toml asks for, with hashes (needs uv)
+lock:  ## pins the packages of pyproject.toml in requirements/, with hashes (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-annotate \
 	  --no-header pyproject.toml -o requirements/serve.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-annotate \
 	  --no-header pyproject.toml --extra dev -c requirements/serve.txt -o requirements/dev.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-annotate \
+	  --no-header pyproject.toml --extra train -c requirements/dev.txt -o requirements/train.txt
 
-browser:  ## Chromium and axe-core, which the tests of the page drive and ask; without them they are skipped
+browser:  ## installs Chromium and axe-core, for the tests of the page (Debian and Ubuntu, as root)
 	(command -v chromium && command -v chromedriver) >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium chromium-driver)
 	npm install --no-save --no-package-lock --no-audit --no-fund --silent axe-core@4.14.1
 
-container:  ## podman and mmdebstrap (Debian, as root), by which a test builds and runs the image; without them it is skipped
+container:  ## installs podman and mmdebstrap, for the tests of the image (Debian, as root)
 	(for program in podman runc iptables mmdebstrap; do command -v $$program >/dev/null || exit 1; done) || \
 	  (apt-get update -qq && apt-get install -y -qq --no-install-recommends podman runc iptables mmdebstrap netavark)
 
-clean:  ## remove what the other targets made here
+clean:  ## removes .venv and the caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 
 $(VENV)/serve.stamp: requirements/serve.txt pyproject.toml
-	@echo "Installing the service; this takes about a minute the first time."
+	@echo "Installing the service (230 MB); this takes about a minute."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --require-hashes -r requirements/serve.txt
 	$(PROJECT)
 	touch $@
 
-$(VENV)/dev.stamp: requirements/dev.txt pyproject.toml
+$(VENV)/train.stamp: requirements/train.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing PyTorch and the development tools (6 GB); this takes some minutes the first time."
-	$(PIP) install --require-hashes -r requirements/dev.txt
+	@echo "Installing the service and PyTorch (6 GB); this takes some minutes."
+	$(PIP) install --require-hashes -r requirements/train.txt
 	$(PROJECT)
 	touch $@ $(VENV)/serve.stamp
+
+$(VENV)/dev.stamp: requirements/dev.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing PyTorch and the development tools (6 GB); this takes some minutes."
+	$(PIP) install --require-hashes -r requirements/dev.txt
+	$(PROJECT)
+	touch $@ $(VENV)/train.stamp $(VENV)/serve.stamp
