@@ -104,6 +104,17 @@ def test_links_lead_somewhere(path):
         assert (path.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("path", [*DOCUMENTS, ROOT / "CHANGELOG.md"], ids=name)
+def test_prose_lines_have_at_most_120_characters(path):
+    assert not [line for line in path.read_text().splitlines() if len(line) > 120 and not line.startswith("|")]
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *sorted((ROOT / "benchmarks").glob("*.py"))], ids=name)
+def test_the_decisions_that_code_names_exist(path):
+    for record in re.findall(r"docs/decisions/([\w-]+\.md)", path.read_text()):
+        assert (ROOT / "docs/decisions" / record).is_file(), record
+
+
 def test_the_requirements_name_no_index():
     for path in (ROOT / "requirements").glob("*.txt"):
         assert "://" not in path.read_text()
