@@ -29,7 +29,7 @@ PURPOSES = {
 INPUTS = {
     "fashionnet": "28x28 grey",
     "fashionnet-deep": "28x28 grey",
-    "fashionnet-photo": "28x28 grey, six versions of a photo",
+    "fashionnet-photo": "photo, reduced to 28x28 grey",
 }
 PEERS = {
     "fashionnet": "**FashionNet**",
@@ -85,8 +85,9 @@ def reasons() -> str:
     accuracy, error = max(test.accuracy for test in tests), max(test.ece for test in tests)
     photos = results("photos")["results"]["as served"]["accuracy"]
     return f"""\
-- **Fast.** {load["rate"]:,.0f} requests per second for a 28x28 PNG on two cores, {load["rate"] / best:.1f} times the
-  best of five other servers ([benchmarks](docs/benchmarks.md)). The 400x400 drawing above takes {drawing:.0f} ms.
+- **Fast.** {load["rate"]:,.0f} requests per second for a 28x28 PNG on two cores, {load["rate"] / best:.1f} times \
+the best of
+  five other servers ([benchmarks](docs/benchmarks.md)). The 400x400 drawing above takes {drawing:.0f} ms.
 - **Small.** {own["installed_mb"]:,.0f} MB installed, {own["pss_mb"]:,.0f} MB of memory for two workers, ready in \
 {own["start_s"]:.1f} s. Serving needs no PyTorch.
 - **Accurate.** Up to {accuracy:.2%} on the 10,000 test images, with a calibration error of at most {error:.1%}.
