@@ -2,8 +2,7 @@
 
 Each contender runs in an environment of its own (made with uv, kept in --environments), in the best configuration
 that its documentation offers for two cores. In turns: start, first right answer, warm-up, closed loop at 1, 16 and 64
-connections. What each answers is compared with ours. Ours is then asked in an open loop at fixed rates up to and past
-saturation, while its health is asked too.
+connections. What each answers is compared with ours. benchmarks/overload.py measures ours past saturation.
 
     apt install wrk && pip install uv psutil
     python benchmarks/serving.py --write benchmarks/results/serving
@@ -22,10 +21,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,8 +32,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from benchmarks import plain_cpu
-from benchmarks.load import Outcome, Request, closed_loop, open_loop
+from benchmarks.load import Outcome, Request, closed_loop
 from model import (
     CLASSES,
     WEIGHTS,
@@ -51,7 +47,6 @@ from model.prediction import infer
 ROOT = Path(__file__).parent.parent
 PORT = 8300
 CONNECTIONS = (1, 16, 64)
-OPEN_LOOPS = 3
 FIGURES = ("rate", "p50", "p95", "p99", "cpu_ms", "errors", "refused")
 TORCH = ("torch>=2.14,<2.15", "safetensors>=0.8", "pillow>=13", "numpy>=2.2")
 SIZE = 28
@@ -136,8 +131,8 @@ def request_for(contender: Contender, content: bytes) -> Request:
     return Request(contender.path, "multipart/form-data; boundary=X", head + content + b"\r\n--X--\r\n")
 
 
-def environment(contender: Contender, folder: Path, *, plain: bool = False) -> Path:
-    """The Python of the contender's environment, made where it is not there yet; ``plain``: that sees no AVX-512."""
+def environment(contender: Contender, folder: Path) -> Path:
+    """Returns the Python of the contender's environment, which is made if it is not there yet."""
     home = folder / contender.name
     if not (home / "made").exists():
         subprocess.run(["uv", "venv", "-q", "--clear", "--python", contender.python, str(home)], check=True)
@@ -145,7 +140,7 @@ def environment(contender: Contender, folder: Path, *, plain: bool = False) -> P
         install = ["uv", "pip", "install", "-q", "--compile-bytecode", "--python", str(home / "bin" / "python")]
         subprocess.run([*install, *contender.requirements], cwd=ROOT, check=True)
         (home / "made").touch()
-    return (plain_cpu.without_avx512(home) if plain else home) / "bin" / "python"
+    return home / "bin" / "python"
 
 
 class Server(NamedTuple):
@@ -325,68 +320,6 @@ def start_of(contender: Contender, python: Path, content: bytes) -> float:
         return seconds
 
 
-def overload(contender: Contender, pythons: dict[str, Path], content: bytes, seconds: float) -> list[dict[str, Any]]:
-    """Ours in the open loop at parts and multiples of its saturating rate, with its health asked meanwhile.
-
-    For ten seconds each at least: in fewer, a handful of health's answers would decide its p99.
-    """
-    request, seconds = request_for(contender, content), max(seconds, 10.0)
-    with running(contender, pythons[contender.name], content):
-        closed_loop(request, PORT, 16, 3)
-        saturation = closed_loop(request, PORT, 64, seconds).rate
-        rows = []
-        for factor in (0.5, 0.8, 1.5, 3, 0.5):
-            with health_asked() as waits:
-                outcome = in_processes(request, factor * saturation, seconds)
-            rows.append(asdict(outcome) | {"factor": factor, "offered": factor * saturation, "rate": outcome.rate,
-                                           "health_p99": float(np.quantile(waits, 0.99)) * 1000})  # fmt: skip
-    return rows
-
-
-def in_the_middle(runs: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Of several open loops the medians, rate by rate; of health's p99 each, too."""
-    merged = []
-    for rows in zip(*runs, strict=True):
-        row = {key: statistics.median(one[key] for one in rows) for key in rows[0] if key != "statuses"}
-        merged.append(row | {"health_p99_each": [one["health_p99"] for one in rows]})
-    return merged
-
-
-def in_processes(request: Request, rate: float, seconds: float) -> Outcome:
-    """The open loop in a process of its own, so that the asking of health does not slow it."""
-    with ProcessPoolExecutor(1) as pool:
-        return pool.submit(open_loop, request, PORT, rate, seconds).result()
-
-
-@contextlib.contextmanager
-def health_asked() -> Iterator[list[float]]:
-    """Ask for /health/live fifty times a second; the seconds that each took.
-
-    By the plainest client: httpx takes a millisecond of the cores that the server and its load want too.
-    """
-    waits: list[float] = []
-    ended = threading.Event()
-
-    def ask() -> None:
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", PORT)) as connection:
-            while not ended.wait(0.02):
-                start = time.perf_counter()
-                connection.request("GET", "/health/live")
-                answer = connection.getresponse()
-                answer.read()
-                waits.append(time.perf_counter() - start)
-                if answer.status != 200:
-                    raise RuntimeError(f"/health/live answered {answer.status}")
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
-        yield waits
-    finally:
-        ended.set()
-        thread.join()
-
-
 def installed_mb(home: Path) -> float:
     """The disk that an environment takes, in MB."""
     return sum(file.lstat().st_blocks * 512 for file in home.rglob("*") if file.is_file()) / 1e6
@@ -423,18 +356,6 @@ COLUMNS = (
     "server", "c=1 req/s", "p50 / p99 ms", "c=16 req/s", "p50 / p99 ms", "CPU ms", "c=64 req/s", "p50 / p99 ms",
     "CPU ms", "errors", "start s", "PSS MB (processes)", "largest", "installed MB", "differs by",
 )  # fmt: skip
-OVERLOAD = (
-    "of saturation",
-    "offered, req/s",
-    "answered",
-    "refused",
-    "errors",
-    "p50 ms",
-    "p99 ms",
-    "sent late, p99 ms",
-    "connections",
-    "health p99 ms (each)",
-)
 
 
 def report(result: dict[str, Any]) -> str:
@@ -455,21 +376,7 @@ def report(result: dict[str, Any]) -> str:
     if result["failed"]:
         lines += ["", *(f"- {name} could not be measured: {why}" for name, why in result["failed"].items())]
     lines += ["", *ratios(result), ""]
-    if result["overload"]:
-        lines += [f"Open loop, ours, medians of {OPEN_LOOPS} runs: latency from the time a request was due.", ""]
-        lines += [f"| {' | '.join(OVERLOAD)} |", "|---" * len(OVERLOAD) + "|"]
-        lines += [overload_line(row) for row in result["overload"]]
     return "\n".join(lines) + "\n\n" + result["method"] + "\n"
-
-
-def overload_line(row: dict[str, Any]) -> str:
-    """One rate of the open loop."""
-    each = ", ".join(f"{p99:.1f}" for p99 in row["health_p99_each"])
-    return (
-        f"| {row['factor']} | {row['offered']:,.0f} | {row['rate']:,.0f} | {row['refused']:,} | {row['errors']} "
-        f"| {row['p50']:.1f} | {row['p99']:.1f} | {row['late_p99']:.1f} "
-        f"| {row['connections']} | {row['health_p99']:.1f} ({each}) |"
-    )
 
 
 def ratios(result: dict[str, Any]) -> list[str]:
@@ -513,11 +420,10 @@ def against(rows: dict[str, Any], peers: list[dict[str, Any]], connections: int)
 def method(arguments: argparse.Namespace) -> str:
     """How it was measured, and where."""
     flags = ", ".join(flag for flag in ("avx2", "avx512_vnni", "avx512_bf16") if flag in cpu_flags())
-    flags += "; AVX-512 hidden from all by --plain-cpu" if arguments.plain_cpu else ""
     return (
         f"{usable_cores()} cores of {cpu_name()} ({flags}), Linux {platform.release()}, {datetime.now(UTC).date()}. "
         f"Medians of {arguments.rounds} rounds in turns; closed loop by wrk with one thread on the same cores, "
-        f"{arguments.seconds:g} s each after 3 s of warm-up, the open loop {max(arguments.seconds, 10):g} s; one 28x28 "
+        f"{arguments.seconds:g} s each after 3 s of warm-up; one 28x28 "
         "grey PNG as multipart (MLServer: its pixels as V2 JSON). CPU: user and system time of all processes of the "
         "server over good answers. PSS: proportional set size after the load. Start: from the command to the first "
         "right answer, once it is in the disk's cache. By `python benchmarks/serving.py`."
@@ -557,28 +463,20 @@ def main() -> None:
     add("--seconds", type=float, default=6, help="of one load")
     add("--environments", type=Path, default=Path.home() / ".cache" / "fashionnet-serving", help="kept between runs")
     add("--prepare", action="store_true", help="make the environments and stop")
-    add("--plain-cpu", action="store_true", help="as with AVX2 alone: hide AVX-512 from all of them")
-    add("--no-overload", action="store_true", help="leave the open loop out")
     add("--write", type=Path, metavar="STEM", help="write STEM.md and STEM.json")
     arguments = parser.parse_args()
     chosen = [c for c in CONTENDERS if c.name in (arguments.only or [c.name])]
     content = picture()
     wanted = {c.name: c for c in (*chosen, *CONTENDERS[:1])}
-    plain = arguments.plain_cpu
-    pythons = {name: environment(c, arguments.environments, plain=plain) for name, c in wanted.items()}
-    os.environ.update(plain_cpu.VARIABLES if plain else {})
+    pythons = {name: environment(c, arguments.environments) for name, c in wanted.items()}
     if arguments.prepare:
         return
     rounds, failed = compare(chosen, pythons, content, arguments)
-    loops = range(0 if arguments.no_overload else OPEN_LOOPS)
-    overloads = [overload(CONTENDERS[0], pythons, content, arguments.seconds) for _ in loops]
     result = {
         "contenders": [
             summary(found, content) | {"installed_mb": installed_mb(pythons[name].parents[1])}
             for name, found in rounds.items()
         ],
-        "overload": in_the_middle(overloads),
-        "overloads": overloads,
         "beside_bare": beside_bare(pythons, content) if "floor" in rounds else {},
         "beside_naive": beside_naive(pythons, content) if "naive" in rounds else [],
         "rounds": rounds,
