@@ -64,7 +64,7 @@ def test_the_heat_of_a_turned_article_is_turned_back():
     page = Image.new("RGB", (300, 200), "white")
     heat = np.zeros((28, 28), np.float32)
     heat[:, 20:] = 1  # where the article, turned clockwise, has what was its top
-    done = Preprocessing(steps=[], crop_box=(100, 40, 200, 180), frame=(0, 4, 28, 24), turned=270)
+    done = Preprocessing(steps=[], crop_box=(100, 40, 200, 180), placement=(0, 4, 28, 24), rotation_degrees=270)
     supporting = greenness(opened(draw_heat_map(draw_canvas(encode(page)), heat, done))) > 60
     assert supporting[42:70, 102:198].all()
     assert not supporting[100:].any()

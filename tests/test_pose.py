@@ -73,7 +73,7 @@ def test_any_mask_lies_somehow_and_loses_nothing(mask, mirrored):
 def test_a_photo_of_a_pair_of_shoes_is_answered_as_shoes_and_says_what_was_done(engine):
     picture = preprocess(encode(scene("wood", place=pair_of_shoes())[0]))
     assert "a pair of shoes: each laid on its inner side" in picture.preprocessing.steps
-    assert picture.preprocessing.turned == 270
+    assert picture.preprocessing.rotation_degrees == 270
     left, top, right, bottom = picture.preprocessing.crop_box
     assert (left, top, right, bottom) == pytest.approx((66, 30, 150, 272), abs=9), (
         "the left shoe's, which is shown first"

@@ -62,8 +62,8 @@ def _coloured(heat: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def _crop_to_article(layer: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """``[28, 28, C]`` -> the part that holds the article, in the orientation of the picture."""
-    if preprocessing.frame is None:
+    if preprocessing.placement is None:
         return layer
-    left, top, right, bottom = preprocessing.frame
-    quarter_turns = -(preprocessing.turned or 0) // 90
+    left, top, right, bottom = preprocessing.placement
+    quarter_turns = -(preprocessing.rotation_degrees or 0) // 90
     return np.ascontiguousarray(np.rot90(layer[top:bottom, left:right], quarter_turns))

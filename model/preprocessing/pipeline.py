@@ -38,8 +38,10 @@ class Preprocessing(BaseModel):
     crop_box: Box | None = Field(
         default=None, description="left, top, right and bottom of the article in the upright picture, in pixels"
     )
-    frame: Box | None = Field(default=None, description="where the article lies in the 28x28 image, in the same way")
-    turned: int | None = Field(default=None, description="degrees by which it was turned in between, counter-clockwise")
+    placement: Box | None = Field(
+        default=None, description="left, top, right and bottom of the article in the 28x28 image, in pixels"
+    )
+    rotation_degrees: int | None = Field(default=None, description="rotation of the article, counter-clockwise")
     coverage: float | None = Field(default=None, ge=0, le=1, description="share of the picture that the article covers")
 
 
@@ -109,15 +111,15 @@ def _cut_out(decoded: Decoded) -> Picture:
     grey = np.asarray(image.convert("L"), np.float32)
     inverted = not found.plain or _lightness(found.background) >= grey[found.mask].mean()
     pose = Pose("", [Part(found.mask, 0, (1.0,))]) if found.plain else find_pose(found.mask)
-    views, frame = _views(grey, found, pose)
+    views, placement = _views(grey, found, pose)
     box = bounds(pose.parts[0].mask)
     preprocessing = Preprocessing(
         steps=[*_first_steps(decoded), *_later_steps(found, pose, len(views), inverted=inverted)],
         inverted=inverted,
         background=background,
         crop_box=_scaled(box, image.size, decoded.size),
-        frame=frame,
-        turned=90 * pose.parts[0].turns or None,
+        placement=placement,
+        rotation_degrees=90 * pose.parts[0].turns or None,
         coverage=float(found.mask.mean()),
     )
     return Picture(views, preprocessing, tuple(_warnings(found)), is_photo=not found.plain)
