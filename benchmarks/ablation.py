@@ -36,8 +36,8 @@ class UnmixedFashionNet(NormalisedFashionNet):
 
     def __init__(self) -> None:
         super().__init__()
-        self.mixture = nn.Identity()
-        self.conv2 = nn.Conv2d(32, 64, kernel_size=3)
+        self.bottleneck = nn.Identity()
+        self.conv2 = nn.Conv2d(32, 64, kernel_size=3, bias=False)
 
 
 ARCHITECTURES[UnmixedFashionNet.architecture] = UnmixedFashionNet
@@ -64,13 +64,13 @@ def variants(epochs: int) -> dict[str, Recipe]:
     return {name: recipe.model_copy(update={"epochs": epochs}) for name, recipe in found.items()}
 
 
-def train(data_set: FashionMnist, recipe: Recipe, seed: int, parents: Mapping[str, Network]) -> EpochMetrics:
+def train(data_set: FashionMnist, recipe: Recipe, seed: int, teachers: Mapping[str, Network]) -> EpochMetrics:
     """The last epoch's metrics."""
     config = RunConfig(
         recipe=recipe, seed=seed, precision=choose_precision("auto", "cpu"), threads=cpu.usable_cores(),
         device="cpu", data=dict(data_set.checksums()), name="fashionnet",
     )  # fmt: skip
-    *_, last = Trainer(config, *training_splits(data_set, recipe, seed), parents).epochs()
+    *_, last = Trainer(config, *training_splits(data_set, recipe, seed), teachers).epochs()
     return last
 
 
@@ -96,11 +96,11 @@ def remarks(epochs: int, seeds: int) -> list[str]:
 
 def train_all(epochs: int, seeds: int) -> dict[str, list[EpochMetrics]]:
     """Every variant with every seed, printed as they come."""
-    data_set, teacher = FashionMnist(read_settings().data_dir), BEST.parents[0]
-    parents = {teacher: load_network(load_artifact(WEIGHTS, teacher, ("safetensors",)))}
+    data_set, teacher = FashionMnist(read_settings().data_dir), BEST.teachers[0]
+    teachers = {teacher: load_network(load_artifact(WEIGHTS, teacher, ("safetensors",)))}
     found = {}
     for name, recipe in variants(epochs).items():
-        found[name] = [train(data_set, recipe, seed, parents) for seed in range(1, seeds + 1)]
+        found[name] = [train(data_set, recipe, seed, teachers) for seed in range(1, seeds + 1)]
         print(row(name, found[name]), flush=True)
     return found
 

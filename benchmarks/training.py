@@ -33,7 +33,7 @@ from app.settings import read_settings
 from benchmarks.contenders.tutorial import MEAN, STD, TutorialNet
 from model import FashionMnist, cpu
 from model.data import split_validation
-from model.network import MIXTURES
+from model.network import BOTTLENECK_CHANNELS
 from model.training.loop import Precision, RunConfig, Trainer, choose_precision
 from model.training.recipes import RECIPES
 from model.training.run import training_splits
@@ -45,7 +45,7 @@ CONTENDERS = ("tutorial", "fashionnet")
 FIRST_FLOP = 2 * 26**2 * 9 * 32
 SECOND_FLOP = {
     "tutorial": 2 * 24**2 * 9 * 32 * 64,
-    "fashionnet": 2 * (26**2 * 32 * MIXTURES + 24**2 * 9 * MIXTURES * 64),
+    "fashionnet": 2 * (26**2 * 32 * BOTTLENECK_CHANNELS + 24**2 * 9 * BOTTLENECK_CHANNELS * 64),
 }
 LINEAR_FLOP = 2 * (9216 * 128 + 128 * 10)
 """Floating-point operations an image and forward pass: the first convolution, the second, the linear layers."""

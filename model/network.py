@@ -9,11 +9,13 @@ from typing import ClassVar, NamedTuple, cast
 
 import safetensors.torch
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from model.artifact import Artifact
 from model.errors import ArtifactCorrupt
+from model.layers import ConvNorm, Residual
 
 PIXEL_MEAN = 0.2860406
 """Mean of the 60,000 training images, pixels scaled to 0..1."""
@@ -32,39 +34,14 @@ class NetworkOutputs(NamedTuple):
     """``[N, F]``, the penultimate activations (F = 128 for FashionNet)."""
 
 
-class Dropout(nn.Module):
-    """Dropout whose masks are cut from random 64-bit words, a byte an element.
-
-    The same as ``nn.Dropout`` where 256 p is whole, and an eighth of the random numbers: on a CPU their
-    generator runs on one core, and drawing them one an element takes a tenth of FashionNet's training time.
-    """
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-        self.dropped_bytes = round(256 * p)  # of 256
-        self.first, self.of = 0, 0
-        """Of how many rows in all the batch is a part, and which comes first in it; 0 of 0: it is the whole."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any float tensor -> the same shape; the identity in evaluation mode, or where nothing is dropped."""
-        if not (self.training and self.dropped_bytes):
-            return x
-        row = x.numel() // len(x)
-        words = torch.empty(-(-row * (self.of or len(x)) // 8), dtype=torch.int64, device=x.device)
-        drawn = words.random_(-(2**63), None).view(torch.uint8)[self.first * row :]
-        kept = drawn[: x.numel()].view(x.shape) >= self.dropped_bytes
-        return x * kept.to(x.dtype).mul_(256 / (256 - self.dropped_bytes))
-
-
 class Network(nn.Module):
     """What every architecture offers, once it has ``features`` and ``classify``."""
 
     architecture: str
     description: str
 
-    def folded(self) -> "Network":
-        """The network to release: the same function with fewer layers, or itself where nothing can be folded."""
+    def fused(self) -> "Network":
+        """Returns the network to export: the same function with fewer layers, or itself if nothing can be fused."""
         return self
 
     def features(self, images: Tensor) -> Tensor:
@@ -118,9 +95,9 @@ class FashionNet(Network):
         super().__init__()
         self.conv1 = nn.Conv2d(1, 32, kernel_size=3)
         self.conv2 = nn.Conv2d(32, 64, kernel_size=3)
-        self.dropout1 = Dropout(self.dropout_rates[0])
+        self.dropout1 = nn.Dropout(self.dropout_rates[0])
         self.fc1 = nn.Linear(64 * 12 * 12, 128)
-        self.dropout2 = Dropout(self.dropout_rates[1])
+        self.dropout2 = nn.Dropout(self.dropout_rates[1])
         self.fc2 = nn.Linear(128, 10)
 
     def features(self, images: Tensor) -> Tensor:
@@ -139,20 +116,16 @@ class FashionNet(Network):
         return logits
 
 
-MIXTURES = 16
-"""Of how many mixtures of its 32 inputs the second convolution's outputs are made, where it is trained so."""
+BOTTLENECK_CHANNELS = 16
+"""Channels between the two convolutions of ``NormalisedFashionNet``."""
 
 
 class NormalisedFashionNet(FashionNet):
-    """FashionNet for training with batch normalisation (Ioffe & Szegedy, arXiv:1502.03167), which ``folded`` removes.
+    """FashionNet for training, with batch normalisation (Ioffe & Szegedy, arXiv:1502.03167) and a bottleneck.
 
-    The normalisations have no scale to be learnt: ReLU passes a positive factor on to the next layer, whose weights
-    can be any. So they never turn the order of values round, and the second one may follow the pooling, which leaves
-    it a quarter of the work. Augmentation and a teacher regularise this network; of dropout there is a quarter of
-    FashionNet's, and only between the linear layers.
-
-    The second convolution sees 16 mixtures of its 32 inputs. Together the two are one convolution whose weights have
-    that rank over the inputs, which is what ``folded`` makes of them; a graph for serving takes it apart again.
+    The bottleneck is a 1x1 convolution from 32 to 16 channels before the second convolution. Both together are one
+    convolution whose weights have rank 16 over its inputs. ``fused`` returns that convolution; the exported graph uses
+    the two. Augmentation and a teacher regularise this network, so it has only a quarter of FashionNet's dropout.
     """
 
     architecture = "fashionnet-normalised"
@@ -160,91 +133,35 @@ class NormalisedFashionNet(FashionNet):
 
     def __init__(self) -> None:
         super().__init__()
-        self.mixture = nn.Conv2d(32, MIXTURES, kernel_size=1, bias=False)
-        self.conv2 = nn.Conv2d(MIXTURES, 64, kernel_size=3)
-        self.norm1 = nn.BatchNorm2d(32, affine=False)
-        self.norm2 = nn.BatchNorm2d(64, affine=False)
-        self.norm3 = nn.BatchNorm1d(128, affine=False)
+        self.conv1 = nn.Conv2d(1, 32, kernel_size=3, bias=False)
+        self.norm1 = nn.BatchNorm2d(32)
+        self.bottleneck = nn.Conv2d(32, BOTTLENECK_CHANNELS, kernel_size=1, bias=False)
+        self.conv2 = nn.Conv2d(BOTTLENECK_CHANNELS, 64, kernel_size=3, bias=False)
+        self.norm2 = nn.BatchNorm2d(64)
+        self.norm2.weight.requires_grad_(False)
+        self.fc1 = nn.Linear(64 * 12 * 12, 128, bias=False)
+        self.norm3 = nn.BatchNorm1d(128)
 
     def features(self, images: Tensor) -> Tensor:
         """Images uint8 ``[N, 28, 28]`` -> penultimate activations float32 ``[N, 128]``, before dropout."""
-        x = F.conv2d(normalise(images), self.conv1.weight)
-        x = F.relu(_normalised(x, self.norm1, self.conv1.bias))  # [N, 32, 26, 26]
-        x = F.max_pool2d(F.conv2d(self.mixture(x), self.conv2.weight), 2)
-        x = F.relu(_normalised(x, self.norm2, self.conv2.bias))  # [N, 64, 12, 12]
-        x = F.linear(self.dropout1(torch.flatten(x, 1)), self.fc1.weight)
-        return F.relu(_normalised(x, self.norm3, self.fc1.bias))
+        x = self.bottleneck(F.relu(self.norm1(self.conv1(normalise(images)))))  # [N, 16, 26, 26]
+        # Pooling first leaves the normalisation a quarter of the work. It commutes with positive scales only, so the
+        # scale of norm2 stays 1; the next layer's weights make up for it.
+        x = F.relu(self.norm2(F.max_pool2d(self.conv2(x), 2)))  # [N, 64, 12, 12]
+        return F.relu(self.norm3(self.fc1(self.dropout1(torch.flatten(x, 1)))))
 
-    def folded(self) -> FashionNet:
-        """FashionNet itself: normalisations of evaluation mode and the mixture are inside its weights and biases."""
-        plain = FashionNet().eval()
-        plain.description += f" The second convolution's weights have rank {MIXTURES} over its inputs."
-        state = self.state_dict()
-        mixture = state["mixture.weight"][:, :, 0, 0]
-        state["conv2.weight"] = torch.einsum("omhw,mi->oihw", state["conv2.weight"], mixture).contiguous()
-        for layer, norm in (("conv1", "norm1"), ("conv2", "norm2"), ("fc1", "norm3")):
-            scale = (state[f"{norm}.running_var"] + _EPSILON).rsqrt()
-            weight = state[f"{layer}.weight"]
-            state[f"{layer}.weight"] = weight * scale.view(-1, *[1] * (weight.dim() - 1))
-            state[f"{layer}.bias"] = state[f"{layer}.bias"] - state[f"{norm}.running_mean"] * scale
-        plain.load_state_dict({name: state[name] for name in plain.state_dict()})
-        return plain
-
-
-_EPSILON, _MOMENTUM = 1e-5, 0.1  # PyTorch's own
-
-
-def _normalised(x: Tensor, norm: nn.BatchNorm1d | nn.BatchNorm2d, bias: Tensor | None) -> Tensor:
-    """``norm`` with a ``bias`` of the layer's behind it; before it, the normalisation would subtract it at once."""
-    if norm.training and are_several():
-        return _normalised_together(x, norm, bias)
-    if bias is not None and not norm.affine and x.device.type != "cpu":  # a GPU gives no gradient of such a bias
-        plain = F.batch_norm(x, norm.running_mean, norm.running_var, None, None, norm.training, _MOMENTUM, _EPSILON)
-        return plain + bias.to(plain.dtype).view(1, -1, *[1] * (x.dim() - 2))
-    return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, bias, norm.training, _MOMENTUM, _EPSILON)
-
-
-def _normalised_together(x: Tensor, norm: nn.BatchNorm1d | nn.BatchNorm2d, bias: Tensor | None) -> Tensor:
-    """The same over the parts of a batch that several processes hold; PyTorch's own SyncBatchNorm needs GPUs."""
-    rows = x.to(torch.promote_types(x.dtype, torch.float32))
-    axes, shape = [0, *range(2, x.dim())], [1, -1, *[1] * (x.dim() - 2)]
-    sums = _Total.apply(torch.cat([rows.sum(axes), rows.new_tensor([rows.numel() / rows.shape[1]])]))
-    count, mean = sums[-1], sums[:-1] / sums[-1]
-    centred = rows - mean.view(shape)
-    variance = _Total.apply(centred.square().sum(axes)) / count
-    if norm.running_mean is not None and norm.running_var is not None:
-        norm.running_mean.lerp_(mean.detach(), _MOMENTUM)
-        norm.running_var.lerp_((variance * count / (count - 1)).detach(), _MOMENTUM)
-    scale = (variance + _EPSILON).rsqrt() if norm.weight is None else (variance + _EPSILON).rsqrt() * norm.weight
-    normalised: Tensor = centred * scale.view(shape)
-    return normalised if bias is None else normalised + bias.view(shape)
-
-
-class _Total(torch.autograd.Function):
-    """The sum over all processes; each is to blame for what it does to any of them, so gradients are summed too."""
-
-    @staticmethod
-    def forward(_context: object, values: Tensor) -> Tensor:
-        total = values.clone()
-        distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(_context: object, gradient: Tensor) -> Tensor:
-        return _Total.forward(_context, gradient)
-
-
-def are_several() -> bool:
-    """Whether several processes train this network together, each on its part of every batch."""
-    return distributed.is_initialized() and distributed.get_world_size() > 1
-
-
-class BatchNorm2d(nn.BatchNorm2d):
-    """PyTorch's, over the whole batch even where several processes share it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[N, C, H, W]`` -> the same shape."""
-        return _normalised(x, self, self.bias)
+    def fused(self) -> FashionNet:
+        """Returns FashionNet with the bottleneck and the normalisations (in evaluation mode) in its weights."""
+        network = FashionNet().eval()
+        network.description += f" The second convolution's weights have rank {BOTTLENECK_CHANNELS} over its inputs."
+        conv2 = nn.Conv2d(32, 64, kernel_size=3, bias=False).eval()
+        mixing = self.bottleneck.weight[:, :, 0, 0]
+        conv2.weight.data = torch.einsum("omhw,mi->oihw", self.conv2.weight, mixing).detach().contiguous()
+        network.conv1 = fuse_conv_bn_eval(self.conv1, self.norm1)
+        network.conv2 = fuse_conv_bn_eval(conv2, self.norm2)
+        network.fc1 = fuse_linear_bn_eval(self.fc1, self.norm3)
+        network.fc2.load_state_dict(self.fc2.state_dict())
+        return network
 
 
 class DeepFashionNet(Network):
@@ -306,7 +223,7 @@ class PhotoFashionNet(Network):
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
-        self.dropout = Dropout(0.125)
+        self.dropout = nn.Dropout(0.125)
         self.fc = nn.Linear(128, 10)
 
     def features(self, images: Tensor) -> Tensor:
@@ -328,31 +245,6 @@ class TeacherFashionNet(DeepFashionNet):
     blocks = (2, 2, 2, 2)
 
 
-class ConvNorm(nn.Sequential):
-    """A 3x3 convolution that keeps the size, batch normalisation, ReLU."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False),
-            BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
-        )
-
-
-class Residual(nn.Module):
-    """Two 3x3 convolutions beside the identity."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = ConvNorm(channels, channels)
-        self.second = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
-        self.norm = BatchNorm2d(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[N, C, H, W]`` -> the same shape."""
-        return F.relu(x + self.norm(self.second(self.first(x))))
-
-
 def normalise(images: Tensor) -> Tensor:
     """Images uint8 ``[N, 28, 28]`` -> float32 ``[N, 1, 28, 28]`` of mean 0 and deviation 1 over the training set."""
     return (images.unsqueeze(1).float() / 255 - PIXEL_MEAN) / PIXEL_STD
@@ -364,19 +256,18 @@ ARCHITECTURES: dict[str, type[Network]] = {
 }
 
 
-def release(trained: Network, snapshots: Iterable[Mapping[str, Tensor]] = ()) -> Network:
-    """What is released of a trained network: itself, folded, or its ensemble with earlier states of its own.
+def network_to_export(architecture: str, states: Iterable[Mapping[str, Tensor]]) -> Network:
+    """Returns the fused network of a state, or the ensemble of the networks of several; on the CPU, in evaluation mode.
 
     Args:
-        trained: on the CPU.
-        snapshots: what ``state_dict`` returned earlier in its training.
+        architecture: its name in ``ARCHITECTURES``.
+        states: what ``state_dict`` of such a network returned, on any device.
     """
     members = []
-    for snapshot in snapshots:
-        member = create_network(trained.architecture)
-        member.load_state_dict(snapshot)
-        members.append(member.eval().folded())
-    members.append(trained.eval().folded())
+    for state in states:
+        member = create_network(architecture)
+        member.load_state_dict(state)
+        members.append(member.eval().fused())
     return members[0] if len(members) == 1 else Ensemble(members).eval()
 
 

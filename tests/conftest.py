@@ -1,7 +1,13 @@
 """Fixtures that many tests share."""
 
+import contextlib
+import fcntl
+import io
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -18,6 +24,9 @@ from model import (
 from tests.data_sets import make_data_set
 from tests.servers import serve
 
+if TYPE_CHECKING:
+    from model.training.run import Run
+
 
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory: pytest.TempPathFactory) -> FashionMnist:
@@ -32,6 +41,39 @@ def artifact() -> Artifact:
 @pytest.fixture(scope="session")
 def engine(artifact: Artifact) -> Engine:
     return create_engine("auto", artifact)
+
+
+@pytest.fixture(scope="session")
+def trained(small_data: FashionMnist, tmp_path_factory: pytest.TempPathFactory) -> "Run":
+    """Four epochs of the recipe baseline without an interruption."""
+    from model.training.run import Run
+    from tests.training_runs import finished, make_config
+
+    return finished(Run.start(tmp_path_factory.mktemp("trained"), make_config(small_data, 4), small_data))
+
+
+@pytest.fixture(scope="session")
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the run ``trained``, exported by ``scripts/train.py --resume``, with its output in output.txt.
+
+    With several test processes, one of them makes it for all. Tests must not write into it.
+    """
+    temporary = tmp_path_factory.getbasetemp()
+    folder = (temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary) / "exported"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "output.txt").exists():
+            _export(request.getfixturevalue("trained"), folder)
+    return folder
+
+
+def _export(run: "Run", folder: Path) -> None:
+    from scripts import train
+
+    shutil.copytree(run.folder.path, folder)
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        assert train.main(["--resume", str(folder), "--data-dir", str(run.data_set.root)]) == 0
+    (folder / "output.txt").write_text(output.getvalue())
 
 
 @pytest.fixture(scope="session")
@@ -54,8 +96,6 @@ def client(settings: Settings) -> Iterator[httpx.Client]:
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Tests see the settings that they make; only the data folder comes from outside."""
-    import os
-
     for name in os.environ:
         if name.startswith("FASHIONNET_") and name != "FASHIONNET_DATA_DIR":
             monkeypatch.delenv(name)

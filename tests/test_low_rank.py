@@ -10,7 +10,7 @@ from torch import nn
 from model import WEIGHTS, load_artifact
 from model.export.build import export_onnx
 from model.export.low_rank import factors, taken_apart
-from model.network import MIXTURES, DeepFashionNet, FashionNet, NormalisedFashionNet, load_network
+from model.network import BOTTLENECK_CHANNELS, DeepFashionNet, FashionNet, NormalisedFashionNet, load_network
 
 
 @pytest.fixture
@@ -60,12 +60,15 @@ def test_what_is_released_is_fashionnet_and_what_is_served_is_cheaper(images):
     trained = NormalisedFashionNet().train()
     for _ in range(3):
         trained(images)
-    released = trained.eval().folded()
+    released = trained.eval().fused()
     assert type(released) is FashionNet
     assert released.description == load_artifact(WEIGHTS, "fashionnet").card.description, "the card declares it"
     assert released.conv2.weight.shape == (64, 32, 3, 3)
     served = taken_apart(released)
-    assert [tuple(one.weight.shape) for one in served.conv2] == [(MIXTURES, 32, 1, 1), (64, MIXTURES, 3, 3)]
+    assert [tuple(one.weight.shape) for one in served.conv2] == [
+        (BOTTLENECK_CHANNELS, 32, 1, 1),
+        (64, BOTTLENECK_CHANNELS, 3, 3),
+    ]
     assert isinstance(released.conv2, nn.Conv2d), "the released network itself stays whole"
     torch.testing.assert_close(served.outputs(images).logits, released.outputs(images).logits, rtol=1e-4, atol=1e-4)
 
@@ -75,7 +78,7 @@ def test_the_committed_network_is_two_convolutions_and_its_graph_is_cheaper():
     whole = export_onnx(load_network(artifact))
     assert len(convolutions(whole)) == 2
     served = [shape for shape in convolutions(artifact.content["onnx"]) if len(shape) == 4 and shape[2:] != [2, 2]]
-    assert sorted(served) == sorted([[32, 1, 3, 3], [MIXTURES, 32, 1, 1], [64, MIXTURES, 3, 3]])
+    assert sorted(served) == sorted([[32, 1, 3, 3], [BOTTLENECK_CHANNELS, 32, 1, 1], [64, BOTTLENECK_CHANNELS, 3, 3]])
 
 
 def convolutions(graph: bytes) -> list[list[int]]:

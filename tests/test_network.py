@@ -1,12 +1,22 @@
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from model import WEIGHTS, create_engine, list_artifacts, load_artifact
 from model.artifact import Artifact
 from model.errors import ArtifactCorrupt
-from model.network import ARCHITECTURES, Dropout, FashionNet, create_network, load_network, normalise
+from model.network import (
+    ARCHITECTURES,
+    Ensemble,
+    FashionNet,
+    create_network,
+    load_network,
+    network_to_export,
+    normalise,
+)
 
 
 @pytest.fixture
@@ -30,12 +40,18 @@ def test_every_architecture_gives_log_probabilities_logits_and_features(architec
 
 
 def test_it_is_the_network_of_the_definition_layer_by_layer(images):
-    ours = FashionNet().eval()
-    tutorial = nn.Sequential(
-        ours.conv1, nn.ReLU(), ours.conv2, nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.25), nn.Flatten(),
-        ours.fc1, nn.ReLU(), nn.Dropout(0.5), ours.fc2, nn.LogSoftmax(1),
-    ).eval()  # fmt: skip
-    assert tutorial(normalise(images)).allclose(ours(images), atol=1e-6)
+    ours = FashionNet()
+    assert [layer.p for layer in ours.modules() if isinstance(layer, nn.Dropout)] == [0.25, 0.5]
+    definition = nn.Sequential(
+        ours.conv1, nn.ReLU(), ours.conv2, nn.ReLU(), nn.MaxPool2d(2), ours.dropout1, nn.Flatten(),
+        ours.fc1, nn.ReLU(), ours.dropout2, ours.fc2, nn.LogSoftmax(1),
+    )  # fmt: skip
+    for mode in (ours.train(), ours.eval()):
+        outputs = []
+        for network in (definition.train(mode.training), ours):
+            torch.manual_seed(0)  # the same units are dropped
+            outputs.append(network(normalise(images) if network is definition else images))
+        torch.testing.assert_close(*outputs, rtol=1e-5, atol=1e-5)
 
 
 def test_normalisation_is_that_of_the_training_pixels(images):
@@ -43,61 +59,69 @@ def test_normalisation_is_that_of_the_training_pixels(images):
     assert normalise(images).squeeze(1).allclose(expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("p", [0.25, 0.5])
-def test_dropout_drops_its_share_and_keeps_the_mean(p):
-    torch.manual_seed(0)
-    layer = Dropout(p)
-    x = torch.ones(400, 1001)  # no multiple of 8
-    dropped = layer(x)
-    assert (dropped == 0).float().mean().item() == pytest.approx(p, abs=0.005)
-    assert dropped[dropped != 0].unique().tolist() == pytest.approx([1 / (1 - p)])
-    assert dropped.mean().item() == pytest.approx(1, abs=0.01)
-
-
-def test_dropout_is_the_identity_in_evaluation():
-    x = torch.randn(3, 7)
-    assert Dropout(0.5).eval()(x) is x
-
-
-def test_dropout_passes_the_gradient_of_what_it_kept():
-    x = torch.ones(2, 50, requires_grad=True)
-    y = Dropout(0.5)(x)
-    y.sum().backward()
-    assert torch.equal(x.grad, y.detach())
-
-
 def test_an_unknown_architecture_is_a_key_error():
     with pytest.raises(KeyError):
         create_network("lenet-9000")
 
 
-def test_normalisation_is_folded_into_the_layers_of_fashionnet(images):
+@pytest.fixture
+def normalised(images) -> nn.Module:
+    """The network with bottleneck and batch normalisation, all of whose weights and statistics are used."""
     torch.manual_seed(0)
     network = create_network("fashionnet-normalised").train()
     for _ in range(20):
         network(images + torch.randint(0, 9, images.shape, dtype=torch.uint8))
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    folded = network.eval().folded()
-    assert type(folded) is FashionNet
-    assert folded.outputs(images).logits.allclose(network.outputs(images).logits, rtol=1e-3, atol=1e-3)
-    assert folded.outputs(images).features.allclose(network.outputs(images).features, rtol=1e-3, atol=1e-3)
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    return network.eval()
+
+
+def test_normalisation_and_bottleneck_are_fused_into_the_layers_of_fashionnet(normalised, images):
+    fused = normalised.fused()
+    assert type(fused) is FashionNet
+    assert fused.outputs(images).logits.allclose(normalised.outputs(images).logits, rtol=1e-3, atol=1e-3)
+    assert fused.outputs(images).features.allclose(normalised.outputs(images).features, rtol=1e-3, atol=1e-3)
+
+
+def test_fused_networks_share_no_weights_with_the_trained_one(normalised, images):
+    before = normalised.fused().outputs(images).logits
+    fused = network_to_export("fashionnet-normalised", [normalised.state_dict()])
+    with torch.no_grad():
+        for parameter in normalised.parameters():
+            parameter.zero_()
+    assert torch.equal(fused.outputs(images).logits, before)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_parameter_learns(architecture, images):
     network = create_network(architecture).train()
     network(images).square().sum().backward()
-    assert [name for name, parameter in network.named_parameters() if not parameter.grad.any()] == []
+    learning = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert [name for name, parameter in learning.items() if not parameter.grad.any()] == []
+    frozen = {"norm2.weight"} if architecture == "fashionnet-normalised" else set()
+    assert set(dict(network.named_parameters())) - set(learning) == frozen
 
 
-def test_a_bias_behind_a_normalisation_without_a_scale_has_a_gradient_on_other_devices_too():
-    with torch.device("meta"):  # the shapes of a GPU's way, where there is none
-        network = create_network("fashionnet-normalised").train()
-        network(torch.zeros(5, 28, 28, dtype=torch.uint8)).sum().backward()
-    assert network.conv1.bias.grad.shape == (32,)
-    assert network.fc1.bias.grad.shape == (128,)
+def test_several_states_are_exported_as_an_ensemble_that_averages_logits(images):
+    states = [create_network("fashionnet-photo").state_dict() for _ in range(2)]
+    network = network_to_export("fashionnet-photo", states)
+    assert isinstance(network, Ensemble)
+    assert network.description.startswith("2 networks whose logits are averaged, each: ")
+    alone = [network_to_export("fashionnet-photo", [state]).outputs(images) for state in states]
+    found = network.outputs(images)
+    torch.testing.assert_close(found.logits, (alone[0].logits + alone[1].logits) / 2)
+    torch.testing.assert_close(found.features, torch.cat([one.features for one in alone], 1))
+
+
+@pytest.mark.parametrize("name", list_artifacts(WEIGHTS))
+def test_the_committed_weights_load_and_give_the_logits_of_their_graph(name):
+    artifact = load_artifact(WEIGHTS, name)
+    images = np.random.default_rng(0).integers(0, 256, (8, 28, 28), np.uint8)
+    with torch.inference_mode():
+        logits = load_network(artifact).outputs(torch.from_numpy(images)).logits
+    np.testing.assert_allclose(logits.numpy(), create_engine("onnx", artifact).run(images).logits, atol=1e-4)
 
 
 def test_weights_of_other_layers_are_refused_in_one_sentence(artifact):
@@ -107,6 +131,6 @@ def test_weights_of_other_layers_are_refused_in_one_sentence(artifact):
         load_network(deep)
 
 
-def test_a_network_with_nothing_to_fold_is_released_as_it_is():
+def test_a_network_with_nothing_to_fuse_is_exported_as_it_is():
     network = FashionNet()
-    assert network.folded() is network
+    assert network.fused() is network

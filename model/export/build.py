@@ -178,7 +178,7 @@ def _check_parity(network: Network, engine: OnnxEngine) -> None:
 
 
 def describe(network: Network, trainer: Trainer) -> ModelCard:
-    """The card of ``network``, the folded one of what ``trainer`` has trained, without figures and files."""
+    """The card of ``network``, the fused one of what ``trainer`` has trained, without figures and files."""
     config = trainer.config
     return ModelCard(
         name=config.name,
@@ -191,7 +191,7 @@ def describe(network: Network, trainer: Trainer) -> ModelCard:
         training={
             "seed": config.seed,
             "epochs": trainer.epoch,
-            **({"parents": config.parents} if config.parents else {}),
+            **({"teachers": config.teachers} if config.teachers else {}),
             "precision": config.precision,
             "threads": config.threads,
             "device": config.device,

@@ -1,5 +1,6 @@
-"""Random changes of training images that leave their class: a whole batch at once, each image in its own way."""
+"""Random changes of training images that keep their class, drawn for each image of a batch."""
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -8,25 +9,30 @@ from torch.nn import functional as F
 from model.network import PIXEL_MEAN
 
 
+def derived_seed(*numbers: int) -> int:
+    """Returns a 63-bit seed made of ``numbers``; other numbers, or another order, give another one."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
 class Augmentation(BaseModel):
     """Which changes are drawn; none by default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    flip: bool = Field(default=False, description="mirror half of the images, left and right")
-    shift: int = Field(default=0, ge=0, lt=28, description="most pixels that an image moves, in each direction")
+    flip: bool = Field(default=False, description="mirror half of the images horizontally")
+    shift: int = Field(default=0, ge=0, lt=28, description="largest shift in each direction, in pixels")
     cutout: int = Field(
         default=0, ge=0, le=28, description="edge of a square that is made grey (DeVries & Taylor, arXiv:1708.04552)"
     )
 
 
 def augment(images: Tensor, augmentation: Augmentation, mirrored: Tensor | None = None) -> Tensor:
-    """Images uint8 ``[N, 28, 28]`` -> as many, changed; draws from torch's random generator.
+    """Returns the images uint8 ``[N, 28, 28]``, changed; draws from torch's random generator.
 
     Args:
-        images: what is changed.
-        augmentation: how.
-        mirrored: bool ``[N]``, which of them a flip mirrors; by default half of them, drawn.
+        images: uint8 ``[N, 28, 28]``.
+        augmentation: which changes.
+        mirrored: bool ``[N]``, which images a flip mirrors. The default is a random half.
     """
     if augmentation.flip and mirrored is None:
         mirrored = torch.rand(len(images), device=images.device) < 0.5
@@ -36,7 +42,7 @@ def augment(images: Tensor, augmentation: Augmentation, mirrored: Tensor | None 
 
 
 def _move(images: Tensor, mirrored: Tensor | None, shift: int) -> Tensor:
-    """Mirror and shift: one gather over the images with a margin of black."""
+    """Mirror and shift by one gather from the images with a black margin."""
     count, size, _ = images.shape
     padded = F.pad(images, [shift] * 4)
     rows, columns = (_starts(count, 2 * shift, images) + torch.arange(size, device=images.device) for _ in range(2))
@@ -47,7 +53,7 @@ def _move(images: Tensor, mirrored: Tensor | None, shift: int) -> Tensor:
 
 
 def _cut_out(images: Tensor, edge: int) -> Tensor:
-    """Set a square of the mean brightness; its centre lies anywhere, so that it may hang over the border."""
+    """Set a square to the mean brightness. Its centre may be any pixel, so it may extend over the border."""
     count, size, _ = images.shape
     axis = torch.arange(size, device=images.device)
     tops, lefts = (_starts(count, size - 1, images) - edge // 2 for _ in range(2))
@@ -56,5 +62,5 @@ def _cut_out(images: Tensor, edge: int) -> Tensor:
 
 
 def _starts(count: int, most: int, like: Tensor) -> Tensor:
-    """Whole numbers from 0 to ``most``, int64 ``[N, 1]``."""
+    """Random integers from 0 to ``most``, int64 ``[N, 1]``."""
     return torch.randint(0, most + 1, (count, 1), device=like.device)

@@ -38,14 +38,14 @@ def run_training(arguments: Namespace, data_set: FashionMnist, path: Path) -> in
     """Trains and releases as the command line asks, in the run folder ``path``; returns the exit status."""
     signal.signal(signal.SIGTERM, terminate)
     keep_freed_memory()
-    with distributed.joined():
+    with distributed.process_group():
         try:
             return train(arguments, data_set, path)
         except RuntimeError as error:
-            if not distributed.lost_a_peer(error):
+            if not distributed.peer_failed(error):
                 raise
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, which has noticed it too
-            command = resume_command(path, distributed.size())
+            command = resume_command(path, distributed.world_size())
             saved = "Another process of this run has ended. Every completed epoch is saved; continue by"
             print(f"error: {saved}:\n  {command}", file=sys.stderr)
             return 2
@@ -59,12 +59,12 @@ def train(arguments: Namespace, data_set: FashionMnist, path: Path) -> int:
         card = follow(arguments, run, path)
     except KeyboardInterrupt as stop:
         if distributed.rank() == 0 or isinstance(stop, Terminated):  # the first may not live to say it
-            print(stopped(run.trainer.epoch, resume_command(path, distributed.size())), file=sys.stderr)
+            print(stopped(run.trainer.epoch, resume_command(path, distributed.world_size())), file=sys.stderr)
         return STOPPED
     kept = not arguments.dry_run
     if card is None:
         if arguments.no_export:
-            say(trained(resume_command(path, distributed.size()), kept=kept))
+            say(trained(resume_command(path, distributed.world_size()), kept=kept))
         return 0
     print(closing(card, path, kept=kept))
     return below_target(card, arguments.target_accuracy)
@@ -80,12 +80,12 @@ def follow(arguments: Namespace, run: Run, path: Path) -> ModelCard | None:
         if not first or arguments.no_export:
             return None
         say("Exporting, calibrating and measuring, which takes a minute or two ...", sys.stderr)
-        card = run.release(path, *([arguments.publish_to] if arguments.publish_to else []))
+        card = run.export(path, *([arguments.publish_to] if arguments.publish_to else []))
         log(run.trainer.epoch, figures_of_card(card))
         return card
 
 
-def say(text: str, file: TextIO = sys.stdout) -> None:
+def say(text: str, file: TextIO | None = None) -> None:
     """Print, if this is the first of the processes."""
     if distributed.rank() == 0:
         print(text, file=file, flush=True)
@@ -102,15 +102,15 @@ def open_run(arguments: Namespace, path: Path, data_set: FashionMnist) -> Run:
         recipe=recipe.model_copy(update={"epochs": epochs}),
         seed=arguments.seed,
         precision=choose_precision(arguments.precision, device),
-        threads=arguments.threads or max(1, usable_cores() // distributed.size()),
-        processes=distributed.size(),
+        threads=arguments.threads or max(1, usable_cores() // distributed.world_size()),
+        processes=distributed.world_size(),
         device=device,
         machine=describe_machine(device),
         data=dict(data_set.checksums()),
-        name=arguments.name or create_network(recipe.architecture).folded().architecture,
+        name=arguments.name or create_network(recipe.architecture).fused().architecture,
         limit=DRY_RUN_IMAGES if arguments.dry_run else None,
-        parents_folder=str(arguments.teacher_dir.resolve()) if recipe.parents else "",
-        parents=parents(recipe, arguments.teacher_dir),
+        teacher_dir=str(arguments.teacher_dir.resolve()) if recipe.teachers else "",
+        teachers=teacher_versions(recipe, arguments.teacher_dir),
     )
     return Run.start(path, config, data_set)
 
@@ -129,22 +129,22 @@ def find_device(name: str | None) -> str:
     return name or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def parents(recipe: Recipe, folder: Path) -> dict[str, str]:
-    """The versions of the networks in ``folder`` that the recipe needs, by name."""
+def teacher_versions(recipe: Recipe, folder: Path) -> dict[str, str]:
+    """Returns the versions of the networks in ``folder`` that the recipe needs, by name."""
     try:
-        return {name: read_card(folder, name).version for name in recipe.parents}
+        return {name: read_card(folder, name).version for name in recipe.teachers}
     except ArtifactMissing:
         raise TrainingError(
-            f"The recipe {recipe.name} needs {' and '.join(recipe.parents)}, not to be found in {folder}: name the "
-            "folder by --teacher-dir, or train it first (docs/model.md says by which recipe)."
+            f"The recipe {recipe.name} needs {' and '.join(recipe.teachers)}, missing in {folder}: name its "
+            "folder by --teacher-dir, or train it first (docs/model.md names the recipe)."
         ) from None
 
 
 def opening(run: Run) -> str:
     """What is about to be trained, in one line."""
-    config, images = run.config, len(run.trainer.train_labels)
+    config, images = run.config, len(run.train.labels)
     together = f"{config.processes} processes with " if config.processes > 1 else ""
-    begun = f", {run.trainer.epoch} of them done" if run.trainer.epoch else ""
+    begun = f" ({run.trainer.epoch} done)" if run.trainer.epoch else ""
     return (
         f"recipe {config.recipe.name}, seed {config.seed}: {config.recipe.epochs} epochs{begun} of {images:,} images "
         f"on {config.device} ({together}{config.threads} threads, {config.precision}), into {run.folder.path}"

@@ -1,115 +1,58 @@
-"""Distillation: a trained network's answers as the targets of another's training (Hinton et al., arXiv:1503.02531).
+"""Distillation: a trained network's logits as targets (Hinton et al., arXiv:1503.02531).
 
-The teacher sees the very pixels that the student sees (Beyer et al., arXiv:2106.05237). Its answers would cost more
-than the student's own training, so the epochs take turns at a few sets of changed images, each answered once. What one
-set mirrors the next one does not, so that no image is seen from one side only (Jordan, arXiv:2404.00498).
+The teacher sees the same augmented images as the student (Beyer et al., arXiv:2106.05237). Computing its logits costs
+more than training the student. So the epochs rotate through a few augmented sets of the images (see ``BatchSource``),
+and the logits for each set are computed once.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from model.data import CLASSES
 from model.training import distributed
-from model.training.augment import Augmentation, augment
-from model.training.fmix import Mixing, Mixture, mix
-from model.training.seeds import derived_seed
 
 _CHUNK = 500
-_VIEWS = 1  # tells the seeds of views from those of epochs
 
 
 class Distillation(BaseModel):
-    """Whom to learn from, and how much."""
+    """The teacher and its share of the loss."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     teacher: str = Field(description="name of an artefact")
     temperature: float = Field(default=4.0, gt=0, description="divides both networks' logits: soft targets")
-    weight: float = Field(default=0.9, ge=0, le=1, description="share of the teacher in the loss; the rest is labels'")
-    views: int = Field(default=8, ge=1, description="sets of changed images that the epochs take turns at")
+    weight: float = Field(ge=0, le=1, description="share of the teacher in the loss; the rest is the labels'")
+    augmentation_sets: int = Field(
+        ge=1,
+        validation_alias=AliasChoices("augmentation_sets", "views"),
+        description="augmented sets of the images that the epochs rotate through",
+    )
 
-    def loss(self, log_probs: Tensor, answers: Tensor, label_loss: Tensor) -> Tensor:
-        """The mean cross-entropy with the teacher and the loss by the labels, weighted.
+    def loss(self, log_probs: Tensor, teacher_logits: Tensor, label_loss: Tensor) -> Tensor:
+        """Returns the weighted sum of the mean cross-entropy with the teacher and the loss by the labels.
 
         Args:
             log_probs: ``[N, 10]``, the student's.
-            answers: ``[N, 10]``, the teacher's logits for the same images.
-            label_loss: ``[]``, what the loss would be without a teacher.
+            teacher_logits: ``[N, 10]``, for the same images.
+            label_loss: ``[]``, the loss without a teacher.
         """
-        # Log-probabilities are logits too; the square evens out what the temperature takes from the gradients.
-        soft = F.cross_entropy(log_probs / self.temperature, F.softmax(answers / self.temperature, dim=1))
+        # Log-probabilities are logits too. The square restores the gradients' scale, as in the paper.
+        soft = F.cross_entropy(log_probs / self.temperature, F.softmax(teacher_logits / self.temperature, dim=1))
         return self.weight * self.temperature**2 * soft + (1 - self.weight) * label_loss
 
 
-class Lesson(NamedTuple):
-    """What an epoch is taught."""
-
-    images: Tensor
-    """uint8 ``[N, 28, 28]``, all of them, changed."""
-    answers: Tensor
-    """``[N, 10]``, the teacher's logits."""
-    mixture: Mixture | None
-    """What the images are made of, where they are mixed."""
-
-
-class Teacher:
-    """A trained network and the images that it explains, on one device."""
-
-    def __init__(
-        self,
-        logits: Callable[[Tensor], Tensor],
-        images: Tensor,
-        augmentation: Augmentation,
-        distillation: Distillation,
-        mixing: Mixing | None,
-        *,
-        seed: int,
-    ) -> None:
-        """Take on a teacher.
-
-        Args:
-            logits: the network in evaluation mode: images uint8 ``[N, 28, 28]`` -> ``[N, 10]``.
-            images: all that there is to be taught.
-            augmentation: how each set of them is changed.
-            distillation: how many sets there are.
-            mixing: how they are mixed, if they are.
-            seed: the run's.
-        """
-        self.logits = logits
-        self.images = images
-        self.augmentation = augmentation
-        self.mixing = mixing
-        self.views = distillation.views
-        self.seed = seed
-        self._answers: dict[int, Tensor] = {}
-        generator = torch.Generator().manual_seed(derived_seed(seed, _VIEWS))
-        self._mirrored = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
-
-    def lesson(self, epoch: int) -> Lesson:
-        """What the epoch of this number is taught."""
-        view = epoch % self.views
-        with torch.random.fork_rng():  # the view depends on nothing but its number, so a resumed run sees it again
-            torch.manual_seed(derived_seed(self.seed, _VIEWS, view))
-            images = augment(self.images, self.augmentation, self._mirrored ^ bool(view % 2))
-            images, mixture = mix(images, self.mixing) if self.mixing else (images, None)
-        if view not in self._answers:
-            self._answers[view] = self._answer(images)
-        return Lesson(images, self._answers[view], mixture)
-
-    @torch.no_grad()
-    def _answer(self, images: Tensor) -> Tensor:
-        part = distributed.part(images)
-        disable = True if distributed.rank() else None  # as the training's own bar
-        with tqdm(
-            total=len(part), desc="teacher", unit=" images", unit_scale=True, leave=False, disable=disable
-        ) as bar:
-            answers = []
-            for chunk in torch.split(part, _CHUNK):
-                answers.append(self.logits(chunk))
-                bar.update(len(chunk))
-        return distributed.united(torch.cat(answers))
+def compute_teacher_logits(teacher: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Returns the teacher's logits ``[N, 10]`` for images uint8 ``[N, 28, 28]``; each process computes a shard."""
+    logits = torch.zeros(len(images), len(CLASSES), device=images.device)
+    shards = zip(*(torch.split(distributed.shard(rows), _CHUNK) for rows in (images, logits)), strict=True)
+    disable = True if distributed.rank() else None  # None: only on a terminal
+    with tqdm(total=len(images), desc="teacher", unit=" images", unit_scale=True, leave=False, disable=disable) as bar:
+        for chunk, destination in shards:
+            destination.copy_(teacher(chunk))
+            bar.update(len(chunk) * distributed.world_size())
+    return distributed.all_reduce_sum(logits)

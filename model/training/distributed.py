@@ -1,7 +1,7 @@
-"""The processes that train one network together, each on its part of every batch; usually there is only one.
+"""The processes that train one network together, each on its shard of every batch; usually there is only one.
 
-``torchrun`` starts them (https://docs.pytorch.org/docs/stable/elastic/run.html) and PyTorch's distributed package joins
-them: by NCCL on GPUs, by gloo on CPUs. They draw the same random numbers, so that together they do what one would.
+``torchrun`` starts them (https://docs.pytorch.org/docs/stable/elastic/run.html). They communicate by NCCL on GPUs and
+by gloo on CPUs.
 """
 
 import gc
@@ -9,15 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, distributed, nn
-from torch.nn.parallel import DistributedDataParallel
-
-from model.network import Dropout, are_several
+from torch import Tensor, distributed
 
 
 @contextmanager
-def joined() -> Iterator[None]:
-    """Be one of the processes that torchrun started, if it did."""
+def process_group() -> Iterator[None]:
+    """Join the processes that torchrun has started; does nothing without torchrun."""
     if not distributed.is_torchelastic_launched():
         yield
         return
@@ -25,64 +22,38 @@ def joined() -> Iterator[None]:
         torch.cuda.set_device(distributed.get_node_local_rank())
     distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     yield
-    gc.collect()  # a network that is still parallel when the group ends would abort the process now and then
+    gc.collect()  # a DistributedDataParallel that outlives its group can abort the process
     distributed.destroy_process_group()
 
 
-def lost_a_peer(error: RuntimeError) -> bool:
-    """Whether ``error`` came of waiting for a process that has ended."""
-    return are_several() and (isinstance(error, distributed.DistError) or "gloo" in str(error))
-
-
-def size() -> int:
-    """How many processes train together."""
-    return distributed.get_world_size() if are_several() else 1
+def world_size() -> int:
+    """Returns the number of processes."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0; the first one writes and prints."""
-    return distributed.get_rank() if are_several() else 0
+    """Returns the number of this process, from 0; process 0 writes and prints."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def wait_for_first() -> None:
-    """Wait until the first process is here too."""
-    if are_several():
+def barrier() -> None:
+    """Wait until every process is here."""
+    if distributed.is_initialized():
         distributed.barrier()
 
 
-def part(rows: Tensor) -> Tensor:
-    """This process's share of the rows of a batch ``[N, ...]``; shares differ by one row at most."""
-    return rows.tensor_split(size())[rank()]
+def shard(rows: Tensor) -> Tensor:
+    """Returns a view of this process's share of ``rows`` ``[N, ...]``; shares differ by at most one row."""
+    return rows.tensor_split(world_size())[rank()]
 
 
-def united(rows: Tensor) -> Tensor:
-    """The parts of all processes, one after the other: the inverse of ``part``."""
-    if not are_several():
-        return rows
-    parts: list[Tensor | None] = [None] * size()
-    distributed.all_gather_object(parts, rows)
-    return torch.cat([each.to(rows.device) for each in parts if each is not None])
+def all_reduce_sum(values: Tensor) -> Tensor:
+    """Returns ``values``, after adding to them, in place, those of the other processes."""
+    if distributed.is_initialized():
+        distributed.all_reduce(values)
+    return values
 
 
-def totals(*values: float) -> list[float]:
-    """The sum of each value over all processes."""
-    if not are_several():
-        return list(values)
-    sums = torch.tensor(values, dtype=torch.float64)
-    distributed.all_reduce(sums)
-    return list(sums.tolist())
-
-
-def parallel(network: nn.Module) -> nn.Module:
-    """The network with gradients that are averaged over all processes."""
-    # Batch statistics are those of the whole batch everywhere, so there are no buffers to hand round.
-    return DistributedDataParallel(network, forward_sync_buffers=False) if are_several() else network
-
-
-def share_dropout(network: nn.Module, rows: int) -> None:
-    """Let the dropout layers cut the masks of this process's part of a batch from those of all its ``rows``."""
-    if are_several():
-        first = sum(len(each) for each in torch.empty(rows, 0).tensor_split(size())[: rank()])
-        for layer in network.modules():
-            if isinstance(layer, Dropout):
-                layer.first, layer.of = first, rows
+def peer_failed(error: RuntimeError) -> bool:
+    """Returns whether ``error`` means that another process has ended."""
+    return world_size() > 1 and (isinstance(error, distributed.DistError) or "gloo" in str(error))

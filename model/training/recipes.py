@@ -1,55 +1,57 @@
-"""What to train and how: everything that decides the weights, apart from the data and the machine."""
+"""Recipes: architecture, optimiser, schedule, augmentation and teacher of a training run."""
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from model.training.augment import Augmentation
 from model.training.distillation import Distillation
-from model.training.fmix import Mixing
+from model.training.fmix import FMixConfig
 
 
 class Recipe(BaseModel):
-    """One way to train one architecture on ``F.nll_loss``, alone or with what other networks have learnt."""
+    """How to train one architecture with ``F.nll_loss``, alone or with a teacher."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     name: str
     architecture: str
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
-    optimizer: Literal["adam", "sgd"] = Field(default="adam", description="sgd: with Nesterov momentum of .9")
-    learning_rate: float = Field(gt=0, description="the first of schedule step, the highest of one-cycle")
+    optimizer: Literal["adam", "sgd"] = Field(default="adam", description="sgd: with Nesterov momentum 0.9")
+    learning_rate: float = Field(gt=0, description="initial rate of schedule step, peak of one-cycle")
     weight_decay: float = Field(default=0.0, ge=0)
     schedule: Literal["step", "one-cycle"] = Field(
-        default="step", description="step: StepLR by epochs; one-cycle: up and down to 0 by batches, over all epochs"
+        default="step", description="step: StepLR after each epoch; one-cycle: up, then down to 0, after each batch"
     )
     restarts: tuple[int, ...] = Field(
         default=(),
-        description="epochs after which one-cycle begins anew; what was reached becomes a member of the released "
-        "network (snapshot ensemble: Huang et al., arXiv:1704.00109)",
+        description="epochs after which one-cycle starts again; the network at each restart becomes a member of the "
+        "exported ensemble (snapshot ensemble: Huang et al., arXiv:1704.00109)",
     )
-    warm_up: float = Field(default=0.3, gt=0, lt=1, description="share of one-cycle in which the learning rate rises")
+    warm_up: float = Field(default=0.3, gt=0, lt=1, description="share of one-cycle with a rising learning rate")
     step_size: int = Field(default=1, ge=1, description="epochs between two steps of StepLR")
     gamma: float = Field(default=1.0, gt=0, le=1, description="factor of the learning rate at each step")
     augmentation: Augmentation = Augmentation()
-    mixing: Mixing | None = Field(default=None, description="make images of two")
-    distillation: Distillation | None = Field(default=None, description="learn from another network's answers too")
+    fmix: FMixConfig | None = Field(
+        default=None, validation_alias=AliasChoices("fmix", "mixing"), description="mix images with each other"
+    )
+    distillation: Distillation | None = Field(default=None, description="learn from another network's logits too")
     validation_size: int = Field(default=5000, ge=1, description="training images held out, stratified by class")
-    validation_seed: int | None = Field(default=None, description="which images are held out; None: the run's seed")
+    validation_seed: int | None = Field(default=None, description="selects the validation images; None: the run's seed")
 
     def cycle(self, epoch: int) -> tuple[int, int]:
-        """Between which two numbers of completed epochs a one-cycle ends and begins, that the ``epoch``-th is in."""
+        """Returns (start, end) of the learning-rate cycle that contains ``epoch`` (1, 2, ...), in completed epochs."""
         first = max((end for end in self.restarts if end < epoch), default=0)
         return first, min([self.epochs, *(end for end in self.restarts if end > first)])
 
     @property
-    def parents(self) -> list[str]:
+    def teachers(self) -> list[str]:
         """Names of the artefacts that the training needs."""
         return [self.distillation.teacher] if self.distillation else []
 
     def split_seed(self, run_seed: int) -> int:
-        """The seed that the held-out images of a run with ``run_seed`` are drawn by."""
+        """Returns the seed that selects the validation images of a run with ``run_seed``."""
         return run_seed if self.validation_seed is None else self.validation_seed
 
 
@@ -75,7 +77,7 @@ _RECIPES = (
         weight_decay=3e-4,
         schedule="one-cycle",
         augmentation=Augmentation(flip=True),
-        distillation=Distillation(teacher="fashionnet-photo", weight=0.95, views=2),
+        distillation=Distillation(teacher="fashionnet-photo", weight=0.95, augmentation_sets=2),
         validation_seed=1,
     ),
     Recipe(
@@ -89,8 +91,8 @@ _RECIPES = (
         schedule="one-cycle",
         warm_up=0.1,
         augmentation=Augmentation(flip=True, shift=3, cutout=12),
-        mixing=Mixing(share=0.5),
-        distillation=Distillation(teacher="fashionnet-teacher", weight=0.95, views=200),
+        fmix=FMixConfig(probability=0.5),
+        distillation=Distillation(teacher="fashionnet-teacher", weight=0.95, augmentation_sets=200),
         validation_seed=1,
     ),
     Recipe(
@@ -104,7 +106,7 @@ _RECIPES = (
         schedule="one-cycle",
         warm_up=0.1,
         augmentation=Augmentation(flip=True, shift=3),
-        mixing=Mixing(share=0.75),
+        fmix=FMixConfig(probability=0.75),
         validation_seed=1,
     ),
     Recipe(

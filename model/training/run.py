@@ -18,11 +18,11 @@ from model.training.run_folder import RunFolder
 
 
 class Run:
-    """A run in its folder, at the end of its last completed epoch.
+    """A run and its folder.
 
     Raises (from the constructor, ``start`` and ``resume``):
         DataError: the data set is not there, damaged, or not the one that the run began with.
-        TrainingError: the folder holds another run, or none to resume, or a parent network does not fit.
+        TrainingError: the folder holds another run, or none to resume, or a teacher does not fit.
         ArtifactError: a network that the recipe asks for cannot be read.
     """
 
@@ -33,11 +33,11 @@ class Run:
         self.config = config
         self.data_set = data_set
         self.train, self.validation = training_splits(data_set, config.recipe, config.seed, config.limit)
-        self.trainer = Trainer(config, self.train, self.validation, load_parents(config))
+        self.trainer = Trainer(config, self.train, self.validation, load_teachers(config))
 
     @classmethod
     def start(cls, path: Path, config: RunConfig, data_set: FashionMnist) -> "Run":
-        """Begin a run in the folder ``path``, which must not hold one yet."""
+        """Start a run in the folder ``path``, which must not contain one."""
         folder = RunFolder(path)
         if distributed.rank() == 0:
             folder.require_empty()
@@ -48,12 +48,12 @@ class Run:
 
     @classmethod
     def resume(cls, path: Path, data_set: FashionMnist, epochs: int | None = None) -> "Run":
-        """Go on with the run in ``path`` from its last completed epoch, to ``epochs`` where that is given."""
+        """Resume the run in ``path`` after its last completed epoch; ``epochs`` changes its number of epochs."""
         folder = RunFolder(path)
         config = folder.read_config()
-        if config.processes != distributed.size():
+        if config.processes != distributed.world_size():
             raise TrainingError(
-                f"{config.processes} process(es) began the run in {path}, and this is {distributed.size()}: go on by "
+                f"The run in {path} has {config.processes} process(es), not {distributed.world_size()}. Resume it by "
                 f"{resume_command(path, config.processes)}"
             )
         if epochs:
@@ -71,68 +71,69 @@ class Run:
         return run
 
     def epochs(self) -> Iterator[EpochMetrics]:
-        """Train the epochs that are left; each is on the disk before its metrics are handed out."""
+        """Train the remaining epochs; saves each, then yields its metrics."""
         for metrics in self.trainer.epochs():
             if distributed.rank() == 0:
                 self.folder.save(self.trainer)
-            distributed.wait_for_first()
+            distributed.barrier()
             yield metrics
 
-    def release(self, *folders: Path) -> ModelCard:
-        """Export the network, measure it once on the test set, and write the artefact to every folder."""
+    def export(self, *folders: Path) -> ModelCard:
+        """Export the network, measure it on the test set, and write the artefact to every folder."""
         splits = {
             "validation": self.validation,
             "test": limited(self.data_set.load("test"), self.config.limit),
         }
-        network = self.trainer.released_network()
+        network = self.trainer.network_to_export()
         artifact = export(network, describe(network, self.trainer), self.train, splits)
         cards = [save_artifact(folder, artifact.card, artifact.content) for folder in folders]
         return cards[0]
 
 
 def resume_command(path: Path, count: int = 1) -> str:
-    """What to type to go on with the run in ``path``, which ``count`` processes began."""
+    """Returns the command that resumes the run in ``path``, which ``count`` processes train."""
     launcher = "python" if count == 1 else f"torchrun --nproc-per-node={count}"
     return f"{launcher} scripts/train.py --resume {shlex.quote(str(path))}"
 
 
 def training_splits(data_set: FashionMnist, recipe: Recipe, seed: int, limit: int | None = None) -> tuple[Split, Split]:
-    """The training and validation images that ``recipe`` asks for; of a small set a tenth, at most, validates."""
+    """Returns the training and validation images of ``recipe``; at most a tenth of the images validates."""
     whole = data_set.load("train")
     size = min(recipe.validation_size, len(whole.labels) // 10)
     train, validation = split_validation(whole.labels, size, recipe.split_seed(seed))
     return limited(whole.take(train), limit), limited(whole.take(validation), limit)
 
 
-def load_parents(config: RunConfig) -> dict[str, Network]:
-    """The networks that the recipe begins with or learns from, by name.
+def load_teachers(config: RunConfig) -> dict[str, Network]:
+    """Returns the networks that the recipe learns from, by name.
 
     Raises:
-        ArtifactError: one is not in the folder, or damaged.
-        TrainingError: one is another than the run began with, or was trained on images that this run is validated on.
+        ArtifactError: one is missing or damaged.
+        TrainingError: one has another version than at the start of the run, or was trained on images that validate
+            this run.
     """
-    return {name: _load_parent(config, name, version) for name, version in config.parents.items()}
+    return {name: _load_teacher(config, name, version) for name, version in config.teachers.items()}
 
 
-def _load_parent(config: RunConfig, name: str, version: str) -> Network:
-    artifact = load_artifact(Path(config.parents_folder), name, ("safetensors",))
-    card, described = artifact.card, f"The network {name} in {config.parents_folder}"
+def _load_teacher(config: RunConfig, name: str, version: str) -> Network:
+    artifact = load_artifact(Path(config.teacher_dir), name, ("safetensors",))
+    card, described = artifact.card, f"The network {name} in {config.teacher_dir}"
     if card.version != version:
         raise TrainingError(
-            f"{described} is version {card.version}, but this run began with {version}: start a new run, or bring the "
-            "old network back."
+            f"{described} has version {card.version}, but this run started with {version}: start a new run, or restore "
+            "the old network."
         )
     theirs, ours = Recipe(**card.recipe), config.recipe
     if (theirs.split_seed(card.training["seed"]), theirs.validation_size, card.data) != (
         ours.split_seed(config.seed), ours.validation_size, config.data,
     ):  # fmt: skip
         raise TrainingError(
-            f"{described} was trained on images that this run is validated on: take one with the same data and "
-            "validation split, or set the recipe's validation_seed to its own."
+            f"{described} was trained on images that validate this run: choose one with the same data and validation "
+            "split, or set the recipe's validation_seed to its own."
         )
     return load_network(artifact)
 
 
 def limited(split: Split, limit: int | None) -> Split:
-    """The first ``limit`` examples, or all."""
+    """Returns the first ``limit`` examples, or all."""
     return split.take(np.arange(min(limit or len(split.labels), len(split.labels))))

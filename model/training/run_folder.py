@@ -1,4 +1,4 @@
-"""The folder of a run: configuration, metrics, curves, and a checkpoint a completed epoch."""
+"""The folder of a run: configuration, metrics, curves, and the checkpoints of the last epochs."""
 
 import io
 import json
@@ -28,27 +28,27 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
 
     def require_empty(self) -> None:
-        """Raise TrainingError where the folder holds a run already."""
+        """Raise TrainingError if the folder contains a run."""
         if self.config_file.exists():
             raise TrainingError(
-                f"{self.path} holds a run already: go on with it by --resume {self.path}, or choose another --out."
+                f"{self.path} contains a run: continue it by --resume {self.path}, or choose another --out."
             )
 
     def write_config(self, config: RunConfig) -> None:
-        """Write the configuration of the run."""
+        """Write ``config.json``."""
         write_atomically(self.config_file, config.model_dump_json(indent=2).encode() + b"\n")
 
     def read_config(self) -> RunConfig:
-        """The configuration of the run; TrainingError where there is none, or a damaged one."""
+        """Returns the configuration of the run; raises TrainingError if it is missing or damaged."""
         try:
             return RunConfig.model_validate_json(self.config_file.read_bytes())
         except FileNotFoundError:
-            raise TrainingError(f"{self.path} holds no run: start one without --resume.") from None
+            raise TrainingError(f"{self.path} contains no run: start one without --resume.") from None
         except ValidationError as error:
-            raise TrainingError(f"{self.config_file} is damaged: start the run anew, into another --out.") from error
+            raise TrainingError(f"{self.config_file} is damaged: start the run again, with another --out.") from error
 
     def save(self, trainer: Trainer) -> None:
-        """Write the state after a completed epoch, then what people read: the metrics and the curves."""
+        """Write the state after an epoch, then the metrics and the curves."""
         buffer = io.BytesIO()
         torch.save(trainer.state_dict(), buffer)
         write_atomically(self.checkpoints / f"epoch-{trainer.epoch:04d}.pt", buffer.getvalue())
@@ -59,10 +59,16 @@ class RunFolder:
         write_atomically(self.curves_file, draw_curves(trainer.history))
 
     def restore(self, trainer: Trainer) -> None:
-        """Bring ``trainer`` to the newest checkpoint; a run that has none yet starts at the beginning."""
+        """Load the newest checkpoint into ``trainer``, if there is one; raises TrainingError."""
         files = self._checkpoint_files()
-        if files:
+        if not files:
+            return
+        try:
             trainer.load_state_dict(_read_checkpoint(files[-1]))
+        except (KeyError, RuntimeError):
+            raise TrainingError(
+                f"{files[-1]} is of another version of FashionNet: start the run again, with another --out."
+            ) from None
 
     def _checkpoint_files(self) -> list[Path]:
         return sorted(self.checkpoints.glob("epoch-*.pt"))
