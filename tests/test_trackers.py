@@ -6,7 +6,6 @@ from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from model import FashionMnist
-from model.artifact import read_card
 from model.errors import ExtraMissing
 from model.training.run import Run
 from model.training.trackers import followed
@@ -25,16 +24,15 @@ NAMES = {
 
 
 @pytest.fixture(scope="module")
-def tracked(small_data, exported, tmp_path_factory):
+def tracked(small_data, artifact, tmp_path_factory):
     """An epoch without an export, and another one after --resume, in both trackers; the folder and MLflow's address."""
     folder = tmp_path_factory.mktemp("tracked") / "run"
     uri = f"sqlite:///{folder.parent}/mlflow.db"
-    card = read_card(exported, "fashionnet")
     common = ["--data-dir", str(small_data.root), "--threads", "1", "--tracker", "tensorboard", "--tracker", "mlflow"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         patch.setenv("MLFLOW_ARTIFACT_ROOT", str(folder.parent))
-        patch.setattr(Run, "export", lambda *_: card)
+        patch.setattr(Run, "export", lambda *_: artifact.card)
         assert train.main([*common, "--out", str(folder), "--epochs", "1", "--no-export"]) == 0
         assert train.main([*common, "--resume", str(folder), "--epochs", "2"]) == 0
     return folder, uri
