@@ -45,13 +45,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Returns the command line; needs no PyTorch."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add(
-        "--recipe",
-        default="baseline",
-        help="baseline (default), fast, best, photo, deep or teacher; docs/model.md says more",
-    )
+    add("--recipe", default="baseline", help="baseline (default), fast, best, photo, deep, teacher; see docs/model.md")
     add("--epochs", type=int, help="number of epochs (default: the recipe's)")
-    add("--seed", type=int, default=1, help="initial weights, order, dropout and validation set (default: 1)")
+    add("--seed", type=int, default=1, help="decides initial weights, order, dropout and validation set (default: 1)")
     add("--out", type=user_path, help="run folder (default: runs/RECIPE-SEED)")
     add("--resume", type=user_path, metavar="RUN", help="continue the run in this folder exactly where it stopped")
     add("--dry-run", action="store_true", help="one epoch of 1,280 images in a temporary folder")

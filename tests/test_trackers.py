@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from model import FashionMnist
 from model.errors import ExtraMissing
 from model.training.run import Run
-from model.training.trackers import followed
+from model.training.trackers import tracking
 from scripts import train
 from tests.training_runs import make_config
 
@@ -72,5 +72,5 @@ def test_a_tracker_that_is_not_installed_is_named_with_its_extra(
 ):
     monkeypatch.setitem(sys.modules, module, None)
     started = Run.start(tmp_path, make_config(small_data, 1, limit=64), small_data)
-    with pytest.raises(ExtraMissing, match=rf"pip install -e '.\[{name}\]'"), followed(started, [name]):
+    with pytest.raises(ExtraMissing, match=rf"pip install -e '.\[{name}\]'"), tracking(started, [name]):
         pass

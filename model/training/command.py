@@ -1,4 +1,4 @@
-"""A training run on the command line: what ``scripts/train.py`` does once PyTorch is there."""
+"""A training run on the command line: the part of ``scripts/train.py`` that needs PyTorch."""
 
 import shlex
 import signal
@@ -18,24 +18,24 @@ from model.training import distributed
 from model.training.loop import EpochMetrics, RunConfig, choose_precision, describe_machine
 from model.training.recipes import RECIPES, Recipe
 from model.training.run import Run, resume_command
-from model.training.trackers import figures_of_card, figures_of_epoch, followed
+from model.training.trackers import figures_of_card, figures_of_epoch, tracking
 
 DRY_RUN_IMAGES = 1280
 NOTHING_KEPT = "Everything works; nothing was kept."
-STOPPED = 130  # what a shell reports of a program ended by Ctrl-C
+STOPPED = 130  # the exit status that shells report after Ctrl-C
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: from a person, or from torchrun because another process of the run has ended, perhaps the first."""
+    """SIGTERM, from a person or from torchrun after another process of the run has ended."""
 
 
 def terminate(*_: object) -> None:
-    """Handle SIGTERM as Ctrl-C is handled."""
+    """Handle SIGTERM like Ctrl-C."""
     raise Terminated
 
 
 def run_training(arguments: Namespace, data_set: FashionMnist, path: Path) -> int:
-    """Trains and releases as the command line asks, in the run folder ``path``; returns the exit status."""
+    """Trains and exports as the command line says, in the run folder ``path``; returns the exit status."""
     signal.signal(signal.SIGTERM, terminate)
     keep_freed_memory()
     with distributed.process_group():
@@ -44,21 +44,21 @@ def run_training(arguments: Namespace, data_set: FashionMnist, path: Path) -> in
         except RuntimeError as error:
             if not distributed.peer_failed(error):
                 raise
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, which has noticed it too
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it too
             command = resume_command(path, distributed.world_size())
-            saved = "Another process of this run has ended. Every completed epoch is saved; continue by"
+            saved = "Another process of this run has ended. Every completed epoch is saved; resume by"
             print(f"error: {saved}:\n  {command}", file=sys.stderr)
             return 2
 
 
 def train(arguments: Namespace, data_set: FashionMnist, path: Path) -> int:
-    """One run, new or resumed, to its artefact."""
+    """Trains a new or resumed run and exports it; returns the exit status."""
     run = open_run(arguments, path, data_set)
     say(opening(run))
     try:
-        card = follow(arguments, run, path)
+        card = train_and_export(arguments, run, path)
     except KeyboardInterrupt as stop:
-        if distributed.rank() == 0 or isinstance(stop, Terminated):  # the first may not live to say it
+        if distributed.rank() == 0 or isinstance(stop, Terminated):  # process 0 may have ended
             print(stopped(run.trainer.epoch, resume_command(path, distributed.world_size())), file=sys.stderr)
         return STOPPED
     kept = not arguments.dry_run
@@ -70,10 +70,10 @@ def train(arguments: Namespace, data_set: FashionMnist, path: Path) -> int:
     return below_target(card, arguments.target_accuracy)
 
 
-def follow(arguments: Namespace, run: Run, path: Path) -> ModelCard | None:
-    """Train and release, telling of it as asked; the card, or None in any process but the first."""
+def train_and_export(arguments: Namespace, run: Run, path: Path) -> ModelCard | None:
+    """Trains, exports and logs; returns the card, or None without an export and in processes other than 0."""
     first = distributed.rank() == 0
-    with followed(run, arguments.tracker if first else []) as log:
+    with tracking(run, arguments.tracker if first else []) as log:
         for metrics in run.epochs():
             say(epoch_line(metrics, run.config.recipe.epochs))
             log(metrics.epoch, figures_of_epoch(metrics))
@@ -86,13 +86,13 @@ def follow(arguments: Namespace, run: Run, path: Path) -> ModelCard | None:
 
 
 def say(text: str, file: TextIO | None = None) -> None:
-    """Print, if this is the first of the processes."""
+    """Prints in process 0."""
     if distributed.rank() == 0:
         print(text, file=file, flush=True)
 
 
 def open_run(arguments: Namespace, path: Path, data_set: FashionMnist) -> Run:
-    """Resume the run in ``path``, or start one there."""
+    """Resumes the run in ``path``, or starts one there."""
     if arguments.resume:
         return Run.resume(path, data_set, arguments.epochs)
     recipe = find_recipe(arguments.recipe)
@@ -107,7 +107,7 @@ def open_run(arguments: Namespace, path: Path, data_set: FashionMnist) -> Run:
         device=device,
         machine=describe_machine(device),
         data=dict(data_set.checksums()),
-        name=arguments.name or create_network(recipe.architecture).fused().architecture,
+        name=arguments.name or create_network(recipe.architecture).eval().fused().architecture,
         limit=DRY_RUN_IMAGES if arguments.dry_run else None,
         teacher_dir=str(arguments.teacher_dir.resolve()) if recipe.teachers else "",
         teachers=teacher_versions(recipe, arguments.teacher_dir),
@@ -141,23 +141,23 @@ def teacher_versions(recipe: Recipe, folder: Path) -> dict[str, str]:
 
 
 def opening(run: Run) -> str:
-    """What is about to be trained, in one line."""
+    """Describes the run in one line."""
     config, images = run.config, len(run.train.labels)
-    together = f"{config.processes} processes with " if config.processes > 1 else ""
-    begun = f" ({run.trainer.epoch} done)" if run.trainer.epoch else ""
+    processes = f"{config.processes} processes with " if config.processes > 1 else ""
+    done = f" ({run.trainer.epoch} done)" if run.trainer.epoch else ""
     return (
-        f"recipe {config.recipe.name}, seed {config.seed}: {config.recipe.epochs} epochs{begun} of {images:,} images "
-        f"on {config.device} ({together}{config.threads} threads, {config.precision}), into {run.folder.path}"
+        f"recipe {config.recipe.name}, seed {config.seed}: {config.recipe.epochs} epochs{done} of {images:,} images "
+        f"on {config.device} ({processes}{config.threads} threads, {config.precision}), into {run.folder.path}"
     )
 
 
 def stopped(epochs: int, command: str) -> str:
-    """What an interrupted run leaves, and how to go on."""
-    return f"\nStopped after {epochs} completed epochs, which are saved. Go on with:\n  {command}"
+    """Says what an interrupted run has saved, and how to resume it."""
+    return f"\nStopped after {epochs} completed epochs, which are saved. Resume by:\n  {command}"
 
 
 def epoch_line(metrics: EpochMetrics, epochs: int) -> str:
-    """One epoch in one line."""
+    """Describes an epoch in one line."""
     return (
         f"epoch {metrics.epoch:{len(str(epochs))}}/{epochs}  "
         f"train loss {metrics.train_loss:.4f} accuracy {metrics.train_accuracy:7.2%}  "
@@ -167,12 +167,12 @@ def epoch_line(metrics: EpochMetrics, epochs: int) -> str:
 
 
 def trained(command: str, *, kept: bool) -> str:
-    """What a run without an export leaves."""
+    """Says what a run without an export has saved, and how to export it."""
     return f"Every epoch is saved. Export the model by:\n  {command}" if kept else NOTHING_KEPT
 
 
 def closing(card: ModelCard, path: Path, *, kept: bool) -> str:
-    """What came out, and what to do with it."""
+    """Describes the exported model, and says how to serve it."""
     test = card.metrics["test"]
     figures = f"test accuracy {test.accuracy:.2%}, loss {test.loss:.4f} ({test.count:,} images)\n"
     if not kept:
@@ -184,7 +184,7 @@ def closing(card: ModelCard, path: Path, *, kept: bool) -> str:
 
 
 def below_target(card: ModelCard, target: float | None) -> int:
-    """Exit status 1, with a sentence, where the test accuracy is below ``target``."""
+    """Returns exit status 1, after a sentence, if the test accuracy is below ``target``, else 0."""
     accuracy = card.metrics["test"].accuracy
     if target is None or accuracy >= target:
         return 0

@@ -1,4 +1,4 @@
-"""Where a run is followed beside its own folder: TensorBoard and MLflow, each behind an extra of its name."""
+"""Experiment trackers: TensorBoard and MLflow, each with an extra of its name."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -11,12 +11,12 @@ from model.training.loop import EpochMetrics
 from model.training.run import Run
 
 Log = Callable[[int, dict[str, float]], object]
-"""Takes an epoch and its figures by name."""
+"""Logs an epoch's figures, by name."""
 
 
 @contextmanager
-def followed(run: Run, names: Sequence[str]) -> Iterator[Log]:
-    """Follow ``run`` in each of ``TRACKERS`` that ``names`` lists; what is yielded logs in all of them.
+def tracking(run: Run, names: Sequence[str]) -> Iterator[Log]:
+    """Yields a function that logs ``run`` in the trackers with these ``names``.
 
     Raises:
         ExtraMissing: a tracker's extra is not installed.
@@ -33,7 +33,7 @@ def followed(run: Run, names: Sequence[str]) -> Iterator[Log]:
 
 @contextmanager
 def tensorboard(run: Run) -> Iterator[Log]:
-    """Event files in the run's folder; ``tensorboard --logdir runs`` shows those of every run."""
+    """Write event files into the run's folder; ``tensorboard --logdir runs`` shows all runs."""
     with requires_extra("tensorboard"):
         from torch.utils.tensorboard import SummaryWriter
 
@@ -49,7 +49,7 @@ def tensorboard(run: Run) -> Iterator[Log]:
 
 @contextmanager
 def mlflow(run: Run) -> Iterator[Log]:
-    """A run of MLflow's, wherever its own settings (``MLFLOW_TRACKING_URI``) say; a resumed run goes on with it."""
+    """Log to MLflow, where its setting ``MLFLOW_TRACKING_URI`` says; a resumed run continues its MLflow run."""
     with requires_extra("mlflow"):
         from mlflow import log_metrics, log_params, start_run
 
@@ -65,7 +65,7 @@ TRACKERS: dict[str, Callable[[Run], AbstractContextManager[Log]]] = {"tensorboar
 
 
 def figures_of_epoch(metrics: EpochMetrics) -> dict[str, float]:
-    """The figures of an epoch by the names that trackers group them by."""
+    """Returns an epoch's figures under names such as train/loss, which trackers group."""
     values = metrics.model_dump(exclude={"epoch"})
     return {
         name.replace("train_", "train/").replace("validation_", "validation/"): value for name, value in values.items()
@@ -73,7 +73,7 @@ def figures_of_epoch(metrics: EpochMetrics) -> dict[str, float]:
 
 
 def figures_of_card(card: ModelCard) -> dict[str, float]:
-    """The figures of the finished network on the test set."""
+    """Returns the test figures of the exported network."""
     test = card.metrics["test"]
     return {"test/accuracy": test.accuracy, "test/loss": test.loss}
 
