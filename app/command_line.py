@@ -1,8 +1,8 @@
 """What the commands have in common: flags for settings, and one sentence for what goes wrong."""
 
 import sys
-from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Mapping, Sequence
+from argparse import SUPPRESS, Action, ArgumentParser, Namespace
+from collections.abc import Callable
 from typing import Any, get_args
 
 from app.settings import PREFIX, Settings, SettingsError, environment_warnings, flag_of, read_settings
@@ -25,15 +25,24 @@ def add_settings(parser: ArgumentParser, *fields: str) -> None:
         )
 
 
-def replace_old_flags(argv: Sequence[str] | None, names: Mapping[str, str]) -> list[str]:
-    """Returns the command line with the flags of the last version under their new names; each gives a warning."""
-    found = []
-    for word in sys.argv[1:] if argv is None else argv:
-        old, equals, value = word.partition("=")
-        if old in names:
-            print(f"warning: {old} is called {names[old]} now; the next version rejects {old}.", file=sys.stderr)
-        found.append(names.get(old, old) + equals + value)
-    return found
+def add_renamed(parser: ArgumentParser, old: str, new: Action) -> None:
+    """Accepts the flag ``old`` for ``new``, an action of the parser, with a warning. Help does not list ``old``."""
+
+    class Renamed(Action):
+        def __call__(self, *arguments: Any, **_: Any) -> None:
+            print(f"warning: {old} is deprecated: use {new.option_strings[0]}.", file=sys.stderr)
+            new(*arguments)
+
+    parser.add_argument(
+        old,
+        action=Renamed,
+        dest=new.dest,
+        nargs=new.nargs,
+        type=new.type or str,
+        choices=new.choices,
+        default=SUPPRESS,
+        help=SUPPRESS,
+    )
 
 
 def flags_of(arguments: Namespace) -> dict[str, Any]:

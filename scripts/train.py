@@ -13,12 +13,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from app.command_line import add_settings, replace_old_flags, run, settings_of
+from app.command_line import add_renamed, add_settings, run, settings_of
 from model import FashionMnist
 from model.files import user_path
 from model.installation import requires_extra
-
-OLD_FLAGS = {"--parents-dir": "--teacher-dir", "--log": "--tracker", "--release": "--publish-to"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,6 +41,23 @@ def train(arguments: argparse.Namespace) -> int:
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Returns the command line; needs no PyTorch."""
+    parser = create_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.target_accuracy is not None and not 0 <= arguments.target_accuracy <= 1:
+        parser.error("--target-accuracy is a fraction between 0 and 1, such as 0.925")
+    if min(value for value in (arguments.epochs, arguments.threads, 1) if value is not None) < 1:
+        parser.error("--epochs and --threads are at least 1")
+    if arguments.no_export and (arguments.publish_to or arguments.target_accuracy is not None):
+        parser.error("--publish-to and --target-accuracy need the export: leave out --no-export")
+    if arguments.recipe == "seed":
+        print("warning: the recipe seed is deprecated: use baseline.", file=sys.stderr)
+        arguments.recipe = "baseline"
+    arguments.out = arguments.out or Path("runs", f"{arguments.recipe}-{arguments.seed}")
+    return arguments
+
+
+def create_parser() -> argparse.ArgumentParser:
+    """Returns the parser, with the flags' names of version 0.1 too."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--recipe", default="baseline", help="baseline (default), fast, best, photo, deep, teacher; see docs/model.md")
@@ -52,27 +67,24 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--resume", type=user_path, metavar="RUN", help="continue the run in this folder exactly where it stopped")
     add("--dry-run", action="store_true", help="one epoch of 1,280 images in a temporary folder")
     add_settings(parser, "data_dir")
-    add("--teacher-dir", type=user_path, help="folder of the models that teach (default: the served models)")
+    teacher_dir = add(
+        "--teacher-dir", type=user_path, help="folder of the models that teach (default: the served models)"
+    )
     add("--name", help="name of the model (default: the architecture's)")
     add("--no-export", action="store_true", help="train only; --resume RUN exports the model later")
-    add("--publish-to", type=user_path, metavar="FOLDER", help="write the model here too, e.g. model/weights")
+    publish_to = add(
+        "--publish-to", type=user_path, metavar="FOLDER", help="write the model here too, e.g. model/weights"
+    )
     add("--target-accuracy", type=float, metavar="A", help="exit status 1 if the test accuracy (0..1) is below")
-    add("--tracker", choices=["mlflow", "tensorboard"], action="append", default=[], help="log there too; repeatable")
+    tracker = add(
+        "--tracker", choices=["mlflow", "tensorboard"], action="append", default=[], help="log there too; repeatable"
+    )
     add("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto: bf16 if the device supports it")
     add("--device", choices=["cpu", "cuda"], help="default: cuda if there is a GPU")
     add("--threads", type=int, help="PyTorch threads of each process (default: the usable cores)")
-    arguments = parser.parse_args(replace_old_flags(argv, OLD_FLAGS))
-    if arguments.target_accuracy is not None and not 0 <= arguments.target_accuracy <= 1:
-        parser.error("--target-accuracy is a fraction between 0 and 1, such as 0.925")
-    if min(value for value in (arguments.epochs, arguments.threads, 1) if value is not None) < 1:
-        parser.error("--epochs and --threads are at least 1")
-    if arguments.no_export and (arguments.publish_to or arguments.target_accuracy is not None):
-        parser.error("--publish-to and --target-accuracy need the export: leave out --no-export")
-    if arguments.recipe == "seed":
-        print("warning: the recipe seed is called baseline now; the next version rejects seed.", file=sys.stderr)
-        arguments.recipe = "baseline"
-    arguments.out = arguments.out or Path("runs", f"{arguments.recipe}-{arguments.seed}")
-    return arguments
+    for old, new in (("--parents-dir", teacher_dir), ("--release", publish_to), ("--log", tracker)):
+        add_renamed(parser, old, new)
+    return parser
 
 
 if __name__ == "__main__":

@@ -53,13 +53,13 @@ def trained(small_data: FashionMnist, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
-def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the run ``trained``, exported by ``scripts/train.py --resume``, with its output in output.txt.
 
     With several test processes, one of them makes it for all. Tests must not write into it.
     """
     temporary = tmp_path_factory.getbasetemp()
-    folder = (temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary) / "exported"
+    folder = (temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary) / "exported_run"
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "output.txt").exists():

@@ -125,10 +125,10 @@ def test_recipes_in_cards_of_version_0_1_are_read(name):
 
 
 @pytest.fixture(scope="module")
-def taught_by(small_data, exported, tmp_path_factory):
+def taught_by(small_data, exported_run, tmp_path_factory):
     """The configuration of a short ``best`` run whose teacher is the shared network."""
     folder = tmp_path_factory.mktemp("teacher")
-    artifact = load_artifact(exported, "fashionnet")
+    artifact = load_artifact(exported_run, "fashionnet")
     card = save_artifact(folder, artifact.card.model_copy(update={"name": "fashionnet-photo"}), artifact.content)
 
     def config(epochs: int = 2, validation_seed: int = 3, version: str = card.version) -> RunConfig:

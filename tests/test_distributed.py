@@ -23,10 +23,10 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
 @pytest.fixture(scope="module")
-def together(small_data, exported, tmp_path_factory) -> Path:
+def together(small_data, exported_run, tmp_path_factory) -> Path:
     """Runs of two processes, each resumed once, which must end in the same weights, bit for bit."""
     folder = tmp_path_factory.mktemp("together")
-    done = run(*TORCHRUN, "tests/several_processes.py", str(small_data.root), str(exported), str(folder))
+    done = run(*TORCHRUN, "tests/several_processes.py", str(small_data.root), str(exported_run), str(folder))
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     return folder
@@ -44,9 +44,9 @@ def test_all_processes_hold_equal_networks(together, recipe):
 
 
 @pytest.fixture(scope="module")
-def alone(small_data, exported, tmp_path_factory) -> dict[str, Run]:
+def alone(small_data, exported_run, tmp_path_factory) -> dict[str, Run]:
     """The same runs in one process."""
-    return several_processes.train(small_data, exported, tmp_path_factory.mktemp("alone"))
+    return several_processes.train(small_data, exported_run, tmp_path_factory.mktemp("alone"))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -170,15 +170,15 @@ def test_a_run_with_no_completed_epoch_resumes_at_the_beginning(small_data, tmp_
     assert state_of(resumed.trainer) == state_of(finished(started).trainer)
 
 
-def test_the_exported_artefact_is_the_trained_network(exported, small_data):
-    artifact = load_artifact(exported, "fashionnet")
+def test_the_exported_artefact_is_the_trained_network(exported_run, small_data):
+    artifact = load_artifact(exported_run, "fashionnet")
     card = artifact.card
     assert card.metrics["test"].accuracy > 0.9
     assert [type(figures["test"]) for figures in (card.metrics, card.int8_metrics)] == [Report, Report]
     assert type(card.metrics["validation"]) is Metrics
     assert card.training["epochs"] == 4
     images = small_data.load("test").images[:20]
-    run_ = Run.resume(exported, small_data)
+    run_ = Run.resume(exported_run, small_data)
     with torch.inference_mode():
         expected = run_.trainer.network.eval().outputs(torch.from_numpy(images.copy()))
     outputs = create_engine("onnx", artifact).run(images)
@@ -186,8 +186,8 @@ def test_the_exported_artefact_is_the_trained_network(exported, small_data):
     assert np.abs(outputs.features - expected.features.numpy()).max() < 1e-4
 
 
-def test_exported_graphs_contain_no_paths_of_the_machine(exported, artifact):
-    for content in ((exported / "fashionnet.onnx").read_bytes(), artifact.content["onnx"]):
+def test_exported_graphs_contain_no_paths_of_the_machine(exported_run, artifact):
+    for content in ((exported_run / "fashionnet.onnx").read_bytes(), artifact.content["onnx"]):
         assert b".py" not in content
         assert b"site-packages" not in content
 
@@ -279,21 +279,21 @@ def test_without_export_a_run_keeps_its_epochs_and_says_how_to_export(train, tmp
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoints", "config.json", "curves.png", "metrics.jsonl"}
 
 
-def test_resume_exports_a_completed_run_and_says_how_to_serve_it(exported):
-    lines = (exported / "output.txt").read_text().splitlines()
+def test_resume_exports_a_completed_run_and_says_how_to_serve_it(exported_run):
+    lines = (exported_run / "output.txt").read_text().splitlines()
     assert "4 epochs (4 done) of 576 images" in lines[0]
-    card = read_card(exported, "fashionnet")
+    card = read_card(exported_run, "fashionnet")
     assert lines[1].startswith(f"test accuracy {card.metrics['test'].accuracy:.2%}, loss ")
-    assert lines[2].endswith(f"Serve it:  FASHIONNET_MODEL_DIR={exported} make serve")
+    assert lines[2].endswith(f"Serve it:  FASHIONNET_MODEL_DIR={exported_run} make serve")
     assert len(lines) == 3
 
 
 @pytest.fixture
-def without_export(exported, monkeypatch) -> Path:
+def without_export(exported_run, monkeypatch) -> Path:
     """Runs export nothing, and return the card of the artefact in this folder."""
-    card = read_card(exported, "fashionnet")
+    card = read_card(exported_run, "fashionnet")
     monkeypatch.setattr(Run, "export", lambda *_: card)
-    return exported
+    return exported_run
 
 
 def test_a_missed_target_is_exit_status_1(train, without_export, tmp_path, capsys):
@@ -318,7 +318,7 @@ def test_the_script_trains_and_exports_into_two_folders(small_data, tmp_path):
     done = run("scripts/train.py", "--epochs", "1", "--name", "mine", *where)
     assert done.returncode == 0, done.stderr
     assert done.stderr == (
-        "warning: --release is called --publish-to now; the next version rejects --release.\n"
+        "warning: --release is deprecated: use --publish-to.\n"
         "Exporting, calibrating and measuring, which takes a minute or two ...\n"
     )
     assert load_artifact(published, "mine") == load_artifact(out, "mine")
@@ -336,7 +336,7 @@ def test_the_script_trains_and_exports_into_two_folders(small_data, tmp_path):
 def test_old_names_work_for_one_version_with_a_warning(capsys, old, new):
     assert command.parse_arguments(old.split()) == command.parse_arguments(new.split())
     (warning,) = capsys.readouterr().err.splitlines()
-    assert re.fullmatch(r"warning: (the recipe )?\S+ is called \S+ now; the next version rejects \S+\.", warning)
+    assert re.fullmatch(r"warning: (the recipe )?\S+ is deprecated: use \S+\.", warning)
 
 
 def test_a_run_that_started_with_the_recipe_seed_resumes(small_data, tmp_path):
@@ -369,6 +369,7 @@ def test_sigterm_ends_cleanly_and_says_how_to_resume(small_data, tmp_path):
         (["--epochs", "0"], "at least 1"),
         (["--epochs", "-3"], "at least 1"),
         (["--threads", "0"], "at least 1"),
+        (["--log", "nonsense"], "invalid choice"),
         pytest.param(
             ["--device", "cuda"], "no GPU here", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU")
         ),
@@ -377,6 +378,7 @@ def test_sigterm_ends_cleanly_and_says_how_to_resume(small_data, tmp_path):
         (["--target-accuracy", "92.5"], "a fraction between 0 and 1"),
         (["--recipe", "nonsense"], "There is no recipe nonsense; choose one of baseline"),
         (["--recipe", "deep"], "needs fashionnet-teacher, missing in"),
+        (["--recipe", "best"], "was trained on images that validate this run"),
     ],
 )
 def test_an_impossible_request_is_one_sentence(train, capsys, arguments, sentence):
