@@ -1,10 +1,10 @@
-"""How long does FashionNet train until it is good, beside the tutorial's way?
+"""Measures the training time to 92 % validation accuracy, compared with PyTorch's tutorial.
 
-Both train FashionNet's layers on the same 55,000 images until 92 % of the same 5,000 held-out ones are right, each in a
-fresh process a seed, one after the other; everything after the imports counts. The tutorial's way is PyTorch's MNIST
-example (batches of 64, StepLR of .7, 14 epochs at most) with torchvision's FashionMNIST, ToTensor and Normalize,
-DataLoader and Adam. Ours is the recipe `fast`. Each is held to its own limit: the multiplications that it needs, at the
-speed of a plain matrix product in the precision that it trains in.
+Both train FashionNet's layers on the same 55,000 images and validate on the same 5,000. Each seed has a process of its
+own, one after the other; all time after the imports counts. The tutorial is PyTorch's MNIST example (batches of 64,
+StepLR of 0.7, at most 14 epochs) with torchvision's FashionMNIST, ToTensor and Normalize, DataLoader and Adam. The
+project uses the recipe `fast`. The limit of each is the time of its floating-point operations at the speed of a plain
+matrix product in the same precision.
 
     pip install -e '.[benchmark]'
     python benchmarks/training.py --seeds 3 --write benchmarks/results/training
@@ -48,11 +48,11 @@ SECOND_FLOP = {
     "fashionnet": 2 * (26**2 * 32 * BOTTLENECK_CHANNELS + 24**2 * 9 * BOTTLENECK_CHANNELS * 64),
 }
 LINEAR_FLOP = 2 * (9216 * 128 + 128 * 10)
-"""Floating-point operations an image and forward pass: the first convolution, the second, the linear layers."""
+"""Floating-point operations per image in the forward pass: first convolution, second convolution, linear layers."""
 
 
 class Epoch(NamedTuple):
-    """After an epoch: validation accuracy 0..1, seconds since the imports, seconds of its training alone."""
+    """After an epoch: validation accuracy 0..1, seconds since the imports, seconds of training in this epoch."""
 
     accuracy: float
     elapsed: float
@@ -60,7 +60,7 @@ class Epoch(NamedTuple):
 
 
 def tutorial(seed: int) -> Iterator[Epoch]:
-    """The tutorial's way."""
+    """Trains as the tutorial does."""
     from torchvision import datasets, transforms
 
     folder = unpacked(read_settings().data_dir)
@@ -90,7 +90,7 @@ def tutorial(seed: int) -> Iterator[Epoch]:
 
 
 def unpacked(data_dir: Path) -> "tempfile.TemporaryDirectory[str]":
-    """A copy of the data set as torchvision unpacks it when it downloads."""
+    """Returns a copy of the data set in the form in which torchvision unpacks it."""
     folder = tempfile.TemporaryDirectory()
     raw = Path(folder.name) / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
@@ -100,7 +100,7 @@ def unpacked(data_dir: Path) -> "tempfile.TemporaryDirectory[str]":
 
 
 def fashionnet(seed: int) -> Iterator[Epoch]:
-    """The recipe ``fast``, in the precision that this CPU is given."""
+    """Trains by the recipe ``fast``."""
     start = time.perf_counter()
     cpu.keep_freed_memory()
     data_set, recipe = FashionMnist(read_settings().data_dir), RECIPES["fast"]
@@ -112,8 +112,8 @@ def fashionnet(seed: int) -> Iterator[Epoch]:
         yield Epoch(metrics.validation_accuracy, time.perf_counter() - start, metrics.seconds)
 
 
-def until_good(contender: str, seed: int) -> list[Epoch]:
-    """The epochs up to the first one that reaches the target."""
+def train_to_target(contender: str, seed: int) -> list[Epoch]:
+    """Returns the epochs up to the first that reaches the target."""
     epochs = []
     for epoch in {"tutorial": tutorial, "fashionnet": fashionnet}[contender](seed):
         epochs.append(epoch)
@@ -123,17 +123,17 @@ def until_good(contender: str, seed: int) -> list[Epoch]:
 
 
 def training_flop(contender: str) -> int:
-    """Operations an image: forward, and backward twice as many; the image itself needs no gradient."""
+    """Operations per image: forward, and twice as many backward, without a gradient for the image."""
     return 3 * (FIRST_FLOP + SECOND_FLOP[contender] + LINEAR_FLOP) - FIRST_FLOP
 
 
 def precision(contender: str) -> Precision:
-    """What it is trained in."""
+    """Returns the precision that the contender trains in."""
     return choose_precision("auto", "cpu") if contender == "fashionnet" else "fp32"
 
 
 def matrix_product(contender: str) -> float:
-    """Operations a second of a plain product of two square matrices in its precision, the best of twenty."""
+    """Returns the operations per second of a product of two square matrices in its precision, the best of twenty."""
     size, seconds = 2048, []
     dtype = torch.bfloat16 if precision(contender) == "bf16" else torch.float32
     left, right = torch.rand(2, size, size).to(dtype)
@@ -145,7 +145,7 @@ def matrix_product(contender: str) -> float:
 
 
 def run_round(seed: int) -> dict[str, list[Epoch]]:
-    """Both contenders with one seed, each in a process of its own."""
+    """Trains both contenders with one seed, each in a process of its own."""
     found = {}
     for contender in CONTENDERS:
         command = [sys.executable, __file__, "--contender", contender, "--seed", str(seed)]
@@ -157,7 +157,7 @@ def run_round(seed: int) -> dict[str, list[Epoch]]:
 
 
 def summary(rounds: list[dict[str, list[Epoch]]], products: dict[str, float]) -> str:
-    """The results as Markdown."""
+    """Returns the results as Markdown."""
     lines = [
         f"| | seconds to {TARGET:.0%}: median, by seed | epochs | reached | epoch, s | images/s | limit | of it |",
         "|---|---|---|---|---|---|---|---|",
@@ -177,13 +177,13 @@ def summary(rounds: list[dict[str, list[Epoch]]], products: dict[str, float]) ->
 
 
 def remarks(rounds: list[dict[str, list[Epoch]]], products: dict[str, float]) -> list[str]:
-    """What stands below the table."""
+    """Returns the lines below the table."""
     ratios = [found["tutorial"][-1].elapsed / found["fashionnet"][-1].elapsed for found in rounds]
     median, each = statistics.median(ratios), listed(f"{ratio:.1f}" for ratio in ratios)
     bf16 = "yes" if cpu.has_bf16() else "no"
     return [
         f"Faster by {median:.1f} (median of {len(ratios)} seeds; {each}).",
-        "The limit: the images a second that a plain product of matrices leaves time for, by what an image takes:",
+        "The limit is the images per second of a plain matrix product, by the operations per image:",
         "; ".join(
             f"{contender} {training_flop(contender) / 1e6:.1f} MFLOP in {precision(contender)} "
             f"at {product / 1e9:.0f} GFLOP/s"
@@ -198,20 +198,20 @@ def remarks(rounds: list[dict[str, list[Epoch]]], products: dict[str, float]) ->
 
 
 def listed(values: Iterator[str]) -> str:
-    """Values in one cell."""
+    """Joins the values of one cell."""
     return ", ".join(values)
 
 
 def main() -> None:
-    """Run the rounds and report."""
-    parser = argparse.ArgumentParser(description="The time to 92 % beside the tutorial's.")
+    """Runs the rounds and reports."""
+    parser = argparse.ArgumentParser(description="The time to 92 %, compared with the tutorial.")
     parser.add_argument("--contender", choices=CONTENDERS, help="train this one alone and print its epochs")
     parser.add_argument("--seed", type=int, default=1, help="of that one")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--write", type=Path, help="write NAME.md and NAME.json")
     arguments = parser.parse_args()
     if arguments.contender:
-        print(json.dumps(until_good(arguments.contender, arguments.seed)))
+        print(json.dumps(train_to_target(arguments.contender, arguments.seed)))
         return
     products = {contender: matrix_product(contender) for contender in CONTENDERS}
     rounds = [run_round(seed) for seed in range(1, arguments.seeds + 1)]
