@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import uvicorn
 
 from app.main import create_app
@@ -64,24 +64,32 @@ def process(*command: str, **environment: str) -> Iterator[subprocess.Popen[str]
                 child.send_signal(signal.SIGKILL)
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextlib.contextmanager
 def service(**settings: object) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
     """``python -m app`` with ``settings`` on a free port, ready; and a client for it."""
-    port = free_port()
     environment = {f"FASHIONNET_{name.upper()}": str(value) for name, value in settings.items()}
-    with (
-        process("-m", "app", **environment, FASHIONNET_PORT=str(port)) as server,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
-    ):
-        wait_until(lambda: is_ready(client))
+    with process("-m", "app", FASHIONNET_PORT="0", **environment) as server, client_of(server) as client:
         yield server, client
+
+
+@contextlib.contextmanager
+def client_of(server: subprocess.Popen[str], *, ready: bool = True) -> Iterator[httpx.Client]:
+    """A client for a service that was started with port 0; waits until the service is ready."""
+    with httpx.Client(base_url=f"http://127.0.0.1:{port_of(server)}", timeout=60) as client:
+        wait_until(lambda: not ready or is_ready(client) or server.poll() is not None)
+        yield client
+
+
+def port_of(server: subprocess.Popen[str]) -> int:
+    """The port on which a process listens, as the system knows it; waits until there is one."""
+
+    def listening() -> list[int]:
+        connections = psutil.Process(server.pid).net_connections("tcp")
+        return [one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN]
+
+    wait_until(lambda: server.poll() is not None or bool(listening()))
+    assert server.poll() is None, "the server has ended"
+    return listening()[0]
 
 
 def is_ready(client: httpx.Client) -> bool:

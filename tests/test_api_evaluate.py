@@ -13,7 +13,7 @@ from tests.data_sets import real_data_set
 from tests.permissions import obeying_permissions
 from tests.pictures import grey_png
 from tests.problems import assert_problem
-from tests.servers import free_port, is_ready, process, serve, wait_until
+from tests.servers import client_of, process, serve
 
 
 def test_the_evaluation_is_that_of_the_served_engine(client, engine, small_data, artifact):
@@ -114,16 +114,12 @@ def test_data_that_cannot_be_read_are_503_and_the_log_names_the_path(fresh_data,
 
 @pytest.mark.parametrize("what", ["", "FashionMNIST/raw", "FashionMNIST/raw/t10k-labels-idx1-ubyte.gz"])
 def test_data_of_another_user_are_503_until_they_may_be_read(fresh_data, what):
-    obeying, port, path = obeying_permissions(), free_port(), fresh_data.root / what
+    obeying, path = obeying_permissions(), fresh_data.root / what
     mode = path.stat().st_mode
-    environment = {"FASHIONNET_DATA_DIR": str(fresh_data.root), "FASHIONNET_PORT": str(port), "FASHIONNET_WORKERS": "1"}
+    environment = {"FASHIONNET_DATA_DIR": str(fresh_data.root), "FASHIONNET_PORT": "0", "FASHIONNET_WORKERS": "1"}
     path.chmod(0)
     try:
-        with (
-            process(*obeying, "-m", "app", **environment) as server,
-            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
-        ):
-            wait_until(lambda: is_ready(client))
+        with process(*obeying, "-m", "app", **environment) as server, client_of(server) as client:
             for need in set(NEED_DATA) - {"/evaluate/progress"}:
                 detail = assert_problem(client.get(need), 503, "data-unavailable")
                 assert "(Permission denied): let the user that runs FashionNet read" in detail

@@ -6,10 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 
-from tests.servers import free_port, is_ready, process, run, wait_until
+from tests.servers import client_of, process, run
 
 FASHIONNET = str(Path(sys.executable).with_name("fashionnet"))
 SERVICE_LINKS = {
@@ -32,17 +31,14 @@ def test_help_shows_the_flags_and_the_settings(command):
 
 
 def test_flags_override_the_environment_in_the_workers_too():
-    port, variables = free_port(), {"FASHIONNET_PORT": "1", "FASHIONNET_HOST": "0.0.0.0", "FASHIONNET_WORKERS": "1"}  # noqa: S104
-    with (
-        process("-m", "app", "--port", str(port), "--host", "127.0.0.1", "--workers", "2", **variables) as server,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}") as client,
-    ):
-        wait_until(lambda: is_ready(client))
+    variables = {"FASHIONNET_PORT": "1", "FASHIONNET_HOST": "0.0.0.0", "FASHIONNET_WORKERS": "1"}  # noqa: S104
+    command = ["-m", "app", "--port", "0", "--host", "127.0.0.1", "--workers", "2"]
+    with process(*command, **variables) as server, client_of(server) as client:
         children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
         server.terminate()
         _, log = server.communicate(timeout=20)
     assert len(children) == 2
-    assert f"http://127.0.0.1:{port}" in log
+    assert str(client.base_url).rstrip("/") in log
 
 
 @pytest.mark.parametrize(
@@ -82,11 +78,9 @@ def test_a_port_in_use_is_named_with_the_setting(workers):
 
 def test_a_misspelt_variable_is_named_once_with_the_nearest_setting():
     misspelt = {"FASHIONNET_PROT": "1", "fashionnet_datadir": "x", "FASHIONNET_QWERTY": "1"}
-    port = str(free_port())
-    with process("-m", "app", "--port", port, "--workers", "2", **misspelt, **SERVICE_LINKS) as server:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
-            wait_until(lambda: is_ready(client))
-        server.terminate()
+    with process("-m", "app", "--port", "0", "--workers", "2", **misspelt, **SERVICE_LINKS) as server:
+        with client_of(server):
+            server.terminate()
         _, log = server.communicate(timeout=20)
     warnings = [line.split(maxsplit=1)[1] for line in log.splitlines() if line.startswith("WARNING")]
     assert sorted(warnings) == [
@@ -98,11 +92,10 @@ def test_a_misspelt_variable_is_named_once_with_the_nearest_setting():
 
 
 def test_uvicorn_alone_warns_and_ignores_service_links_too():
-    command = ["-m", "uvicorn", "--factory", "app.main:create_app", "--port", port := str(free_port())]
+    command = ["-m", "uvicorn", "--factory", "app.main:create_app", "--port", "0"]
     with process(*command, FASHIONNET_PROT="1", **SERVICE_LINKS) as server:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
-            wait_until(lambda: is_ready(client))
-        server.terminate()
+        with client_of(server):
+            server.terminate()
         _, log = server.communicate(timeout=20)
     assert log.count("did you mean FASHIONNET_PORT?") == 1
     assert log.count("describes a service of Kubernetes") == 1

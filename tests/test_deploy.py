@@ -13,7 +13,7 @@ import yaml
 from app.main import create_app
 from app.metrics import BATCH_SIZE, CONFIDENCE, IN_PROGRESS, MODEL_INFO, PROBLEMS, QUEUE_DEPTH, REQUESTS, STAGES
 from app.settings import Settings
-from tests.servers import ROOT, free_port, process, run, wait_until
+from tests.servers import ROOT, port_of, process, run, wait_until
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 MANIFESTS = sorted(path for path in KUBERNETES.glob("*.yaml") if path.name != "kustomization.yaml")
@@ -93,9 +93,10 @@ def test_the_health_check_follows_the_readiness():
     (check,) = re.findall(r"^HEALTHCHECK .*CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)
     _, *command = json.loads(check)
     # Docker's client sets the proxies of its user in every container.
-    environment = {"FASHIONNET_PORT": str(free_port()), "http_proxy": "http://127.0.0.1:9"}
+    environment = {"FASHIONNET_PORT": "9", "http_proxy": "http://127.0.0.1:9"}
     assert run(*command, **environment).returncode != 0, "nothing listens"
-    with process("-m", "app", **environment):
+    with process("-m", "app", **environment | {"FASHIONNET_PORT": "0"}) as server:
+        environment["FASHIONNET_PORT"] = str(port_of(server))
         wait_until(lambda: run(*command, **environment).returncode == 0)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 import time
 import warnings
@@ -14,9 +15,7 @@ import pytest
 from model import WEIGHTS
 from model.prediction import ModelPair
 from tests.pictures import encode, grey_png, trousers
-from tests.servers import ROOT, free_port, wait_until
-
-pytestmark = pytest.mark.slow
+from tests.servers import ROOT, wait_until
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Ray's own, at its import
@@ -31,7 +30,7 @@ with warnings.catch_warnings():
     from model.prediction import load_model_pair
 
 NETWORKS = ModelPair("fashionnet", "fashionnet-photo")
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray's own, by the dozen
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.filterwarnings("ignore")]  # Ray's own, by the dozen
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +57,16 @@ def replicas() -> set[int]:
 
 
 @pytest.fixture(scope="module")
-def client(cluster):
-    port = free_port()
+def port():
+    """A port that is kept until the end: Ray's proxies share it (SO_REUSEPORT), and this socket takes no connection."""
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        kept.bind(("127.0.0.1", 0))
+        yield kept.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def client(cluster, port):
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     fixed = FashionNet.options(
         autoscaling_config=None, num_replicas=2, ray_actor_options={"num_cpus": 0.5}, max_replicas_per_node=1

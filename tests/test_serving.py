@@ -1,6 +1,5 @@
 """The service as its own process: how it starts, what it imports, how it refuses to start, how it ends."""
 
-import contextlib
 import re
 import shutil
 import signal
@@ -15,28 +14,19 @@ from app.main import create_app
 from app.settings import Settings
 from model import WEIGHTS
 from tests.pictures import grey_png
-from tests.servers import free_port, is_ready, process, run, service, wait_until
+from tests.servers import client_of, is_ready, process, run, service, wait_until
 
 UVICORN = ["-m", "uvicorn", "--factory", "app.main:create_app"]
 
 
-def ready(port: int) -> bool:
-    with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(f"http://127.0.0.1:{port}/health/ready").status_code == 200
-    return False
-
-
-def predict(port: int) -> httpx.Response:
-    return httpx.post(f"http://127.0.0.1:{port}/predict", files={"file": grey_png()})
+def predict(client: httpx.Client) -> httpx.Response:
+    return client.post("/predict", files={"file": grey_png()})
 
 
 @pytest.mark.parametrize(("workers", "threads"), [(1, 1), (2, 1), (2, 2)])
 def test_python_m_app_serves_and_ends_on_sigterm(workers, threads):
-    port = free_port()
-    variables = {"PORT": port, "WORKERS": workers, "ENGINE_THREADS": threads}
-    with process("-m", "app", **{f"FASHIONNET_{name}": str(value) for name, value in variables.items()}) as server:
-        wait_until(lambda: ready(port))
-        assert [predict(port).status_code for _ in range(10)] == [200] * 10
+    with service(workers=workers, engine_threads=threads) as (server, client):
+        assert [predict(client).status_code for _ in range(10)] == [200] * 10
         server.send_signal(signal.SIGTERM)
         _, log = server.communicate(timeout=20)
     assert server.returncode in (0, -signal.SIGTERM)
@@ -44,9 +34,7 @@ def test_python_m_app_serves_and_ends_on_sigterm(workers, threads):
 
 
 def test_workers_are_forked_and_share_what_the_parent_imported():
-    port = free_port()
-    with process("-m", "app", FASHIONNET_PORT=str(port), FASHIONNET_WORKERS="2") as server:
-        wait_until(lambda: ready(port))
+    with service(workers=2) as (server, _):
         children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
         commands = {Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (server.pid, *children)}
     assert len(children) == 2
@@ -68,9 +56,7 @@ print(len(os.listdir("/proc/self/task")) - threads)
 
 
 def test_no_worker_outlives_its_parent():
-    port = free_port()
-    with process("-m", "app", FASHIONNET_PORT=str(port), FASHIONNET_WORKERS="2") as server:
-        wait_until(lambda: ready(port))
+    with service(workers=2) as (server, _):
         children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
         server.kill()
         server.wait()
@@ -79,10 +65,8 @@ def test_no_worker_outlives_its_parent():
 
 
 def test_uvicorn_serves_the_factory():
-    port = free_port()
-    with process(*UVICORN, "--port", str(port)):
-        wait_until(lambda: ready(port))
-        assert predict(port).status_code == 200
+    with process(*UVICORN, "--port", "0") as server, client_of(server) as client:
+        assert predict(client).status_code == 200
 
 
 def test_serving_imports_neither_torch_nor_torchvision():
@@ -143,14 +127,11 @@ def test_nothing_is_reported_to_anybody(tmp_path):
 
 
 def test_it_is_ready_soon_and_small_after_a_thousand_predictions():
-    port = free_port()
     start = time.monotonic()
-    with process("-m", "app", FASHIONNET_PORT=str(port), FASHIONNET_WORKERS="1") as server:
-        wait_until(lambda: ready(port))
+    with service(workers=1) as (server, client):
         seconds = time.monotonic() - start
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
-            for _ in range(1000):
-                assert client.post("/predict", files={"file": grey_png()}).status_code == 200
+        for _ in range(1000):
+            assert predict(client).status_code == 200
         status = Path(f"/proc/{server.pid}/status").read_text()
         resident = int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1000
     assert resident < 200, "MB"
@@ -179,7 +160,7 @@ def test_a_bad_artefact_stops_the_start_with_one_sentence(tmp_path, damage, comm
         case "no folder":
             shutil.rmtree(folder)
     variables = {"FASHIONNET_MODEL_DIR": str(folder), "FASHIONNET_ENGINE": "onnx"}
-    done = run(*command, **variables, FASHIONNET_PORT=str(free_port()))
+    done = run(*command, **variables, FASHIONNET_PORT="0")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("fashionnet: ")

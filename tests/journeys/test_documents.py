@@ -20,7 +20,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory):
-    """A reader in a fresh copy, without the data set; a small one comes from a mirror."""
+    """A reader in a fresh copy, without the data set; a small one comes from a mirror.
+
+    ``test_wheel`` shows that requirements/serve.txt installs, and is all that serving needs.
+    """
     small = make_data_set(tmp_path_factory.mktemp("mirror"))
     folder = copy_repository(tmp_path_factory.mktemp("clone") / "fashionnet")
     raw = folder / "data/FashionMNIST/raw"
@@ -29,7 +32,9 @@ def walk(tmp_path_factory):
     jupyter = tmp_path_factory.mktemp("jupyter")
     (jupyter / "jupyter_server_config.json").write_text('{"ServerApp": {"allow_root": true, "open_browser": false}}')
     with port_8000(), mirror(small) as url:
-        walk = Walk(folder, FASHIONNET_DATA_URL=url, JUPYTER_CONFIG_DIR=str(jupyter))
+        # ARGS is of make train: the small set needs no 12 epochs.
+        walk = Walk(folder, FASHIONNET_DATA_URL=url, JUPYTER_CONFIG_DIR=str(jupyter), ARGS="--epochs 2")
+        walk.use_packages_of_the_tests(tmp_path_factory.mktemp("bin"))
         yield walk
         walk.stop()
 
@@ -42,7 +47,6 @@ def follow(walk: Walk, document: str) -> None:
             for command in block.commands:
                 if command == "make train":
                     walk.stop()
-                    walk.use_packages_of_the_tests()
                 printed = walk.run(command) or printed
                 if command.startswith("FASHIONNET_MODEL_DIR="):
                     (served,) = httpx.get(f"{ADDRESS}/models").json()["models"]

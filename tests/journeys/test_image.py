@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +19,7 @@ from PIL import Image
 
 from tests.journeys.containers import install_docker_shim, why_not
 from tests.journeys.walks import ADDRESS, Walk, blocks_of, port_8000
-from tests.servers import ROOT, free_port, is_ready, wait_until
+from tests.servers import ROOT, is_ready, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
 
@@ -73,14 +74,14 @@ def run(docker: Path, *arguments: str) -> str:
 @contextlib.contextmanager
 def container(docker: Path, *options: str) -> Iterator[tuple[str, httpx.Client]]:
     """A container on a free port, ready within the time of the startup probe: its name, and a client for it."""
-    port = free_port()
-    name = f"fashionnet-{port}"
+    name = f"fashionnet-{uuid.uuid4().hex[:8]}"
     log = docker.with_name(name)
-    command = [docker, "run", f"--name={name}", f"--publish=127.0.0.1:{port}:{PORT}", *options, CONTAINER["image"]]
+    command = [docker, "run", f"--name={name}", f"--publish=127.0.0.1::{PORT}", *options, CONTAINER["image"]]
     probe = CONTAINER["startupProbe"]
     with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            wait_until(lambda: published(docker, name) or process.poll() is not None)
+            with httpx.Client(base_url=f"http://{published(docker, name)}", timeout=60) as client:
                 wait_until(
                     lambda: is_ready(client) or process.poll() is not None,
                     probe["periodSeconds"] * probe["failureThreshold"],
@@ -89,6 +90,12 @@ def container(docker: Path, *options: str) -> Iterator[tuple[str, httpx.Client]]
                 yield name, client
         finally:
             run(docker, "rm", "--force", "--ignore", "--time=0", name)
+
+
+def published(docker: Path, name: str) -> str:
+    """The address of a container's port on this machine; empty before it runs."""
+    done = subprocess.run([docker, "port", name, f"{PORT}/tcp"], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 def limits_of_the_pod() -> list[str]:

@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from model import list_artifacts
+from model import ModelCard, list_artifacts
 from model.artifact import read_card
 from tests.data_sets import make_data_set
 from tests.journeys.walks import copy_repository
-from tests.servers import ROOT, free_port, is_ready, wait_until
+from tests.servers import ROOT, client_of
 
 pytestmark = pytest.mark.slow
 
@@ -38,18 +38,18 @@ class Trained:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Trained:
-    """Two epochs, Ctrl-C, then the command that the training names."""
+    """One epoch, Ctrl-C, then the command that the training names."""
     clone = copy_repository(tmp_path_factory.mktemp("clone") / "fashionnet")
     make_data_set(clone / "data")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("FASHIONNET_", "COV_"))}
     environment["PYTHONPATH"] = str(clone)
-    command = ["scripts/train.py", "--epochs", "6", "--out", "runs/my first run"]
+    command = ["scripts/train.py", "--epochs", "3", "--out", "runs/my first run"]
     with subprocess.Popen(
         [sys.executable, *command], cwd=clone, env=environment, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as running:  # fmt: skip
         for line in running.stdout:
-            if line.startswith("epoch 2"):
+            if line.startswith("epoch 1"):
                 running.send_signal(signal.SIGINT)
                 break
         _, told = running.communicate(timeout=120)
@@ -68,25 +68,23 @@ def test_the_last_line_serves_what_came_out(trained):
     assignment = re.search(r"Serve it:  (FASHIONNET_MODEL_DIR=.+) make serve$", trained.last_line)[1]
     (variable,) = shlex.split(assignment)
     run_folder = trained.clone / variable.partition("=")[2]
-    port = str(free_port())
-    environment = trained.environment | dict([variable.split("=", 1)]) | {"FASHIONNET_PORT": port}
-    with (
-        subprocess.Popen([sys.executable, "-m", "app"], cwd=trained.clone, env=environment) as server,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
-    ):
+    environment = trained.environment | dict([variable.split("=", 1)]) | {"FASHIONNET_PORT": "0"}
+    with subprocess.Popen([sys.executable, "-m", "app"], cwd=trained.clone, env=environment) as server:
         try:
-            wait_until(lambda: is_ready(client) or server.poll() is not None)
-            assert server.poll() is None
-            (served,) = client.get("/models").json()["models"]
-            card = read_card(run_folder, "fashionnet")
-            assert (served["name"], served["version"], served["default"]) == ("fashionnet", card.version, True)
-            shirt = (ROOT / "examples/shirt.png").read_bytes()
-            assert client.post("/predict", files={"file": shirt}).json()["model_version"] == card.version
-            evaluation = client.get("/evaluate").json()
-            assert evaluation["accuracy"] == pytest.approx(card.measured_with(served["engine"])["test"].accuracy)
-            assert client.get("/gallery").headers["content-type"] == "image/png"
+            with client_of(server) as client:
+                assert_serves(client, read_card(run_folder, "fashionnet"))
         finally:
             server.terminate()
+
+
+def assert_serves(client: httpx.Client, card: ModelCard) -> None:
+    (served,) = client.get("/models").json()["models"]
+    assert (served["name"], served["version"], served["default"]) == ("fashionnet", card.version, True)
+    shirt = (ROOT / "examples/shirt.png").read_bytes()
+    assert client.post("/predict", files={"file": shirt}).json()["model_version"] == card.version
+    evaluation = client.get("/evaluate").json()
+    assert evaluation["accuracy"] == pytest.approx(card.measured_with(served["engine"])["test"].accuracy)
+    assert client.get("/gallery").headers["content-type"] == "image/png"
 
 
 def test_the_scripts_use_the_run(trained):

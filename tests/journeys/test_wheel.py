@@ -1,8 +1,10 @@
 """From ``pip wheel .`` to a prediction, in an environment of its own and another folder."""
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -10,7 +12,7 @@ import pytest
 
 from tests.data_sets import make_data_set
 from tests.journeys.walks import copy_repository, mirror
-from tests.servers import ROOT, free_port, is_ready, wait_until
+from tests.servers import ROOT, client_of
 
 pytestmark = pytest.mark.slow
 
@@ -29,6 +31,16 @@ class Installed:
             [self.bin / command, *arguments], cwd=self.folder, env=self.variables | variables, capture_output=True,
             text=True, check=False, timeout=120,
         )  # fmt: skip
+
+    @contextlib.contextmanager
+    def serving(self, *arguments: str) -> Iterator[httpx.Client]:
+        command = [self.bin / "fashionnet", "--port", "0", *arguments]
+        with subprocess.Popen(command, cwd=self.folder, env=self.variables) as server:
+            try:
+                with client_of(server) as client:
+                    yield client
+            finally:
+                server.terminate()
 
 
 def checked(*command: str, cwd: Path) -> None:
@@ -52,32 +64,22 @@ def installed(tmp_path_factory) -> Installed:
 
 
 def test_the_command_serves_and_every_message_is_true_here(installed, tmp_path):
-    port = str(free_port())
-    command = [installed.bin / "fashionnet", "--port", port, "--workers", "2"]
     small = make_data_set(tmp_path / "mirror")
     raw = installed.folder / "home/.local/share/fashionnet/FashionMNIST/raw"
-    with (
-        subprocess.Popen(command, cwd=installed.folder, env=installed.variables) as server,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
-    ):
-        try:
-            wait_until(lambda: is_ready(client) or server.poll() is not None)
-            assert server.poll() is None
-            shirt = (ROOT / "examples/shirt.png").read_bytes()
-            assert client.post("/predict", files={"file": shirt}).json()["label"] == "Shirt"
-            assert client.get("/").status_code == client.get("/docs").status_code == 200
-            assert client.get("/page/examples/shirt.png").content == shirt
-            problem = client.get("/evaluate")
-            assert problem.status_code == 503
-            assert "`fashionnet download`" in problem.json()["detail"]
-            raw.mkdir(parents=True)
-            (raw / "SHA256SUMS").write_text((small.folder / "SHA256SUMS").read_text())
-            with mirror(small) as url:
-                done = installed.run("fashionnet", "download", FASHIONNET_DATA_URL=url)
-            assert done.stdout == f"Fashion-MNIST is complete in {raw}.\n", done.stderr
-            assert client.get("/evaluate").json()["count"] == 200
-        finally:
-            server.terminate()
+    with installed.serving("--workers", "2") as client:
+        shirt = (ROOT / "examples/shirt.png").read_bytes()
+        assert client.post("/predict", files={"file": shirt}).json()["label"] == "Shirt"
+        assert client.get("/").status_code == client.get("/docs").status_code == 200
+        assert client.get("/page/examples/shirt.png").content == shirt
+        problem = client.get("/evaluate")
+        assert problem.status_code == 503
+        assert "`fashionnet download`" in problem.json()["detail"]
+        raw.mkdir(parents=True)
+        (raw / "SHA256SUMS").write_text((small.folder / "SHA256SUMS").read_text())
+        with mirror(small) as url:
+            done = installed.run("fashionnet", "download", FASHIONNET_DATA_URL=url)
+        assert done.stdout == f"Fashion-MNIST is complete in {raw}.\n", done.stderr
+        assert client.get("/evaluate").json()["count"] == 200
 
 
 def test_help_and_errors_are_true_here(installed):

@@ -7,10 +7,12 @@ import http.server
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import site
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -117,14 +119,23 @@ class Walk:
             self.server = None
             wait_until(lambda: not service_answers())
 
-    def use_packages_of_the_tests(self) -> None:
-        """Let pip find PyTorch and the rest installed: they are 6 GB, and the tests have them already."""
-        (packages,) = self.folder.glob(".venv/lib/python*/site-packages")
-        (packages / "installed-elsewhere.pth").write_text("\n".join(site.getsitepackages()))
-        for name, module in {"torchrun": "torch.distributed.run"}.items():
-            script = self.folder / ".venv/bin" / name
-            script.write_text(f'#!/bin/sh\nexec "$(dirname "$0")/python" -m {module} "$@"\n')
-            script.chmod(0o755)
+    def use_packages_of_the_tests(self, folder: Path) -> None:
+        """Let pip find everything installed in new environments: it is 6 GB, and the tests have it already.
+
+        ``folder`` gets a ``python3`` that makes such environments.
+        """
+        shim = folder / "python3"
+        shim.write_text(
+            f"""#!/bin/sh
+{sys.executable} "$@" || exit
+[ "$1 $2" = "-m venv" ] || exit 0
+printf '%s\\n' {shlex.join(site.getsitepackages())} > "$(echo "$3"/lib/python*/site-packages)/installed-elsewhere.pth"
+printf '#!/bin/sh\\nexec "$(dirname "$0")/python" -m torch.distributed.run "$@"\\n' > "$3/bin/torchrun"
+chmod +x "$3/bin/torchrun"
+"""
+        )
+        shim.chmod(0o755)
+        self.environment["PATH"] = f"{folder}{os.pathsep}{self.environment['PATH']}"
 
 
 def service_answers() -> bool:
