@@ -1,8 +1,12 @@
-"""A trained network on disk: ``NAME.safetensors`` (the truth), ``NAME.onnx`` (made from it), ``NAME.json`` (the card).
+"""A trained model on disk: the files of one name.
 
-``NAME.detector.safetensors`` tells images that are none of the ten classes; ``NAME.int8.onnx`` may lie beside them:
-the graph with 8-bit weights and activations, where that is quicker.
-Loading checks the sums in the card and never unpickles anything.
+- ``NAME.safetensors``: the weights
+- ``NAME.onnx``: the graph in full precision
+- ``NAME.int8.onnx``: the graph with 8-bit weights and activations (optional)
+- ``NAME.detector.safetensors``: the out-of-distribution detector
+- ``NAME.json``: the card, with the checksums of the other files
+
+Loading compares the checksums and never unpickles.
 """
 
 import hashlib
@@ -23,7 +27,7 @@ REQUIRED: frozenset[Format] = frozenset({"safetensors", "onnx", "detector.safete
 
 
 class FileRecord(BaseModel):
-    """What a file of the artefact must be."""
+    """The checksum and size of a file."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,60 +36,60 @@ class FileRecord(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """What a trained network is, where it came from and how good it was measured to be."""
+    """Describes a trained model: its architecture, training, data and figures."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     architecture: str
     members: int = Field(default=1, ge=1)
-    """How many networks of that architecture it is; the logits of several are averaged."""
+    """Number of networks of this architecture; their logits are averaged."""
     description: str
     parameters: int
     classes: tuple[str, ...]
     recipe: dict[str, Any]
     training: dict[str, Any]
-    """Seed, precision, threads, epochs, library versions, CPU or GPU, date."""
+    """Seed, precision, threads, epochs, library versions, device, date."""
     data: dict[str, str]
-    """SHA-256 of the data set's files, by name."""
+    """SHA-256 of the data set's files by name."""
     metrics: dict[str, Report | Metrics]
-    """By split, of the graph in full precision: ``test`` has all figures (older cards: the short ones), ``validation``
-    the short ones."""
+    """Figures of the graph in full precision by split: a Report for ``test`` (Metrics in older cards), Metrics for
+    ``validation``."""
     int8_metrics: dict[str, Report | Metrics] = {}
-    """The same of the graph in 8 bits, where there is one."""
+    """Figures of the 8-bit graph, if there is one."""
     temperature: float = Field(default=1.0, gt=0)
-    """Calibration: probabilities are softmax(logits / temperature); 1 changes nothing."""
+    """Calibration: probabilities are softmax(logits / temperature)."""
     ood_auroc: dict[str, float] = {}
-    """How well the detector tells made outliers from the test images, by kind: AUROC, 0..1."""
+    """AUROC of the OOD score by kind of OOD images, against the test images."""
     history: tuple[dict[str, float], ...] = ()
-    """The training's metrics, an epoch each."""
+    """Training metrics of each epoch."""
     license: str = "MIT"
     files: dict[Format, FileRecord] = {}
 
     def measured_with(self, engine: str) -> dict[str, Report | Metrics]:
-        """The figures, by split, of the graph that the engine of that name runs."""
+        """Returns the figures by split of the graph that the named engine runs."""
         return self.int8_metrics if engine == "onnx-int8" else self.metrics
 
     @property
     def version(self) -> str:
-        """The first 12 digits of the weights' SHA-256: other weights, another version."""
+        """The first 12 digits of the SHA-256 of the weights."""
         return self.files["safetensors"].sha256[:12]
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A checked artefact: the card, and the bytes of the files that were asked for."""
+    """A card and the content of files whose checksums match it."""
 
     card: ModelCard
     content: dict[Format, bytes]
 
 
 def load_artifact(folder: Path, name: str, formats: Iterable[Format] | None = None) -> Artifact:
-    """Read the card ``NAME.json`` in ``folder`` and the files of ``formats`` (default: all), and compare their sums.
+    """Reads the card ``NAME.json`` and the files of ``formats`` (default: all), and compares their checksums.
 
     Raises:
-        ArtifactMissing: a file is not there.
-        ArtifactCorrupt: the card is not one, or a file is not the one that it names.
+        ArtifactMissing: a file does not exist.
+        ArtifactCorrupt: the card is invalid, or a file does not match its checksum.
         ArtifactError: a file cannot be read.
     """
     card = read_card(folder, name)
@@ -94,12 +98,12 @@ def load_artifact(folder: Path, name: str, formats: Iterable[Format] | None = No
 
 
 def read_card(folder: Path, name: str) -> ModelCard:
-    """The card of the artefact ``name``, without its files.
+    """Reads the card ``NAME.json`` alone.
 
     Raises:
-        ArtifactMissing: it is not there.
-        ArtifactCorrupt: it is not a model card, or not that of ``name``.
-        ArtifactError: it cannot be read.
+        ArtifactMissing: the card does not exist.
+        ArtifactCorrupt: the card is invalid or describes another model.
+        ArtifactError: the card cannot be read.
     """
     path = folder / f"{name}.json"
     try:
@@ -114,7 +118,7 @@ def read_card(folder: Path, name: str) -> ModelCard:
 
 
 def save_artifact(folder: Path, card: ModelCard, content: dict[Format, bytes]) -> ModelCard:
-    """Write the files, each whole or not at all, the card last; returns the card with the files' sums."""
+    """Writes the files atomically, the card last. Returns the card with their checksums."""
     sums = {format_: FileRecord(sha256=_sha256(data), bytes=len(data)) for format_, data in content.items()}
     card = card.model_copy(update={"files": sums})
     for format_, data in content.items():
@@ -123,18 +127,18 @@ def save_artifact(folder: Path, card: ModelCard, content: dict[Format, bytes]) -
 
 
 def save_card(folder: Path, card: ModelCard) -> ModelCard:
-    """Write ``NAME.json`` alone; returns the card."""
+    """Writes ``NAME.json`` alone. Returns the card."""
     text = _NUMBERS.sub(lambda numbers: " ".join(numbers[0].split()), card.model_dump_json(indent=2))
     write_atomically(folder / f"{card.name}.json", text.encode() + b"\n")
     return card
 
 
 _NUMBERS = re.compile(r"(?<=\[)\n[-+.eE\d,\s]+(?=\])")
-"""Inside a list of numbers. It goes on one line, so that a confusion matrix has a line for each class."""
+"""The inside of a list of numbers, which is written on one line: a confusion matrix has a line for each class."""
 
 
 def list_artifacts(folder: Path) -> list[str]:
-    """Returns the sorted names of the artefacts in ``folder``: of each card that has weights or a graph beside it.
+    """Returns the sorted names of the artefacts in ``folder``: the cards that have weights or a graph.
 
     Other JSON files, such as the configuration of a training run, are ignored.
     """

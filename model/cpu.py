@@ -1,4 +1,4 @@
-"""What this machine's CPU offers, and what it wants from us."""
+"""The CPU of this machine: cores, features, memory allocation."""
 
 import ctypes
 import os
@@ -10,35 +10,35 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def usable_cores() -> int:
-    """The cores this process may use: its affinity, cut down to the container's CPU quota (at least 1)."""
+    """Returns the number of cores this process may use, by its affinity and the CPU quota of its container."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cgroup_quota()
     return max(1, min(cores, int(quota))) if quota else cores
 
 
 def has_bf16() -> bool:
-    """Whether the CPU multiplies bfloat16 in hardware; without that, autocast to it is ten times slower."""
+    """Returns whether the CPU multiplies bfloat16 in hardware. Without it, autocast to bfloat16 is ten times slower."""
     return bool({"avx512_bf16", "amx_bf16"} & cpu_flags())
 
 
 @cache
 def cpu_flags() -> frozenset[str]:
-    """The CPU's own flags as Linux lists them; empty on other systems."""
+    """Returns the CPU flags that Linux lists; empty on other systems."""
     flags = _cpuinfo().get("flags", "")
     return frozenset(flags.split())
 
 
 @cache
 def cpu_name() -> str:
-    """The CPU's own name, for reports."""
+    """Returns the name of the CPU, for reports."""
     return _cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
 def keep_freed_memory() -> None:
-    """Ask glibc to keep freed blocks instead of giving them back to the kernel.
+    """Makes glibc keep freed memory instead of returning it to the kernel.
 
-    The activations of a batch are tens of MB, allocated and freed at every step; mapped anew each time, they
-    cost thousands of page faults a step. Does nothing where the C library is not glibc.
+    Each training step allocates and frees activations of tens of MB; mapping them again costs thousands of page faults
+    per step. Does nothing if the C library is not glibc.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

@@ -1,8 +1,8 @@
-"""Fashion-MNIST as uint8 arrays: found on disk or downloaded, always checked.
+"""Fashion-MNIST as uint8 arrays, read from disk or downloaded, with checksums.
 
-The layout is torchvision's: ``<root>/FashionMNIST/raw/*.gz``. The files are the IDX files of Xiao, Rasul
-and Vollgraf, "Fashion-MNIST", arXiv:1708.07747, compared with their published checksums. A data set of
-ours in the same format brings its own checksums in ``raw/SHA256SUMS``, as ``sha256sum *.gz`` writes it.
+The layout is torchvision's: ``<root>/FashionMNIST/raw/*.gz``. The files are the IDX files of Xiao, Rasul and Vollgraf,
+"Fashion-MNIST", arXiv:1708.07747. Another data set of the same format has its checksums in ``raw/SHA256SUMS``, as
+``sha256sum *.gz`` writes it.
 """
 
 import gzip
@@ -43,33 +43,33 @@ _SUM_LINE = re.compile(r"^([0-9a-f]{64}) [ *](\S+)$", re.MULTILINE)
 
 
 class Split(NamedTuple):
-    """Images uint8 ``[N, 28, 28]``, light clothes-pixels on a background of 0, and labels uint8 ``[N]``."""
+    """Images uint8 ``[N, 28, 28]``, light articles on a background of 0, and labels uint8 ``[N]``."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.uint8]
 
     def take(self, indices: NDArray[np.int64]) -> "Split":
-        """The examples at ``indices`` (int64 ``[M]``), in that order."""
+        """Returns the examples at ``indices``, int64 ``[M]``, in that order."""
         return Split(self.images[indices], self.labels[indices])
 
 
 @dataclass(frozen=True)
 class FashionMnist:
-    """The data set under ``root``, the folder that holds ``FashionMNIST/raw``."""
+    """The data set in ``root``, the folder that contains ``FashionMNIST/raw``."""
 
     root: Path
 
     @property
     def folder(self) -> Path:
-        """Where the four files lie, an absolute path."""
+        """The absolute path of the folder of the four files."""
         return user_path(self.root).absolute() / "FashionMNIST" / "raw"
 
     def checksums(self) -> Mapping[str, str]:
-        """SHA-256 by file name: the folder's own ``SHA256SUMS`` where it has one, else the published ones.
+        """Returns the SHA-256 of each file: from ``SHA256SUMS`` in the folder, or else the published ones.
 
         Raises:
-            DataCorrupt: ``SHA256SUMS`` is not what ``sha256sum *.gz`` writes of the four files.
-            DataError: it cannot be read.
+            DataCorrupt: ``SHA256SUMS`` does not list the four files.
+            DataError: ``SHA256SUMS`` cannot be read.
         """
         try:
             text = (self.folder / "SHA256SUMS").read_text(errors="replace")
@@ -90,15 +90,15 @@ class FashionMnist:
         return {name: sums[name] for name in PUBLISHED_SHA256}
 
     def fingerprint(self, split: SplitName) -> str:
-        """A SHA-256 that changes when a file of the split does; needs no reading of the files."""
+        """Returns a SHA-256 of the checksums of the split; does not read its files."""
         sums = self.checksums()
         return hashlib.sha256("".join(sums[name] for name in FILES[split]).encode()).hexdigest()
 
     def load(self, split: SplitName) -> Split:
-        """Read, check and parse one split.
+        """Reads one split and compares its checksums.
 
         Raises:
-            DataMissing: a file is not there.
+            DataMissing: a file does not exist.
             DataCorrupt: a file does not match its checksum, or is not an IDX file.
             DataError: a file cannot be read.
         """
@@ -108,14 +108,14 @@ class FashionMnist:
         return Split(images, labels)
 
     def download(self, url: str = DEFAULT_URL, *, splits: Sequence[SplitName] = ("train", "test")) -> None:
-        """Fetch what is missing or damaged of ``splits`` from the mirror ``url``, with a progress bar a file.
+        """Downloads the missing and damaged files of ``splits`` from the mirror ``url``, with progress bars.
 
-        The folder is made where it is not there. A file takes its place only after its checksum matched; what is good
-        already is left alone, so a complete folder may be read-only.
+        Creates the folder if necessary. Files are moved into place after their checksums match. A complete folder may
+        be read-only.
 
         Raises:
-            DownloadFailed: no network, no disk space, no permission, not found, or the mirror's file is another.
-            DataError: the folder's SHA256SUMS cannot be used.
+            DownloadFailed: the network, the disk or a permission fails, or the mirror has no file or a different one.
+            DataError: SHA256SUMS in the folder is invalid.
         """
         sums = self.checksums()
         for name in (name for split in splits for name in FILES[split]):
@@ -138,7 +138,7 @@ class FashionMnist:
             raise diagnosis.problem(DataCorrupt, sentence, self.folder, name=name) from error
 
     def _fetch(self, url: str, name: str, digest: str) -> None:
-        import pooch  # with requests they take a tenth of the service's start, which needs neither
+        import pooch  # with requests a tenth of the start-up time of the service, which needs neither
         import requests
 
         try:
@@ -147,15 +147,15 @@ class FashionMnist:
             raise DownloadFailed(f"{error}: set FASHIONNET_DATA_URL to a mirror that has the file.") from error
         except requests.RequestException as error:
             raise diagnosis.unreachable(self.folder, url) from error
-        except ValueError as error:  # pooch's word for a checksum that does not match, or a scheme it does not know
+        except ValueError as error:  # pooch raises it for a wrong checksum and for an unknown URL scheme
             published = digest == PUBLISHED_SHA256[name]
             raise diagnosis.other_file_sent(self.folder, name, url, published=published) from error
-        except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
+        except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links, before Python 3.13
             raise diagnosis.unwritable(self.folder, error) from error
 
 
 def _let_everybody_read(path: str, action: str, _pooch: object) -> str:
-    """Called by pooch, whose new files only their owner can read: the service often runs as another user."""
+    """A pooch processor. Pooch creates files that only their owner can read; the service may run as another user."""
     if action != "fetch":
         Path(path).chmod(0o644)
     return path

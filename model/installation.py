@@ -1,4 +1,4 @@
-"""Commands that work where this copy of FashionNet lies: in a clone, in an image, or installed as a package."""
+"""The installation: a clone, an image or a package, and the commands that work in it."""
 
 import sys
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ from platformdirs import user_data_path
 from model.errors import ExtraMissing
 
 ROOT = Path(__file__).parents[1]
-"""The folder that holds the packages: a clone, an image's folder, or site-packages."""
+"""The folder of the packages ``app`` and ``model``: a clone or site-packages."""
 IS_CLONE = (ROOT / "pyproject.toml").is_file()
 DATA_DIR = ROOT / "data" if IS_CLONE else user_data_path("fashionnet")
-"""The data folder if no setting names one: the same from every working directory."""
+"""The default data folder; it does not depend on the working directory."""
 
 
 def python_command(name: str = "python") -> str:

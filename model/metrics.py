@@ -1,22 +1,22 @@
-"""The figures of a network on labelled images, as they are computed, kept in a card and sent."""
+"""The figures of a model on labelled images."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class ReliabilityBin(BaseModel):
-    """The answers whose confidence lies in one of 15 equal parts of 0..1; means are 0 where there is none."""
+    """The predictions in one of 15 confidence intervals of equal width. The means of an empty bin are 0."""
 
     model_config = ConfigDict(frozen=True)
 
     count: int
     confidence: float
-    """Their mean confidence, 0..1."""
+    """Mean confidence, 0..1."""
     accuracy: float
-    """The share of them that is right, 0..1."""
+    """Share of correct predictions, 0..1."""
 
 
 class ClassReport(BaseModel):
-    """One class: precision, recall and F1 in 0..1 (0 where undefined), support = true images of it."""
+    """The figures of one class. Precision, recall and F1 are 0..1, and 0 if undefined; support counts its images."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -28,7 +28,7 @@ class ClassReport(BaseModel):
 
 
 class Metrics(BaseModel):
-    """The short figures of an engine on one split."""
+    """The main figures of an engine on one split."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -40,7 +40,7 @@ class Metrics(BaseModel):
     brier: float
     """Brier score, summed over the classes: 0..2."""
     ece: float
-    """Expected calibration error, 15 bins, 0..1."""
+    """Expected calibration error of 15 bins, 0..1."""
 
 
 class Report(Metrics):
@@ -49,7 +49,7 @@ class Report(Metrics):
     accuracy_interval: tuple[float, float]
     """95 % confidence interval of the accuracy (Wilson)."""
     reliability: list[ReliabilityBin]
-    """The bins that ``ece`` is computed over."""
+    """The bins of ``ece``."""
     classes: list[ClassReport]
     confusion_matrix: list[list[int]]
-    """Rows true, columns predicted."""
+    """Counts: true classes in rows, predicted classes in columns."""

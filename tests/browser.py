@@ -17,7 +17,12 @@ from tests.servers import ROOT
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 TABS = ("predict", "gallery", "evaluation", "models")
-needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium here: `make browser` installs it")
+_skip_without = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium here: `make browser` installs it")
+
+
+def needs_browser(test):
+    """Marks a test that drives Chromium."""
+    return pytest.mark.browser(_skip_without(test))
 
 
 @contextlib.contextmanager

@@ -144,6 +144,7 @@ def test_the_confusion_matrix_is_a_png(client):
     assert Image.open(io.BytesIO(response.content)).size[0] > 600
 
 
+@pytest.mark.weights
 def test_the_real_test_set_gives_the_figure_of_the_card_in_time(engine, artifact):
     """Ten seconds are the bar on a CPU with AVX2 alone; predictions go on meanwhile."""
     waits = []

@@ -197,6 +197,7 @@ def test_auroc_is_1_apart_and_a_half_together():
 
 
 @pytest.mark.slow
+@pytest.mark.weights
 @pytest.mark.parametrize("name", [path.stem for path in WEIGHTS.glob("*.json")])
 def test_the_committed_networks_are_calibrated_and_know_strangers(name):
     """The bars of the project, on the real test images, with the graphs that are served."""

@@ -21,12 +21,14 @@ logits = arrays(np.float32, (4, 10), elements=st.floats(-1e4, 1e4, width=32))
 
 
 @pytest.mark.slow
+@pytest.mark.weights
 def test_both_engines_of_full_precision_agree_on_the_whole_test_set(artifact):
     images = real_data_set().load("test").images
     onnx, torch = (run_batches(create_engine(name, artifact, 2), images).logits for name in ("onnx", "torch"))
     assert np.abs(onnx - torch).max() <= 1e-4
 
 
+@pytest.mark.weights
 def test_8_bits_keep_the_accuracy_to_a_tenth_of_a_point(artifact):
     """On the validation images, by which that is decided at the export; the card says what the test set gave."""
     _, validation = training_splits(real_data_set(), Recipe(**artifact.card.recipe), artifact.card.training["seed"])

@@ -1,4 +1,4 @@
-"""How far confidences can be believed: of 100 answers given with 90 %, 90 should be right."""
+"""Calibration: of 100 predictions with a confidence of 90 %, 90 should be correct."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +10,15 @@ BINS = 15
 
 
 def reliability(probabilities: NDArray[np.floating], labels: NDArray[np.uint8]) -> list[ReliabilityBin]:
-    """Probabilities ``[N, C]`` and true labels ``[N]`` -> the ``BINS`` bins, from the least confident on."""
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    """Sorts predictions into ``BINS`` bins of equal width by confidence, the least confident first.
+
+    Args:
+        probabilities: ``[N, C]``.
+        labels: true class ids ``[N]``.
+    """
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
     index = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
-    counts, confidences, hits = (np.bincount(index, of, BINS) for of in (None, confidence, right))
+    counts, confidences, hits = (np.bincount(index, of, BINS) for of in (None, confidence, correct))
     some = np.maximum(counts, 1)
     return [
         ReliabilityBin(count=int(count), confidence=float(mean), accuracy=float(share))
@@ -22,19 +27,19 @@ def reliability(probabilities: NDArray[np.floating], labels: NDArray[np.uint8]) 
 
 
 def expected_calibration_error(bins: list[ReliabilityBin]) -> float:
-    """Mean distance of confidence and accuracy over the bins, weighted by their counts (Guo et al.), 0..1."""
+    """Returns the mean distance between confidence and accuracy, weighted by the counts of the bins, 0..1."""
     total = sum(part.count for part in bins)
     return sum(part.count * abs(part.confidence - part.accuracy) for part in bins) / max(1, total)
 
 
 def brier_score(probabilities: NDArray[np.floating], labels: NDArray[np.uint8]) -> float:
-    """Mean squared distance of ``[N, C]`` to the truth, summed over the classes (Brier, 1950): 0 is best, 2 worst."""
+    """Returns the mean squared error of probabilities ``[N, C]``, summed over the classes (Brier, 1950), 0..2."""
     truth = np.eye(probabilities.shape[1])[labels]
     return float(((probabilities - truth) ** 2).sum(1).mean())
 
 
 def wilson_interval(hits: int, count: int) -> tuple[float, float]:
-    """The 95 % confidence interval of a share by ``hits`` of ``count`` (Wilson, 1927)."""
+    """Returns the 95 % confidence interval of the proportion ``hits / count`` (Wilson, 1927)."""
     z = 1.959964
     share, spread = hits / count, z**2 / count
     centre = (share + spread / 2) / (1 + spread)

@@ -1,4 +1,4 @@
-"""Whether one network is better than another on the same images, or luckier."""
+"""Compares two models on the same images."""
 
 from math import comb
 
@@ -8,24 +8,24 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Comparison(BaseModel):
-    """Two networks on the same images; only those that one of them alone gets right tell them apart."""
+    """How two models differ on the same images."""
 
     model_config = ConfigDict(frozen=True)
 
     only_first: int
-    """Images that the first alone gets right."""
+    """Images that only the first model classifies correctly."""
     only_second: int
-    """Images that the second alone gets right."""
+    """Images that only the second model classifies correctly."""
     difference: float
-    """Accuracy of the first less that of the second, -1..1."""
+    """Accuracy of the first model less that of the second, -1..1."""
     interval: tuple[float, float]
-    """Its 95 % confidence interval, from the variance of paired proportions (Newcombe, 1998, method 1)."""
+    """95 % confidence interval of the difference of paired proportions (Newcombe, 1998, method 1)."""
     p_value: float
-    """McNemar's exact test, two-sided: how often equally good networks would differ as much, 0..1."""
+    """Two-sided p-value of McNemar's exact test."""
 
 
 def compare(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Comparison:
-    """What each of two networks gets right, ``[N]`` in the same order -> how they compare."""
+    """Compares two models by which images they classify correctly: bool ``[N]`` each, in the same order."""
     only_first, only_second, count = int((first & ~second).sum()), int((second & ~first).sum()), len(first)
     difference = (only_first - only_second) / count
     half = 1.959964 * (only_first + only_second - difference**2 * count) ** 0.5 / count
@@ -39,7 +39,7 @@ def compare(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Comparison:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """The exact p-value, two-sided (McNemar, 1947): the discordant images are tosses of a fair coin."""
+    """Returns the two-sided p-value (McNemar, 1947): the binomial test of the discordant images."""
     tosses, fewer = only_first + only_second, min(only_first, only_second)
-    # In whole numbers, which do not underflow however many tosses there are.
+    # Integers, because floats would underflow.
     return min(1.0, 2 * sum(comb(tosses, k) for k in range(fewer + 1)) / (1 << tosses))
