@@ -1,7 +1,7 @@
 """How long does the network take, without HTTP? Every engine at several batch sizes, one thread, in turns.
 
-Beside a graph that has a convolution taken apart (docs/decisions/0018-low-rank.md) is the whole one, and beside one
-whose first convolution runs over rows (0020-row-convolution.md) the one over pixels.
+A graph with a factorised convolution (docs/decisions/0018-low-rank.md) is compared with the whole one, and a graph with
+a row convolution (0020-row-convolution.md) with the one over pixels.
 
 python benchmarks/engines.py --write benchmarks/results/engines
 """
@@ -32,13 +32,12 @@ from model import (
 from model.artifact import Format
 from model.cpu import cpu_flags, cpu_name
 from model.engines import EngineName
-from model.export.build import export_int8, export_onnx
-from model.export.low_rank import taken_apart
+from model.export.build import export_onnx
+from model.export.low_rank import factorized
 from model.export.quantize import CALIBRATION_IMAGES, quantize
-from model.export.row_convolution import over_rows
-from model.network import load_network
-from model.ood.detector import Detector
-from model.ood.onnx_graph import with_detector
+from model.export.row_convolution import to_row_convolution
+from model.network import Network, load_network
+from model.ood.score import OodScore
 from model.training.recipes import Recipe
 from model.training.run import training_splits
 
@@ -80,18 +79,20 @@ def measure(name: str, rounds: int) -> list[dict[str, object]]:
 
 def otherwise(artifact: Artifact, train: Split) -> Iterator[tuple[EngineName, str, Artifact]]:
     """Artefacts with other graphs of the same network, by their engines and in what they differ."""
-    network, detector = load_network(artifact), Detector.from_bytes(artifact.content["detector.safetensors"])
-    served = taken_apart(network)
+    network, score = load_network(artifact), OodScore.from_bytes(artifact.content["detector.safetensors"])
+    served = factorized(network)
 
     def with_graph(file: Format, graph: bytes) -> Artifact:
-        return Artifact(artifact.card, {file: with_detector(graph, detector)})
+        return Artifact(artifact.card, {file: graph})
+
+    def in_8_bits(network: Network) -> Artifact:
+        return with_graph("int8.onnx", quantize(export_onnx(network, score), train.images[:CALIBRATION_IMAGES]))
 
     if served is not network:
-        yield "onnx", "whole", with_graph("onnx", export_onnx(network))
-        yield "onnx-int8", "whole", with_graph("int8.onnx", export_int8(network, train.images))
-    if over_rows(served) is not served:
-        pixels = quantize(export_onnx(served), train.images[:CALIBRATION_IMAGES])
-        yield "onnx-int8", "over pixels", with_graph("int8.onnx", pixels)
+        yield "onnx", "whole", with_graph("onnx", export_onnx(network, score))
+        yield "onnx-int8", "whole", in_8_bits(to_row_convolution(network))
+    if to_row_convolution(served) is not served:
+        yield "onnx-int8", "over pixels", in_8_bits(served)
 
 
 def table(rows: list[dict], rounds: int) -> str:

@@ -42,7 +42,7 @@ class EngineOutputs(NamedTuple):
     features: NDArray[np.float32]
     """``[N, F]``: the activations of the penultimate layer."""
     ood_scores: NDArray[np.float32]
-    """``[N]``: 0 is a typical image, above 1 an outlier; NaN where no detector is fitted yet."""
+    """``[N]``: 0 is typical, above 1 is out of the distribution."""
 
     def image_outputs(self) -> Iterator[ImageOutput]:
         """Iterates over the images."""
@@ -64,26 +64,23 @@ class OnnxEngine:
 
     name: ClassVar[EngineName] = "onnx"
     formats: ClassVar[tuple[Format, ...]] = ("onnx",)
-    left_out: ClassVar[str] = ""
-    """Of ONNX Runtime's rewritings of a graph."""
+    disabled_optimizers: ClassVar[str] = ""
+    """Names of ONNX Runtime's graph optimisers, separated by semicolons."""
 
     def __init__(self, artifact: Artifact, threads: int = 1) -> None:
-        options, graph = _session_options(threads, self.left_out), self.formats[0]
+        options, graph = _session_options(threads, self.disabled_optimizers), self.formats[0]
         try:
             self.session = onnxruntime.InferenceSession(
                 artifact.content[graph], options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime has an exception class a status, without a common base
             raise ArtifactCorrupt(f"{artifact.card.name}.{graph} is not a graph that ONNX Runtime can run.") from error
-        there = {output.name for output in self.session.get_outputs()}
-        self._outputs = [name for name in EngineOutputs._fields if name in there]
-        if "detector.safetensors" in artifact.card.files and "ood_scores" not in there:
+        if not {output.name for output in self.session.get_outputs()}.issuperset(EngineOutputs._fields):
             raise _of_an_earlier_version(artifact, graph)
 
     def run(self, images: NDArray[np.uint8]) -> EngineOutputs:
         """Images uint8 ``[N, 28, 28]`` in the data set's convention -> logits, features and scores."""
-        logits, features, *scores = self.session.run(self._outputs, {"images": images})
-        return EngineOutputs(logits, features, scores[0] if scores else _no_scores(len(images)))
+        return EngineOutputs(*self.session.run(EngineOutputs._fields, {"images": images}))
 
 
 class Int8OnnxEngine(OnnxEngine):
@@ -91,8 +88,8 @@ class Int8OnnxEngine(OnnxEngine):
 
     name: ClassVar[EngineName] = "onnx-int8"
     formats: ClassVar[tuple[Format, ...]] = ("int8.onnx",)
-    left_out: ClassVar[str] = "NchwcTransformer"
-    """Bytes lie channel by channel of a pixel. The layout for floats would only have to be undone before them."""
+    disabled_optimizers: ClassVar[str] = "NchwcTransformer"
+    """Kernels of 8 bits need channels last; the optimiser's layout for floats would have to be converted."""
 
 
 class TorchEngine:
@@ -105,36 +102,30 @@ class TorchEngine:
         import torch
 
         from model.network import load_network
-        from model.ood.detector import Detector
+        from model.ood.score import OodScore
 
-        content = artifact.content.get("detector.safetensors")
         try:
-            self.detector = None if content is None else Detector.from_bytes(content)
-        except KeyError:
+            score = OodScore.from_bytes(artifact.content["detector.safetensors"])
+        except TypeError:
             raise _of_an_earlier_version(artifact, "detector.safetensors") from None
         torch.set_num_threads(threads)
         self.torch = torch
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network = load_network(artifact).to(self.device)
+        self.network, self.score = load_network(artifact).to(self.device), score.to(self.device)
 
     def run(self, images: NDArray[np.uint8]) -> EngineOutputs:
         """Images uint8 ``[N, 28, 28]`` in the data set's convention -> logits, features and scores."""
         with self.torch.inference_mode():
             # A copy: torch warns about the read-only arrays that come from bytes.
             batch = self.torch.from_numpy(np.array(images)).to(self.device)
-            outputs = self.network.outputs(batch)
-        logits, features = outputs.logits.cpu().numpy(), outputs.features.cpu().numpy()
-        scores = self.detector.score(images, logits, features) if self.detector else _no_scores(len(images))
-        return EngineOutputs(logits, features, scores)
+            _, logits, features = self.network.outputs(batch)
+            scores = self.score(batch, logits, features)
+        return EngineOutputs(*(values.cpu().numpy() for values in (logits, features, scores)))
 
 
 def _of_an_earlier_version(artifact: Artifact, file: Format) -> ArtifactCorrupt:
     name = artifact.card.name
-    return ArtifactCorrupt(f"{name}.{file} is of an earlier version: make it anew by scripts/export.py {name}")
-
-
-def _no_scores(count: int) -> NDArray[np.float32]:
-    return np.full(count, np.nan, np.float32)
+    return ArtifactCorrupt(f"{name}.{file} is of an earlier version: export it again by scripts/export.py {name}")
 
 
 _ENGINES: dict[EngineName, type[OnnxEngine] | type[TorchEngine]] = {
@@ -213,11 +204,11 @@ def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return log_probs
 
 
-def _session_options(threads: int, left_out: str) -> onnxruntime.SessionOptions:
+def _session_options(threads: int, disabled_optimizers: str) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("optimization.disable_specified_optimizers", left_out)
+    options.add_session_config_entry("optimization.disable_specified_optimizers", disabled_optimizers)
     return options

@@ -95,9 +95,9 @@ def measure_extras(
         extras["comparison"] = compare(*(one.logits.argmax(1) == split.labels for one in (measured, other)))
     if arguments.ood:
         with requires_extra("train"):
-            from model.evaluation.ood_sets import measure_detector
+            from model.evaluation.ood_sets import measure_ood_auroc
 
-        extras["ood_auroc"] = measure_detector(measured.engine, split.images)
+        extras["ood_auroc"] = measure_ood_auroc(measured.engine, split.images)
     if arguments.label_issues:
         probabilities = softmax(measured.logits / measured.card.temperature)
         extras["label_issues"] = find_label_issues(probabilities, split.labels, arguments.label_issues)

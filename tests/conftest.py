@@ -77,6 +77,21 @@ def _export(run: "Run", folder: Path) -> None:
 
 
 @pytest.fixture(scope="session")
+def exported() -> dict[str, bytes]:
+    """The graphs of a FashionNet with random weights, the one in 8 bits calibrated on dark images: {file: content}."""
+    import torch
+
+    from model.export.build import build_graphs
+    from model.network import FashionNet
+    from model.ood.score import OodScore
+
+    torch.manual_seed(0)
+    dark = torch.randint(0, 9, (20, 28, 28), dtype=torch.uint8).numpy()
+    score = OodScore.from_bytes((WEIGHTS / "fashionnet.detector.safetensors").read_bytes())
+    return build_graphs(FashionNet().eval(), score, dark)
+
+
+@pytest.fixture(scope="session")
 def settings(small_data: FashionMnist) -> Settings:
     return Settings(
         data_dir=small_data.root,

@@ -67,8 +67,8 @@ OUTLIERS: dict[str, Callable[[Images], Images]] = {
 }
 
 
-def measure_detector(engine: Engine, images: Images) -> dict[str, float]:
-    """The AUROC of every kind of outlier against ``images`` uint8 ``[N, 28, 28]`` of the distribution."""
+def measure_ood_auroc(engine: Engine, images: Images) -> dict[str, float]:
+    """Returns the AUROC of every out-of-distribution set against ``images`` uint8 ``[N, 28, 28]``, by name."""
     inside = run_batches(engine, images).ood_scores
     return {kind: auroc(inside, run_batches(engine, make(images)).ood_scores) for kind, make in OUTLIERS.items()}
 

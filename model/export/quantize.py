@@ -1,4 +1,4 @@
-"""A graph in 8 bits, calibrated on training images: less arithmetic, and weights that fit into the caches."""
+"""A graph in 8 bits, calibrated on training images."""
 
 import tempfile
 from collections.abc import Iterator
@@ -13,20 +13,21 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 CALIBRATION_IMAGES = 500
 _BATCH = 100
 _BYTES = {"scale": np.array(1, np.float32), "zero_point": np.array(0, np.uint8)}
-"""How an image's own bytes are told from 0 to 255."""
+"""The quantisation of an image's bytes: none."""
 
 
 def quantize(graph: bytes, images: NDArray[np.uint8]) -> bytes:
-    """An exported graph with its inner convolutions and matrix products in 8 bits; ranges as seen on ``images``.
+    """Returns ``graph`` with the network's inner convolutions and matrix products in 8 bits.
 
-    Static quantisation, a scale a channel, activations unsigned. Weights keep to 7 bits, because without VNNI the
-    CPU adds two products of full-range bytes in 16 bits, which saturates. The last matrix product stays in full
-    precision, and so does a first convolution of normalised images: they cost nearly nothing, and whole graphs in
-    8 bits are slower and less accurate. One that takes the images' bytes (model.export.row_convolution) does not.
+    Static quantisation, one scale per channel, unsigned activations. Weights have 7 bits, because a CPU without VNNI
+    adds two products of bytes in 16 bits, which would saturate. The last matrix product stays in full precision, and
+    so does a first convolution of normalised images: they take little time, and graphs entirely in 8 bits are slower
+    and less accurate. A first convolution of bytes (model.export.row_convolution) is quantised. The
+    out-of-distribution score stays in full precision.
 
     Args:
-        graph: ONNX, from ``images`` uint8 ``[N, 28, 28]``.
-        images: uint8 ``[M, 28, 28]``, training images; never those of the test set.
+        graph: ONNX, from ``images`` uint8 ``[N, 28, 28]`` to ``logits`` and other outputs.
+        images: uint8 ``[M, 28, 28]``, training images, which the activations' ranges are measured on.
     """
     proto = _prepared(graph)
     cast = _cast(proto)
@@ -52,7 +53,7 @@ def quantize(graph: bytes, images: NDArray[np.uint8]) -> bytes:
 
 
 def _prepared(graph: bytes) -> onnx.ModelProto:
-    """The graph with what ONNX Runtime folds and infers before it quantises one, ReLU before the pooling."""
+    """The graph after ONNX Runtime's preprocessing for quantisation, with ReLU before max pooling."""
     with tempfile.TemporaryDirectory() as folder:
         whole, prepared = Path(folder, "whole.onnx"), Path(folder, "prepared.onnx")
         whole.write_bytes(graph)
@@ -74,24 +75,35 @@ class _Calibration(CalibrationDataReader):  # type: ignore[misc]
 
 
 def _layers(proto: onnx.ModelProto) -> list[str]:
-    convolutions = [node for node in proto.graph.node if node.op_type == "Conv"][0 if _cast(proto) else 1 :]
-    products = [node for node in proto.graph.node if node.op_type in ("Gemm", "MatMul")]
+    nodes = _network_nodes(proto)
+    convolutions = [node for node in nodes if node.op_type == "Conv"][0 if _cast(proto) else 1 :]
+    products = [node for node in nodes if node.op_type in ("Gemm", "MatMul")]
     layers = convolutions + products[:-1]
     sums = {node.output[0] for node in layers}
-    # With its ReLU, a layer's values are told from 0 on, and the ReLU is nothing but that.
-    relus = [node for node in proto.graph.node if node.op_type == "Relu" and node.input[0] in sums]
+    # Quantised together with its ReLU, a layer's output uses the full unsigned range, and the ReLU is its lower bound.
+    relus = [node for node in nodes if node.op_type == "Relu" and node.input[0] in sums]
     return [node.name for node in layers + relus]
 
 
+def _network_nodes(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The nodes that the logits depend on, in order; the others belong to the out-of-distribution score."""
+    needed, nodes = {"logits"}, []
+    for node in reversed(proto.graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            nodes.append(node)
+    return nodes[::-1]
+
+
 def _cast(proto: onnx.ModelProto) -> onnx.NodeProto | None:
-    """What makes floats of the bytes that the first convolution takes; None where it takes other values."""
-    first = next(node for node in proto.graph.node if node.op_type == "Conv")
-    makers = (node for node in proto.graph.node if node.output[0] == first.input[0])
-    return next((node for node in makers if node.op_type == "Cast"), None)
+    """The cast of the bytes that the first convolution takes; None if it takes other values."""
+    nodes = _network_nodes(proto)
+    first = next(node for node in nodes if node.op_type == "Conv")
+    return next((node for node in nodes if node.output[0] == first.input[0] and node.op_type == "Cast"), None)
 
 
 def _without(cast: onnx.NodeProto, proto: onnx.ModelProto) -> None:
-    """Leave out the way from bytes to floats and back to the same bytes."""
+    """Removes the cast of bytes to floats and the quantisation back to the same bytes."""
     nodes = proto.graph.node
     back = next(node for node in nodes if node.op_type == "QuantizeLinear" and node.input[0] == cast.output[0])
     after = next(node for node in nodes if node.input[0] == back.output[0])
@@ -101,7 +113,7 @@ def _without(cast: onnx.NodeProto, proto: onnx.ModelProto) -> None:
 
 
 def _relu_first(proto: onnx.ModelProto) -> None:
-    """Max pooling after ReLU, not before it: then the convolution in front of them need not tell negative values."""
+    """Swaps max pooling and a ReLU after it, so that the ReLU can be quantised with the convolution before them."""
     pools = {node.output[0]: node for node in proto.graph.node if node.op_type == "MaxPool"}
     for second in (node for node in proto.graph.node if node.op_type == "Relu" and node.input[0] in pools):
         first = pools[second.input[0]]

@@ -1,10 +1,10 @@
-"""FashionNet with its first convolution over whole rows: what a graph in 8 bits is made of.
+"""FashionNet with its first convolution over whole rows, for the 8-bit graph.
 
-One grey pixel gives a CPU nothing to multiply side by side, and the 32 channels that are made of it would have to be
-put in another order for the next layer. So a row of 28 pixels is taken for one pixel of 28 channels, and the 26 x 32
-values of a row of results come out of it together, in the order that the next layer wants. Most of the weights are 0
-then (they are a Toeplitz matrix), and yet nine times as many multiplications of bytes take less time. The
-normalisation is inside of the weights, so the convolution takes the image's bytes as they are.
+The image has one channel, which gives a CPU few products to compute in parallel, and the 32 output channels would need
+another memory layout for the next layer. So a row of 28 pixels becomes one position of 28 channels, and a 3x1
+convolution returns the 26 x 32 values of an output row in the layout of the next layer. Its weights are a Toeplitz
+matrix, most of them 0. It needs nine times the multiplications and takes less time. Its weights include the
+normalisation, so its input is the image's bytes.
 """
 
 import torch
@@ -17,20 +17,19 @@ _SIDE = 28
 _POOLED = 12
 
 
-def over_rows(network: Network) -> Network:
-    """The same function in evaluation mode, FashionNet's first convolution over rows; any other network itself."""
-    return _RowFashionNet(network) if type(network) is FashionNet else network  # not one with layers still to fold
+def to_row_convolution(network: Network) -> Network:
+    """Returns the same function in evaluation mode with a row convolution; other networks than FashionNet unchanged."""
+    return _RowFashionNet(network) if type(network) is FashionNet else network  # a subclass has layers to fuse first
 
 
 def row_convolution(layer: nn.Conv2d) -> nn.Conv2d:
-    """The convolution that does with rows of bytes what ``layer`` does with normalised pixels.
+    """Returns the convolution of rows of bytes that equals ``layer`` on normalised pixels.
 
     Args:
-        layer: of one channel, without padding and with a stride of 1: O outputs, kernel H x W.
+        layer: one input channel, O outputs, kernel H x W, no padding, stride 1.
 
     Returns:
-        From 28 channels, the columns, to (29 - W) O: those of the first column of results, then of the second, and so
-        on; kernel H x 1.
+        Kernel H x 1, 28 input channels (the columns), (29 - W) O output channels: O for each output column.
     """
     outputs, _, height, width = layer.weight.shape
     columns = _SIDE - width + 1
@@ -44,15 +43,10 @@ def row_convolution(layer: nn.Conv2d) -> nn.Conv2d:
     return rows
 
 
-def by_place(layer: nn.Linear, places: int) -> nn.Linear:
-    """The layer for maps of so many places that come place by place, as those of bytes lie in memory.
-
-    Args:
-        layer: for the same maps one after the other.
-        places: of a map.
-    """
+def to_channels_last(layer: nn.Linear, pixels: int) -> nn.Linear:
+    """Returns ``layer`` for flattened maps of ``pixels`` pixels in channels-last instead of channels-first order."""
     same = nn.Linear(layer.in_features, layer.out_features)
-    weight = layer.weight.detach().reshape(layer.out_features, -1, places)
+    weight = layer.weight.detach().reshape(layer.out_features, -1, pixels)
     same.weight.data, same.bias = weight.transpose(1, 2).flatten(1).contiguous(), layer.bias
     return same
 
@@ -63,10 +57,10 @@ class _RowFashionNet(FashionNet):
         for name, layer in network.named_children():
             self.set_submodule(name, layer)
         self.rows = row_convolution(network.conv1)
-        self.fc1 = by_place(network.fc1, _POOLED**2)
+        self.fc1 = to_channels_last(network.fc1, _POOLED**2)
         self.eval()
 
-    def features(self, images: Tensor) -> Tensor:  # in evaluation mode: without dropout
+    def features(self, images: Tensor) -> Tensor:  # evaluation mode only: no dropout
         x = F.relu(F.max_pool2d(self.conv2(self.first_maps(images)), 2))  # [N, 64, 12, 12]
         return F.relu(self.fc1(x.permute(0, 2, 3, 1).flatten(1)))
 

@@ -1,1 +1,1 @@
-"""The out-of-distribution score."""
+"""The out-of-distribution score. Needs the extra ``train``; served graphs contain it."""

@@ -1,86 +1,92 @@
-"""What is fitted after the training, on images that it did not see: the temperature, and the detector's limits."""
+"""Fits the out-of-distribution score to a trained network."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from sklearn.cluster import MiniBatchKMeans
+from torch import Tensor
 
-from model.data import CLASSES, Split
-from model.engines import EngineOutputs, softmax
-from model.ood.detector import Detector
-from model.ood.image_statistics import MEANS, MOST_STEPS, STEPS, Appearance, levels, sums
+from model.data import CLASSES
+from model.ood.image_statistics import ImageStatistics
+from model.ood.score import Distances, OodScore
 
+Floats = NDArray[np.float32]
 CENTRES_PER_CLASS = 100
-APPEARANCES_PER_CLASS = 30
-APPEARANCE_WEIGHT = 3
-"""Of the appearance's distance; the three others, which all come from the network, have 1 each."""
-KEPT = 0.95
-"""Share of the validation images that the detector takes for images of the distribution."""
+STATISTICS_CENTRES_PER_CLASS = 30
+WEIGHTS = Distances(1, 1, 1, 3)  # type: ignore[arg-type]
+"""Of the distances in the score: three come from the network, so the image statistics count as much as these."""
+IN_DISTRIBUTION = 0.95
+"""Share of the validation images that score at most 1."""
+MIN_DEVIATION = 0.4
+"""Of an image statistic, 0..16. It keeps a statistic that is constant in training from outweighing the others."""
+_CHUNK = 1000
 
 
-def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.uint8]) -> float:
-    """The temperature by which the mean confidence is the accuracy (expectation consistency, arXiv:2303.02644).
+class LabelledOutputs(NamedTuple):
+    """N labelled images, and the outputs of a network for them."""
 
-    That of the least negative log-likelihood (Guo et al., arXiv:1706.04599) calibrates as well, but leaves the networks
-    here more confident than right on the whole.
-
-    Args:
-        logits: ``[N, C]``, of images that were not trained on.
-        labels: ``[N]``.
-    """
-    accuracy = (logits.argmax(1) == labels).mean()
-
-    def difference(log_temperature: float) -> float:
-        confidences = softmax(logits.astype(np.float64) / np.exp(log_temperature)).max(1)
-        return float((confidences.mean() - accuracy) ** 2)
-
-    return float(np.exp(minimize_scalar(difference, bounds=(-3, 3), method="bounded", options={"xatol": 1e-6}).x))
+    images: NDArray[np.uint8]
+    """``[N, 28, 28]``"""
+    labels: NDArray[np.uint8]
+    """``[N]``"""
+    logits: Floats
+    """``[N, C]``"""
+    features: Floats
+    """``[N, F]``"""
 
 
-class Seen(NamedTuple):
-    """Images, and what a network says of them."""
-
-    split: Split
-    outputs: EngineOutputs
-
-
-def fit_detector(train: Seen, validation: Seen) -> Detector:
-    """The detector whose centres are those of the training images, by k-means: of their features class by class.
+def fit_ood_score(train: LabelledOutputs, validation: LabelledOutputs) -> OodScore:
+    """Returns the score with k-means centres of ``train``, scaled on ``validation``.
 
     Args:
-        train: what the network was trained on.
-        validation: other images, ``KEPT`` of which will score at most 1.
+        train: images that the network was trained on.
+        validation: other images of the same distribution; the share ``IN_DISTRIBUTION`` of them scores at most 1.
     """
-    labels, features = train.split.labels, train.outputs.features
-    centres = np.concatenate([_centres(features[labels == label], CENTRES_PER_CLASS) for label in np.unique(labels)])
-    appearance = fit_appearance(train.split)
-    bare = Detector(centres.astype(np.float32), appearance, np.zeros(4, np.float32), np.ones(4, np.float32))
-    given = validation.split.images, validation.outputs.logits, validation.outputs.features
-    typical, upper = (np.quantile(bare.distances(*given), q, axis=1).astype(np.float32) for q in (0.5, KEPT))
-    spread = np.maximum(upper - typical, 1e-6) / np.array([1, 1, 1, APPEARANCE_WEIGHT], np.float32)
-    limit = np.quantile(Detector(bare.centres, appearance, typical, spread).score(*given), KEPT)
-    return Detector(bare.centres, appearance, typical, spread * np.float32(limit))
+    statistics = in_chunks(ImageStatistics(), train.images)
+    deviation = np.maximum(statistics.std(0), MIN_DEVIATION)
+    centres = [_centres(train.features[train.labels == label], CENTRES_PER_CLASS) for label in np.unique(train.labels)]
+    of_classes = [_class_centres(statistics / deviation, train.labels == label) for label in range(len(CLASSES))]
+    score = OodScore(
+        centres=torch.from_numpy(np.concatenate(centres)),
+        statistics_centres=torch.from_numpy(np.stack(of_classes)),
+        deviation=torch.from_numpy(deviation),
+        typical=torch.zeros(4),
+        spread=torch.ones(4),
+    )
+    return scale(score, validation)
 
 
-def fit_appearance(train: Split) -> Appearance:
-    """The centres of what the training images of each class look like; a level counts in units of its deviation."""
-    deviation = np.sqrt(sums(train.images) * MEANS).std(0)
-    steps = np.minimum(STEPS / np.maximum(deviation, 1e-6), MOST_STEPS / 16)
-    factors = (MEANS * steps**2).astype(np.float32)
-    steps_seen = levels(train.images, factors)
-    centres = [_centres_of_class(steps_seen, train.labels == label) for label in range(len(CLASSES))]
-    return Appearance(factors, np.rint(np.stack(centres)).astype(np.float32))
+def scale(score: OodScore, validation: LabelledOutputs) -> OodScore:
+    """Returns ``score`` with ``typical`` and ``spread`` fitted on ``validation``, and its other buffers unchanged."""
+    images, _, logits, features = validation
+    distances = in_chunks(lambda *parts: torch.cat(score.distances(*parts), dim=1), images, logits, features)
+    typical, upper = np.quantile(distances, (0.5, IN_DISTRIBUTION), axis=0)
+    spread = np.maximum(upper - typical, 1e-6) / WEIGHTS
+    threshold = max(np.quantile(((distances - typical) / spread).sum(1), IN_DISTRIBUTION), 1e-6)
+    fitted = {"typical": torch.from_numpy(typical).float(), "spread": torch.from_numpy(spread * threshold).float()}
+    return OodScore(**(score.state_dict() | fitted))
 
 
-def _centres_of_class(points: NDArray[np.float32], of_class: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """``APPEARANCES_PER_CLASS`` of them, some more than once in a class of fewer images; of all, in a class of none."""
-    centres = _centres(points[of_class] if of_class.any() else points, APPEARANCES_PER_CLASS)
-    return np.resize(centres, (APPEARANCES_PER_CLASS, points.shape[1]))
+def in_chunks(function: Callable[..., Tensor], *arrays: NDArray[np.generic]) -> Floats:
+    """Returns ``function`` of the arrays, computed by 1,000 rows at a time to bound the memory."""
+    with torch.inference_mode():
+        parts = [
+            function(*(torch.from_numpy(array[start : start + _CHUNK].copy()) for array in arrays))
+            for start in range(0, len(arrays[0]), _CHUNK)
+        ]
+        return torch.cat(parts).numpy()
 
 
-def _centres(points: NDArray[np.float32], count: int) -> NDArray[np.float64]:
+def _class_centres(points: Floats, of_class: NDArray[np.bool_]) -> Floats:
+    """``STATISTICS_CENTRES_PER_CLASS`` centres: repeated if the class is smaller, of all images if it has none."""
+    centres = _centres(points[of_class] if of_class.any() else points, STATISTICS_CENTRES_PER_CLASS)
+    return np.resize(centres, (STATISTICS_CENTRES_PER_CLASS, points.shape[1]))
+
+
+def _centres(points: Floats, count: int) -> Floats:
     clusters = MiniBatchKMeans(min(count, len(points)), n_init=1, batch_size=1024, random_state=0)
-    centres: NDArray[np.float64] = clusters.fit(points).cluster_centers_
+    centres: Floats = clusters.fit(points).cluster_centers_.astype(np.float32)
     return centres

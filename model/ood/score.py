@@ -1,0 +1,103 @@
+"""The out-of-distribution score: how far an image is from the images that the network was trained on.
+
+The training images are summarised by centres. Four distances are added, each in units of its spread over the
+validation images:
+
+- the cosine distance of the features to the nearest centre (Sun et al., arXiv:2204.06507, use nearest neighbours),
+- their Euclidean distance to the nearest centre,
+- the energy of the logits (Liu et al., arXiv:2010.03759),
+- the distance of the image statistics to the nearest centre of the predicted class.
+
+Features separate other objects, image statistics separate noise and blank images; no distance separates all of them
+(docs/decisions/0013-out-of-distribution.md). This module is the only definition: ``model.ood.fit`` fits it, the PyTorch
+engine runs it, and the export writes it into the served graphs.
+"""
+
+from typing import NamedTuple
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from model.ood.image_statistics import ImageStatistics
+
+TINY = 1e-6
+
+
+class Distances(NamedTuple):
+    """The parts of the score, each float32 ``[N, 1]``."""
+
+    cosine_distance: Tensor
+    """1 - cosine of the angle between the features and the nearest centre, 0..1."""
+    euclidean_distance: Tensor
+    """Of the features to the nearest centre."""
+    energy: Tensor
+    """-logsumexp(logits)."""
+    image_statistics: Tensor
+    """Euclidean distance of the image statistics to the nearest centre of the predicted class."""
+
+
+class OodScore(nn.Module):
+    """The score of images: 0 is typical, 1 is the threshold, above 1 is out of the distribution.
+
+    Args:
+        centres: of the features of the training images, float32 ``[K, F]``.
+        statistics_centres: of their image statistics divided by ``deviation``, by class, float32 ``[C, K', 11]``.
+        deviation: of each image statistic over the training images, float32 ``[11]``.
+        typical: the distances of an image that scores 0, float32 ``[4]``.
+        spread: by how much each distance exceeds the typical one to add 1 to the score, float32 ``[4]``.
+    """
+
+    centres: Tensor
+    statistics_centres: Tensor
+    deviation: Tensor
+    typical: Tensor
+    spread: Tensor
+    twice_centres: Tensor
+    squares: Tensor
+    half_inverse_norms: Tensor
+
+    def __init__(
+        self, centres: Tensor, statistics_centres: Tensor, deviation: Tensor, typical: Tensor, spread: Tensor
+    ) -> None:
+        super().__init__()
+        self.statistics = ImageStatistics()
+        self.register_buffer("centres", centres)
+        self.register_buffer("statistics_centres", statistics_centres)
+        self.register_buffer("deviation", deviation)
+        self.register_buffer("typical", typical)
+        self.register_buffer("spread", spread)
+        # Constants of the exported graph, derived from the buffers above.
+        squares = centres.square().sum(1)
+        self.register_buffer("twice_centres", 2 * centres.T.contiguous(), persistent=False)
+        self.register_buffer("squares", squares, persistent=False)
+        self.register_buffer("half_inverse_norms", 0.5 / squares.sqrt().clamp(min=TINY), persistent=False)
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "OodScore":
+        """Reads what ``to_bytes`` returned; raises TypeError if the tensors are others."""
+        return cls(**safetensors.torch.load(content))
+
+    def to_bytes(self) -> bytes:
+        """Returns the buffers as safetensors."""
+        return safetensors.torch.save(self.state_dict())
+
+    def forward(self, images: Tensor, logits: Tensor, features: Tensor) -> Tensor:
+        """Images uint8 ``[N, 28, 28]``, logits ``[N, C]``, features ``[N, F]`` -> scores float32 ``[N]``."""
+        distances = torch.cat(self.distances(images, logits, features), dim=1)
+        return ((distances - self.typical) / self.spread).sum(1)
+
+    def distances(self, images: Tensor, logits: Tensor, features: Tensor) -> Distances:
+        """Images uint8 ``[N, 28, 28]``, logits ``[N, C]``, features ``[N, F]`` -> the four distances."""
+        norms = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+        twice_products = features @ self.twice_centres
+        cosine = (twice_products * self.half_inverse_norms).amax(1, keepdim=True) / norms.clamp(min=TINY)
+        square = (self.squares - twice_products).amin(1, keepdim=True) + norms * norms
+        statistics = (self.statistics(images) / self.deviation).unsqueeze(1)
+        offsets = statistics - self.statistics_centres.index_select(0, logits.argmax(1))  # [N, K', 11]
+        return Distances(
+            cosine_distance=1 - cosine,
+            euclidean_distance=square.clamp(min=0).sqrt(),
+            energy=-logits.logsumexp(1, keepdim=True),
+            image_statistics=torch.linalg.vector_norm(offsets, dim=2).amin(1, keepdim=True),
+        )
