@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
+import hypothesis
 import pytest
 
 from app.settings import Settings
@@ -26,6 +27,9 @@ from tests.servers import serve
 
 if TYPE_CHECKING:
     from model.training.run import Run
+
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")
