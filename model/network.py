@@ -1,7 +1,6 @@
-"""FashionNet in PyTorch, and every other architecture that can be trained and shipped.
+"""FashionNet and the other architectures, in PyTorch. Needs the extra ``train``.
 
-Needs the extra ``train``. Every network takes uint8 images ``[N, 28, 28]`` as the data set has them and
-normalises them itself, so that no caller can get it wrong.
+Every network takes images uint8 ``[N, 28, 28]`` as they are in the data set, and normalises them itself.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,18 +23,18 @@ PIXEL_STD = 0.3530242
 
 
 class NetworkOutputs(NamedTuple):
-    """What a network says of N images, float32."""
+    """A network's outputs for N images, float32."""
 
     log_probs: Tensor
-    """``[N, 10]``, log softmax of the logits: FashionNet's output as its definition has it."""
+    """``[N, 10]``, log softmax of the logits."""
     logits: Tensor
-    """``[N, 10]``; calibration and energy scores need them, because logsumexp(log_probs) is always 0."""
+    """``[N, 10]``, for calibration and energy scores; logsumexp(log_probs) is always 0."""
     features: Tensor
-    """``[N, F]``, the penultimate activations (F = 128 for FashionNet)."""
+    """``[N, F]``, penultimate activations (F = 128 for FashionNet)."""
 
 
 class Network(nn.Module):
-    """What every architecture offers, once it has ``features`` and ``classify``."""
+    """Base class of the architectures, which define ``features`` and ``classify``."""
 
     architecture: str
     description: str
@@ -64,7 +63,7 @@ class Network(nn.Module):
 
 
 class Ensemble(Network):
-    """Networks of one architecture, whose logits are averaged and whose features stand side by side."""
+    """Networks of one architecture; logits are averaged, features are concatenated."""
 
     def __init__(self, members: Iterable[Network]) -> None:
         super().__init__()
@@ -107,7 +106,7 @@ class FashionNet(Network):
         return F.relu(self.fc1(self.dropout1(torch.flatten(x, 1))))
 
     def first_maps(self, images: Tensor) -> Tensor:
-        """Images uint8 ``[N, 28, 28]`` -> what the first convolution makes of them, float32 ``[N, 32, 26, 26]``."""
+        """Images uint8 ``[N, 28, 28]`` -> activations of the first convolution, float32 ``[N, 32, 26, 26]``."""
         return F.relu(self.conv1(normalise(images)))
 
     def classify(self, features: Tensor) -> Tensor:
@@ -167,15 +166,15 @@ class NormalisedFashionNet(FashionNet):
 class DeepFashionNet(Network):
     """A residual, batch-normalised network (He et al., arXiv:1512.03385) for 28x28 grey images.
 
-    A stage a resolution; each begins with a convolution to its number of channels. Most of the channels are where the
-    images are small already, so that the multiplications are spread evenly.
+    Each stage has its own resolution and starts with a convolution to its number of channels. Stages of a lower
+    resolution have more channels, so that all take about the same number of multiplications.
     """
 
     architecture = "fashionnet-deep"
     channels: ClassVar[tuple[int, ...]] = (32, 96, 192)
-    """Of each stage; those of the last are the features."""
+    """Channels of each stage; the last stage's are the features."""
     blocks: ClassVar[tuple[int, ...]] = (2, 3, 3)
-    """Residual blocks of two convolutions in each stage."""
+    """Residual blocks (two convolutions each) of each stage."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -203,7 +202,7 @@ class DeepFashionNet(Network):
 
 
 class PhotoFashionNet(Network):
-    """Fewer layers than the deep network's: a little less often right on the data set, and more often on photos."""
+    """Fewer layers than the deep network: slightly less accurate on the test set, more accurate on photos."""
 
     architecture = "fashionnet-photo"
     description = "Nine convolutions with batch normalisation and residual connections, global average pooling."
@@ -238,7 +237,7 @@ class PhotoFashionNet(Network):
 
 
 class TeacherFashionNet(DeepFashionNet):
-    """The deep network's kind at ResNet-18's size, too large to serve: its answers teach the deep network."""
+    """The deep network at the size of ResNet-18, too large to serve; it teaches the deep network."""
 
     architecture = "fashionnet-teacher"
     channels = (64, 128, 256, 512)
@@ -272,26 +271,26 @@ def network_to_export(architecture: str, states: Iterable[Mapping[str, Tensor]])
 
 
 def create_network(architecture: str) -> Network:
-    """A freshly initialised network by its name in ``ARCHITECTURES``; KeyError where there is none."""
+    """Returns a network with random weights; raises KeyError if ``ARCHITECTURES`` has no such name."""
     return ARCHITECTURES[architecture]()
 
 
 def load_network(artifact: Artifact) -> Network:
-    """The trained network of an artefact that was loaded with its ``safetensors``, in evaluation mode on the CPU.
+    """Returns the network of an artefact that was loaded with its ``safetensors``, on the CPU, in evaluation mode.
 
     Raises:
-        ArtifactCorrupt: this version knows no such architecture, or another one by that name.
+        ArtifactCorrupt: this version does not have the architecture, or its layers differ.
     """
     architecture = artifact.card.architecture
     if architecture not in ARCHITECTURES:
-        raise ArtifactCorrupt(f"This version knows no architecture {architecture!r}.")
+        raise ArtifactCorrupt(f"This version has no architecture {architecture!r}.")
     members = [create_network(architecture) for _ in range(artifact.card.members)]
     network = members[0] if len(members) == 1 else Ensemble(members)
     try:
         network.load_state_dict(safetensors.torch.load(artifact.content["safetensors"]))
     except RuntimeError:
         raise ArtifactCorrupt(
-            f"The weights are not those of the architecture {architecture!r} as this version knows it: bring an "
-            "artefact of this version, or train one."
+            f"The weights do not fit the architecture {architecture!r} of this version: use an artefact of "
+            "this version, or train one."
         ) from None
     return network.eval()

@@ -15,16 +15,16 @@ def _seed():
 
 
 def noise(count: int) -> torch.Tensor:
-    """Images without a pixel of the grey that cutout leaves, or of the black that a shift brings in."""
+    """Images without the grey of cutout and the black of shift."""
     return torch.randint(GREY + 1, 256, (count, 28, 28), dtype=torch.uint8)
 
 
-def test_nothing_is_changed_where_nothing_is_asked_for():
+def test_the_default_changes_nothing():
     images = noise(3)
     assert augment(images, Augmentation()) is images
 
 
-def test_half_of_the_images_are_mirrored_and_the_rest_stays():
+def test_flip_mirrors_half_of_the_images_only():
     images = noise(400)
     changed = augment(images, Augmentation(flip=True))
     mirrored = (changed == images.flip(2)).flatten(1).all(1)
@@ -33,7 +33,7 @@ def test_half_of_the_images_are_mirrored_and_the_rest_stays():
     assert 150 < mirrored.sum() < 250
 
 
-def test_every_image_is_shifted_by_its_own_whole_pixels_within_the_bound():
+def test_shift_moves_each_image_by_whole_pixels_within_the_bound():
     images = noise(400)
     changed = augment(images, Augmentation(shift=2))
     moves = {shift_between(before, after, 2) for before, after in zip(images.numpy(), changed.numpy(), strict=True)}
@@ -41,7 +41,7 @@ def test_every_image_is_shifted_by_its_own_whole_pixels_within_the_bound():
 
 
 def shift_between(before: np.ndarray, after: np.ndarray, most: int) -> tuple[int, int]:
-    """The one move that makes ``before`` into ``after``, black coming in at the edges."""
+    """Returns the one shift (down, right) that turns ``before`` into ``after``, with black edges."""
     canvas = np.pad(before, most)
     found = [
         (most - top, most - left)
@@ -53,17 +53,17 @@ def shift_between(before: np.ndarray, after: np.ndarray, most: int) -> tuple[int
     return found[0]
 
 
-def test_cutout_makes_one_grey_square_and_leaves_the_rest():
+def test_cutout_sets_one_square_of_each_image_to_grey():
     images = noise(200)
     changed = augment(images, Augmentation(cutout=10))
     cut = changed == GREY
     assert torch.equal(changed[~cut], images[~cut])
     for mask in cut:
         height, width = int(mask.any(1).sum()), int(mask.any(0).sum())
-        assert mask.sum() == height * width, "a rectangle: the square, or what of it lies in the image"
+        assert mask.sum() == height * width, "a rectangle: the part of the square inside the image"
         assert 5 <= height <= 10
         assert 5 <= width <= 10
-    assert len({mask.numpy().tobytes() for mask in cut}) > 100, "every image has its own"
+    assert len({mask.numpy().tobytes() for mask in cut}) > 100, "each image has its own square"
 
 
 def test_the_same_seed_draws_the_same_changes():
@@ -77,6 +77,6 @@ def test_the_same_seed_draws_the_same_changes():
 
 
 @pytest.mark.parametrize("wrong", [{"shift": -1}, {"shift": 28}, {"cutout": 29}, {"mirror": True}])
-def test_an_augmentation_that_cannot_be_is_refused(wrong):
+def test_an_impossible_augmentation_is_refused(wrong):
     with pytest.raises(ValidationError):
         Augmentation(**wrong)

@@ -127,7 +127,7 @@ def test_the_committed_weights_load_and_give_the_logits_of_their_graph(name):
 def test_weights_of_other_layers_are_refused_in_one_sentence(artifact):
     other = safetensors.torch.save(FashionNet().state_dict())
     deep = Artifact(artifact.card.model_copy(update={"architecture": "fashionnet-deep"}), {"safetensors": other})
-    with pytest.raises(ArtifactCorrupt, match="not those of the architecture 'fashionnet-deep'"):
+    with pytest.raises(ArtifactCorrupt, match="do not fit the architecture 'fashionnet-deep'"):
         load_network(deep)
 
 
