@@ -82,8 +82,8 @@ class FashionMnist:
         if absent:
             raise diagnosis.problem(
                 DataCorrupt,
-                "SHA256SUMS in {folder} does not name {absent}: put what is missing beside it and write it by "
-                "`sha256sum *.gz > SHA256SUMS`, or remove it where the files are the published ones.",
+                "SHA256SUMS in {folder} does not list {absent}: add the missing files and run "
+                "`sha256sum *.gz > SHA256SUMS` there, or remove SHA256SUMS if the files are the published ones.",
                 self.folder,
                 absent=", ".join(absent),
             )
@@ -134,7 +134,7 @@ class FashionMnist:
         try:
             return parse_idx(gzip.decompress(packed), name)
         except (OSError, EOFError, zlib.error) as error:
-            sentence = "{name} in {folder} is not a gzip file, though SHA256SUMS names it: pack the file by gzip."
+            sentence = "{name} in {folder} is not a gzip file: compress it with gzip and write SHA256SUMS again."
             raise diagnosis.problem(DataCorrupt, sentence, self.folder, name=name) from error
 
     def _fetch(self, url: str, name: str, digest: str) -> None:
@@ -172,12 +172,12 @@ def parse_idx(raw: bytes, name: str = "the file") -> NDArray[np.uint8]:
     header = 4 + 4 * raw[3]
     shape = tuple(int.from_bytes(raw[i : i + 4], "big") for i in range(4, header, 4))
     if len(raw) != header + int(np.prod(shape)):
-        raise DataCorrupt(f"{name} holds {len(raw)} bytes, which is not what its header says: {shape}.")
+        raise DataCorrupt(f"{name} has {len(raw)} bytes, which does not fit the shape {shape} in its header.")
     return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
 
 
 def split_validation(labels: NDArray[np.uint8], size: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices (train, validation), both sorted: a stratified validation set of ``size``, fixed by ``seed``."""
+    """Returns sorted indices (train, validation) with a stratified validation set of ``size``, decided by ``seed``."""
     rng = np.random.default_rng(seed)
     classes = np.unique(labels)
     quotas = [size // len(classes) + (i < size % len(classes)) for i in range(len(classes))]

@@ -1,6 +1,6 @@
-"""What is wrong with a data folder and how to put it right, as errors.
+"""Errors that say what is wrong with a data folder and how to repair it.
 
-``folder`` is where the four files should lie: ``<root>/FashionMNIST/raw``.
+``folder`` is the folder of the four files, ``<root>/FashionMNIST/raw``.
 """
 
 import errno
@@ -14,11 +14,14 @@ from model.installation import download_command
 
 Kind = TypeVar("Kind", bound=DataError)
 MOST_NAMES = 5
-"""Names of files that one message lists."""
+"""Maximum number of file names in a message."""
 
 
 def problem(kind: type[Kind], sentence: str, folder: Path, **words: object) -> Kind:
-    """An error with ``{folder}``, ``{download}`` and ``words`` filled in; its ``public`` form names no path."""
+    """Returns an error whose sentence has ``{folder}``, ``{download}`` and ``words`` filled in.
+
+    Its ``public`` form, for HTTP responses, names no path of this machine.
+    """
     root = shlex.quote(_text(folder.parents[1]))
     words |= {"folder": folder, "download": f"{download_command()} --data-dir {root}"}
     named = {word: _text(value) if isinstance(value, Path) else value for word, value in words.items()}
@@ -26,24 +29,24 @@ def problem(kind: type[Kind], sentence: str, folder: Path, **words: object) -> K
         "folder": "the data folder",
         "download": download_command(),
         "place": "a folder near it",
-        "root": "the folder that holds FashionMNIST/raw",
+        "root": "the folder that contains FashionMNIST/raw",
         "listing": "",
     }
     return kind(sentence.format(**named), sentence.format(**named | public))
 
 
 def missing(folder: Path, name: str) -> DataMissing:
-    """The file ``name`` is not there; names what people have in its place."""
+    """The file ``name`` does not exist. The message names common causes that it finds."""
     unpacked, there = name.removesuffix(".gz"), _names(folder)
     if name in there:
         return problem(
-            DataMissing, "{name} in {folder} is a link to nothing: run `{download}` to replace it.", folder, name=name
+            DataMissing, "{name} in {folder} is a broken link: run `{download}` to replace it.", folder, name=name
         )
     if unpacked in there:
         return problem(
             DataMissing,
-            "{folder} holds {unpacked} unpacked, where {name} is needed: run `{download}` to fetch the .gz files, "
-            "or pack yours there by `gzip -k *-ubyte && sha256sum *.gz > SHA256SUMS`.",
+            "{folder} contains {unpacked}, but {name} is needed: run `{download}` to download the .gz files, "
+            "or compress yours there with `gzip -k *-ubyte && sha256sum *.gz > SHA256SUMS`.",
             folder,
             name=name,
             unpacked=unpacked,
@@ -54,7 +57,7 @@ def missing(folder: Path, name: str) -> DataMissing:
     return problem(
         DataMissing,
         "{name} is not in {folder}{listing}: run `{download}` to download Fashion-MNIST, "
-        "or set FASHIONNET_DATA_DIR to the folder that holds FashionMNIST/raw.",
+        "or set FASHIONNET_DATA_DIR to the folder that contains FashionMNIST/raw.",
         folder,
         name=name,
         listing=_listing(folder, there),
@@ -62,8 +65,8 @@ def missing(folder: Path, name: str) -> DataMissing:
 
 
 def unreadable(folder: Path, name: str, error: OSError) -> DataError:
-    """The system does not give the content of the file ``name``."""
-    remedy = "repair what lies there"
+    """The file ``name`` exists but cannot be read."""
+    remedy = "repair the file or its disk"
     if isinstance(error, PermissionError):
         remedy = "let the user that runs FashionNet read the folder and its files"
     return problem(
@@ -77,46 +80,46 @@ def unreadable(folder: Path, name: str, error: OSError) -> DataError:
 
 
 def altered(folder: Path, name: str, *, published: bool) -> DataCorrupt:
-    """The file ``name`` is another than its checksum says: the ``published`` one, or that in SHA256SUMS."""
+    """The file ``name`` does not match its checksum, the ``published`` one or that in SHA256SUMS."""
     sentence = "{name} in {folder} does not match its checksum in SHA256SUMS: restore the file, "
     if published:
         sentence = "{name} in {folder} does not match its checksum: run `{download}` to replace it, "
-    remedy = "or, if it is your own or packed anew, run `sha256sum *.gz > SHA256SUMS` in that folder."
+    remedy = "or, if you changed the file on purpose, run `sha256sum *.gz > SHA256SUMS` in that folder."
     return problem(DataCorrupt, sentence + remedy, folder, name=name)
 
 
 def other_file_sent(folder: Path, name: str, url: str, *, published: bool) -> DownloadFailed:
-    """The mirror sent another file than its checksum says."""
+    """The downloaded file does not match its checksum."""
     if published:
         sentence = (
-            "What {url} sent is not Fashion-MNIST's {name} and was thrown away: try again, "
+            "The file from {url} is not Fashion-MNIST's {name} and was discarded: try again, "
             "or set FASHIONNET_DATA_URL to another mirror."
         )
     else:
         sentence = (
-            "What {url} sent is not the {name} that SHA256SUMS in {folder} names, and was thrown away: set "
-            "FASHIONNET_DATA_URL to a mirror of that data set, or remove SHA256SUMS to download Fashion-MNIST."
+            "The file from {url} does not match the checksum of {name} in SHA256SUMS in {folder} and was discarded: "
+            "set FASHIONNET_DATA_URL to a mirror of that data set, or remove SHA256SUMS to download Fashion-MNIST."
         )
     return problem(DownloadFailed, sentence, folder, name=name, url=url)
 
 
 def unreachable(folder: Path, url: str) -> DownloadFailed:
-    """The mirror does not answer."""
+    """The mirror does not respond."""
     return problem(
         DownloadFailed,
         "{url} cannot be reached: check the network, set FASHIONNET_DATA_URL to a mirror, "
-        "or put the four .gz files into {folder} by hand.",
+        "or copy the four .gz files into {folder}.",
         folder,
         url=url,
     )
 
 
 def unwritable(folder: Path, error: Exception) -> DownloadFailed:
-    """The system does not take a file."""
+    """A file cannot be written."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        sentence = "The disk that holds {folder} is full: free 40 MB, or set FASHIONNET_DATA_DIR to another disk."
+        sentence = "The disk of {folder} is full: free 40 MB, or set FASHIONNET_DATA_DIR to another disk."
         return problem(DownloadFailed, sentence, folder)
-    causes = (getattr(one, "strerror", None) for one in (error, error.__cause__))  # pooch gives its own none
+    causes = (getattr(one, "strerror", None) for one in (error, error.__cause__))  # pooch's own errors have none
     return problem(
         DownloadFailed,
         "{folder} cannot be written or read ({reason}): set FASHIONNET_DATA_DIR to a folder that can.",
@@ -126,7 +129,7 @@ def unwritable(folder: Path, error: Exception) -> DownloadFailed:
 
 
 def _places_near(folder: Path) -> tuple[Path, Path, Path]:
-    """Where the files lie when the root is set too deep, or when they were copied without their folders."""
+    """Returns where the files are if the root is set too deep or if they were copied without their folders."""
     root = folder.parents[1]
     return root, root / "raw", root / "FashionMNIST"
 
@@ -142,11 +145,11 @@ def _listing(folder: Path, names: list[str]) -> str:
     if not names:
         return ", which is empty" if folder.is_dir() else ", which does not exist"
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", which holds " + ", ".join(_text(name) for name in names[:MOST_NAMES]) + more
+    return ", which contains " + ", ".join(_text(name) for name in names[:MOST_NAMES]) + more
 
 
 def _names(folder: Path) -> list[str]:
-    """What lies in the folder; nothing where it cannot be listed."""
+    """Returns the file names in the folder; none if it cannot be listed."""
     try:
         return sorted(path.name for path in folder.iterdir())
     except OSError:
