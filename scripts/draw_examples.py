@@ -99,11 +99,11 @@ EXAMPLES: dict[str, Callable[[Draw], None]] = {
 
 
 TOES_LEFT = ("sneaker", "ankle-boot", "sandal")
-"""Drawn with toes to the right, shown as the shops that the data set comes from show them."""
+"""Drawn with toes to the right and mirrored, because the data set's shoes point to the left."""
 
 
 def draw_example(name: str) -> Image.Image:
-    """One example: RGB, 400 x 400, on white, with soft edges."""
+    """Returns an example: RGB, 400 x 400, on white, with soft edges."""
     image = Image.new("RGB", (SIZE, SIZE), "white")
     EXAMPLES[name](ImageDraw.Draw(image))
     image = ImageOps.mirror(image) if name in TOES_LEFT else image

@@ -1,8 +1,8 @@
-"""Draw docs/page.png: the page, with two of the example drawings classified.
+"""Draw docs/page.png: a screenshot of the web page with two classified drawings.
 
 python scripts/draw_page.py
 
-It needs Chromium and Selenium: make browser, and pip install -e '.[test]'.
+Needs Chromium and Selenium: make browser, and pip install -e '.[test]'.
 """
 
 import argparse
@@ -28,14 +28,14 @@ ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "docs" / "page.png"
 STATIC = ROOT / "app" / "static"
 KEY = "fashionnet-digest"
-"""Of the text in the PNG that holds the digest."""
+"""Key of the PNG text that contains the digest."""
 WIDTH = 1200
 DRAWINGS = ("shirt", "sneaker")
 SECONDS = 60
 
 
 def digest() -> str:
-    """SHA-256, in hexadecimal, of what the picture depends on: the page's files, this script and the networks."""
+    """Returns a SHA-256 of all that the picture depends on: the files of the page, this script and the models."""
     from model import WEIGHTS
     from model.artifact import list_artifacts, read_card
 
@@ -49,7 +49,7 @@ def digest() -> str:
 
 
 def digest_in(picture: Path) -> str | None:
-    """The digest that ``picture`` was drawn for."""
+    """Returns the digest in ``picture``, or None."""
     with Image.open(picture) as image:
         return image.info.get(KEY)
 
@@ -74,7 +74,7 @@ def main() -> int:
 
 @contextmanager
 def serve(data_dir: Path) -> Iterator[str]:
-    """The service on a free port of this machine; its address."""
+    """Runs the service on a free port; yields its address."""
     import uvicorn
 
     from app.main import create_app
@@ -95,7 +95,7 @@ def serve(data_dir: Path) -> Iterator[str]:
 
 @contextmanager
 def browser() -> "Iterator[Chrome]":
-    """Chromium without a window, in light colours."""
+    """Yields headless Chromium in light colours."""
     from selenium import webdriver
 
     chromium, driver_path = shutil.which("chromium"), shutil.which("chromedriver")
@@ -112,7 +112,7 @@ def browser() -> "Iterator[Chrome]":
 
 
 def screenshot(driver: "Chrome", address: str) -> bytes:
-    """Classify the drawings, explain the first one; a PNG of the page down to the end of the answers."""
+    """Classifies the drawings, explains one, and returns a PNG of the page down to the end of the answers."""
     from selenium.webdriver.support.ui import WebDriverWait
 
     def click(selector: str) -> None:

@@ -1,7 +1,7 @@
-"""From any picture to what the network sees: uint8 ``[28, 28]`` in the data set's own convention.
+"""Turns any picture into the model's input: uint8 ``[28, 28]`` in the convention of the data set.
 
 The convention (Xiao et al., arXiv:1708.07747, section 2): grey, the article light on a background of exactly 0,
-trimmed, its longest edge 28 pixels, centred. A 28x28 grey picture is taken to be in it already and passes untouched.
+trimmed, its longest edge 28 pixels, centred. A 28x28 grey picture is used unchanged.
 """
 
 from collections.abc import Iterator
@@ -18,23 +18,23 @@ from model.preprocessing.pose import Part, Pose, find_pose
 
 SIZE = 28
 WORKING_SIZE = 128
-"""Longest edge, in pixels, that the article is looked for at."""
+"""Longest edge, in pixels, at which the article is segmented."""
 DARKEST, MIDDLE = 30.0, 150.0
-"""The least brightness of an article out of a photo, and the mean that half of its distance to is bridged: exposure
-differs more between photos than between the data set's."""
+"""Minimum brightness of an article, and the target mean of photos; the mean is moved half-way to the target, because
+exposure differs more between photos than in the data set."""
 CONTRASTS = (1.0, 0.5)
-"""Contrasts within it, to what they are there: folds and prints of the data set's are a thumbnail's."""
+"""Contrast factors of the views of a photo: the data set's thumbnails show folds and prints less clearly."""
 SMALL, LOW_CONTRAST = 0.05, 0.1
 
 
 class Preprocessing(BaseModel):
-    """What was done to a picture before the network saw it."""
+    """How a picture became the model's input."""
 
     model_config = ConfigDict(frozen=True)
 
-    steps: list[str] = Field(description="in their order, in words")
-    inverted: bool = Field(default=False, description="whether dark became light")
-    background: str | None = Field(default=None, description="the colour of the border, #rrggbb")
+    steps: list[str] = Field(description="the steps in order")
+    inverted: bool = Field(default=False, description="whether light and dark were exchanged")
+    background: str | None = Field(default=None, description="colour of the border, #rrggbb")
     crop_box: Box | None = Field(
         default=None, description="left, top, right and bottom of the article in the upright picture, in pixels"
     )
@@ -46,19 +46,19 @@ class Preprocessing(BaseModel):
 
 
 class Picture(NamedTuple):
-    """A picture as the network sees it, and how it came about."""
+    """The model's input for a picture."""
 
     views: NDArray[np.uint8]
-    """``[V, 28, 28]`` in the data set's convention, the likeliest first; the network's answers to all are averaged."""
+    """uint8 ``[V, 28, 28]`` in the data set's convention, the most probable first; their outputs are averaged."""
     preprocessing: Preprocessing
     warnings: tuple[str, ...] = ()
-    """What may have gone wrong, in words."""
+    """Sentences on why the input may be unsuitable."""
     is_photo: bool = False
     """Whether the background is not plain. Photos have several views and a model of their own."""
 
     @property
     def image(self) -> NDArray[np.uint8]:
-        """The first view, ``[28, 28]``: the one to show."""
+        """The first view, ``[28, 28]``, which is shown to users."""
         first: NDArray[np.uint8] = self.views[0]
         return first
 
@@ -67,7 +67,7 @@ IDENTITY = Preprocessing(steps=["28x28 and grey: used as it is"])
 
 
 def preprocess(content: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
-    """An encoded picture (PNG, JPEG, WebP, GIF, BMP or TIFF; the first frame) -> what the network sees of it.
+    """Decodes a picture (PNG, JPEG, WebP, GIF, BMP or TIFF; the first frame) and turns it into the model's input.
 
     Raises:
         EmptyImage, NotAnImage, UnknownFormat, TooManyPixels, DamagedImage: why it cannot be used.
@@ -80,11 +80,11 @@ def preprocess(content: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
     if image.size == (SIZE, SIZE) and _is_grey(image):
         pixels = image.convert("L").tobytes() if image.mode != "L" else image.tobytes()
         return Picture(np.frombuffer(pixels, np.uint8).reshape(1, SIZE, SIZE), IDENTITY)
-    return _cut_out(decoded)
+    return _segment_article(decoded)
 
 
 def is_native_png(content: bytes) -> bool:
-    """Whether an encoded picture begins as most of the data set's form are sent: as a 28x28 PNG of 8 bits of grey."""
+    """Returns whether the content starts as a 28x28 PNG of 8 bits of grey, the data set's own form."""
     return is_small_png(content, SIZE)
 
 
@@ -95,8 +95,8 @@ def _is_grey(image: Image.Image) -> bool:
     return bool(red.tobytes() == green.tobytes() == blue.tobytes())
 
 
-def _cut_out(decoded: Decoded) -> Picture:
-    """Any picture but those of the data set's form."""
+def _segment_article(decoded: Decoded) -> Picture:
+    """Turns a picture that is not of the data set's own form into the input."""
     image = decoded.image
     if max(image.size) > WORKING_SIZE:
         image.thumbnail((WORKING_SIZE, WORKING_SIZE), Image.Resampling.BOX)
@@ -204,13 +204,13 @@ def _scaled(box: Box, small: tuple[int, int], whole: tuple[int, int]) -> Box:
     return round(box[0] * across), round(box[1] * down), round(box[2] * across), round(box[3] * down)
 
 
-def _centre(article: NDArray[np.float32], squeeze: float) -> tuple[NDArray[np.uint8], Box]:
+def _centre(article: NDArray[np.float32], aspect: float) -> tuple[NDArray[np.uint8], Box]:
     """Scale the longest edge to 28 and centre; an odd pixel of padding goes left or on top, as in the data set.
 
     Returns:
         uint8 ``[28, 28]``, and where in it the article lies.
     """
-    height, width = article.shape[0], article.shape[1] * squeeze
+    height, width = article.shape[0], article.shape[1] * aspect
     scale = SIZE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = np.asarray(Image.fromarray(article).resize(size, Image.Resampling.BOX))
