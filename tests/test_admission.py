@@ -15,7 +15,7 @@ from app.inference.errors import Overloaded
 from app.middleware import RequestMiddleware
 from app.settings import Settings
 from tests.held_engines import hold_engines
-from tests.pictures import encode, grey_png, trousers
+from tests.pictures import encode, grey_png, scene, trousers
 from tests.problems import assert_problem, assert_problem_body
 from tests.servers import serve, wait_for_queue, wait_until
 
@@ -115,6 +115,28 @@ def full(small_data, monkeypatch):
             thread.join()
         assert statuses == [200, 200], "what was admitted is answered"
         assert client.post("/predict", **FORM).json()["label"] == "Trouser", "the service is as before"
+
+
+def test_photos_are_rejected_before_they_are_decoded(small_data, monkeypatch):
+    engines, statuses = hold_engines(monkeypatch), []
+    photo = {"files": {"file": encode(scene("wood")[0], "JPEG")}}
+    with serve(Settings(data_dir=small_data.root, queue_size=1)) as client:
+        for engine in engines:
+            engine.hold.set()
+
+        def call():
+            with httpx.Client(base_url=client.base_url, timeout=60) as mine:
+                statuses.append(mine.post("/predict", **photo).status_code)
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        wait_until(lambda: any(engine.begun.is_set() for engine in engines))
+        monkeypatch.setattr("app.inference.predictor.preprocess", None)
+        assert_problem(client.post("/predict", **photo), 429, "overloaded")
+        for engine in engines:
+            engine.gate.set()
+        thread.join()
+    assert statuses == [200]
 
 
 def raw(client, request: bytes, *more: bytes) -> bytes:

@@ -78,10 +78,8 @@ class Predictor:
 
         Raises:
             ImageError: the encoded picture cannot be used.
-            Overloaded: the picture would wait too long.
         """
-        with self.admission.admit():
-            return await self.batcher.submit(value)
+        return await self.batcher.submit(value)
 
     def answer(self, inferred: Inferred, *, with_image: bool = False) -> Prediction:
         """Returns the prediction for one picture and counts it."""
@@ -150,12 +148,13 @@ class Classifier:
             ImageError: the picture cannot be used.
             Overloaded: the picture would wait too long.
         """
-        if _is_decoded_in_batch(content):
-            predictor, inferred = self.default, await self.default.submit(content)
-        else:
-            picture = await self.preprocess(content)
-            predictor = self.predictors.of(picture)
-            inferred = await predictor.submit(picture)
+        with self.admission.admit():
+            if _is_decoded_in_batch(content):
+                predictor, inferred = self.default, await self.default.submit(content)
+            else:
+                picture = await self.preprocess(content)
+                predictor = self.predictors.of(picture)
+                inferred = await predictor.submit(picture)
         timer.end("wait")
         return predictor.answer(inferred, with_image=with_image)
 

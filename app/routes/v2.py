@@ -33,8 +33,8 @@ from model.preprocessing import IDENTITY
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
-Given = NDArray[np.uint8] | list[Picture]
-"""Images ``[N, 28, 28]``, or pictures that came encoded."""
+Given = NDArray[np.uint8] | list[bytes]
+"""Images ``[N, 28, 28]``, or encoded pictures."""
 OUTPUTS = {"log_probs": "FP32", "logits": "FP32", "probabilities": "FP32", "label": "BYTES"}
 EXTENSIONS = ["binary_tensor_data", "classification"]
 PLATFORMS = {"onnx": "onnx_onnxv1", "onnx-int8": "onnx_onnxv1", "torch": "pytorch"}
@@ -169,7 +169,7 @@ async def infer(request: Request) -> Response:
     settings, predictor = request.app.state.settings, _find(request.app.state.predictors, **request.path_params)
     packed = await read_body(request, settings.max_request_bytes, settings.body_timeout_seconds)
     body = decompress(packed, request, settings.max_request_bytes)
-    asked, given = await _read(body, _json_length(request), predictor)
+    asked, given = _read(body, _json_length(request))
     logits = await _infer(given, predictor)
     head = {"model_name": predictor.card.name, "model_version": predictor.card.version}
     head |= {"id": asked.id} if asked.id else {}
@@ -181,14 +181,21 @@ async def infer(request: Request) -> Response:
 
 
 async def _infer(given: Given, predictor: Predictor) -> NDArray[np.float32]:
-    """Returns logits float32 ``[N, 10]``; one image goes through the micro-batcher, many in chunks."""
+    """Returns logits float32 ``[N, 10]``; one image goes through the micro-batcher, many in batches."""
     if len(given) == 1:
-        picture = given[0] if isinstance(given, list) else Picture(given, IDENTITY)
-        return (await predictor.submit(picture)).output.logits[None]
+        with predictor.admission.admit():
+            picture = (await _decode(given, predictor))[0] if isinstance(given, list) else Picture(given, IDENTITY)
+            return (await predictor.submit(picture)).output.logits[None]
     with predictor.admission.admit_batch():
         if isinstance(given, list) and given:
-            return np.stack([output.logits for output in await predictor.run_pictures(given)])
+            outputs = await predictor.run_pictures(await _decode(given, predictor))
+            return np.stack([output.logits for output in outputs])
         return (await predictor.run(np.asarray(given, np.uint8).reshape(-1, 28, 28))).logits
+
+
+async def _decode(contents: list[bytes], predictor: Predictor) -> list[Picture]:
+    classifier = Classifier(predictor)
+    return [await classifier.preprocess(content) for content in contents]
 
 
 def compress(content: bytes, accepted: str) -> tuple[bytes, dict[str, str]]:
@@ -231,21 +238,21 @@ def _json_length(request: Request) -> int | None:
     return int(value)
 
 
-async def _read(body: bytes, json_length: int | None, predictor: Predictor) -> tuple[InferenceRequest, Given]:
+def _read(body: bytes, json_length: int | None) -> tuple[InferenceRequest, Given]:
     """The request and what it is about; JSON of length 0 is a raw request: one image alone."""
     if json_length == 0:
         asked = InferenceRequest(inputs=[], parameters={"binary_data_output": True})
         is_pixels = len(body) == 28 * 28
-        return asked, _images(np.frombuffer(body, np.uint8)) if is_pixels else [await _decode(body, predictor)]
+        return asked, _images(np.frombuffer(body, np.uint8)) if is_pixels else [body]
     asked, tensors = parse_request(body, json_length)
     if list(tensors) != ["images"]:
         raise InvalidInference(f"The one input is 'images'; the request has {list(tensors)!r:.80}.")
-    return asked, await _given(tensors["images"], predictor)
+    return asked, _given(tensors["images"])
 
 
-async def _given(values: NDArray[Any], predictor: Predictor) -> Given:
+def _given(values: NDArray[Any]) -> Given:
     if values.dtype == object:
-        return [await _decode(content, predictor) for content in values.ravel()]
+        return list(values.ravel())
     if values.shape[1:] not in ((28, 28), (1, 28, 28)):
         raise InvalidInference(f"images: the shape {list(values.shape)} is neither [-1, 28, 28] nor [-1, 1, 28, 28].")
     if values.dtype not in (np.uint8, np.float32):
@@ -253,10 +260,6 @@ async def _given(values: NDArray[Any], predictor: Predictor) -> Given:
     if values.dtype == np.float32 and not ((values >= 0) & (values <= 255)).all():
         raise InvalidInference("images: FP32 values are pixels from 0 to 255.")
     return _images(values.round().astype(np.uint8))
-
-
-async def _decode(content: bytes, predictor: Predictor) -> Picture:
-    return await Classifier(predictor).preprocess(content)
 
 
 def _images(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
