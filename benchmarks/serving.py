@@ -47,6 +47,7 @@ from model.prediction import infer
 ROOT = Path(__file__).parent.parent
 PORT = 8300
 CONNECTIONS = (1, 16, 64)
+PHOTO_CONNECTIONS = 4
 FIGURES = ("rate", "p50", "p95", "p99", "cpu_ms", "errors", "refused")
 TORCH = ("torch>=2.14,<2.15", "safetensors>=0.8", "pillow>=13", "numpy>=2.2")
 SIZE = 28
@@ -64,6 +65,8 @@ class Contender:
     variables: dict[str, str] = field(default_factory=dict)
     path: str = "/predict"
     python: str = "3.11"
+    environment: str = ""
+    """Name of another contender that has the same environment."""
 
 
 CONTENDERS = (
@@ -74,6 +77,11 @@ CONTENDERS = (
     Contender(
         "fashionnet-fp32", "ours in full precision", ("-m", "app"), ("-r", "requirements/serve.txt"),
         {"FASHIONNET_PORT": "{port}", "FASHIONNET_ENGINE": "onnx"},
+    ),
+    Contender(
+        "fashionnet-uvicorn", "ours under plain uvicorn, whose workers load everything themselves",
+        ("-m", "uvicorn", "--factory", "app.main:create_app", "--workers", "2", "--no-access-log", "--port", "{port}"),
+        ("-r", "requirements/serve.txt"), environment="fashionnet",
     ),
     Contender(
         "floor", "bare Starlette: reads the form, answers a constant; 2 workers",
@@ -119,6 +127,20 @@ def picture() -> bytes:
     return buffer.getvalue()
 
 
+def photo() -> bytes:
+    """Returns a photo as phones take them: the drawn shirt on a table, 3000x4000 pixels, as JPEG."""
+    rng = np.random.default_rng(0)
+    table = Image.fromarray(rng.integers(90, 150, (100, 75, 3), np.uint8)).resize(
+        (3000, 4000), Image.Resampling.BICUBIC
+    )
+    with Image.open(ROOT / "examples" / "shirt.png") as drawing:
+        shirt = drawing.convert("L").resize((2000, 2000))
+    table.paste((70, 40, 60), (500, 1000), shirt.point(lambda value: 255 if value < 250 else 0))
+    buffer = io.BytesIO()
+    table.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
 def request_for(contender: Contender, content: bytes) -> Request:
     """The picture as the contender takes it: a multipart form, or V2 JSON."""
     if contender.path.startswith("/v2"):
@@ -133,7 +155,7 @@ def request_for(contender: Contender, content: bytes) -> Request:
 
 def environment(contender: Contender, folder: Path) -> Path:
     """Returns the Python of the contender's environment, which is made if it is not there yet."""
-    home = folder / contender.name
+    home = folder / (contender.environment or contender.name)
     if not (home / "made").exists():
         subprocess.run(["uv", "venv", "-q", "--clear", "--python", contender.python, str(home)], check=True)
         # With byte code, as pip leaves it: without, half of a start would be the compiling of sources.
@@ -276,11 +298,22 @@ def measure(contender: Contender, python: Path, content: bytes, seconds: float) 
         for connections in CONNECTIONS:
             outcome, cpu_ms = cost(server, request, PORT, connections, seconds)
             rows[connections] = asdict(outcome) | {"rate": outcome.rate, "cpu_ms": cpu_ms}
+        photos = measure_photos(contender, server, seconds)
         total, largest, processes = memory(server)
     return {
         "name": contender.name, "probe_ms": speed, "start_s": start, "probabilities": answer, "closed": rows,
-        "pss_mb": total, "largest_pss_mb": largest, "processes": processes,
+        "pss_mb": total, "largest_pss_mb": largest, "processes": processes, "photos": photos,
     }  # fmt: skip
+
+
+def measure_photos(contender: Contender, server: Server, seconds: float) -> dict[str, float] | None:
+    """Returns the figures of a photo; None for the peers, which take pictures of 28x28 pixels only."""
+    if not contender.name.startswith("fashionnet"):
+        return None
+    request = request_for(contender, photo())
+    closed_loop(request, PORT, PHOTO_CONNECTIONS, 2)
+    outcome, cpu_ms = cost(server, request, PORT, PHOTO_CONNECTIONS, seconds)
+    return asdict(outcome) | {"rate": outcome.rate, "cpu_ms": cpu_ms}
 
 
 def beside_bare(pythons: dict[str, Path], content: bytes, turns: int = 20) -> dict[int, list[float]]:
@@ -347,6 +380,7 @@ def summary(rounds: list[dict[str, Any]], content: bytes) -> dict[str, Any]:
     return {
         "name": rounds[0]["name"], "closed": closed, "start_s": middle(lambda r: r["start_s"]),
         "pss_mb": middle(lambda r: r["pss_mb"]), "largest_pss_mb": middle(lambda r: r["largest_pss_mb"]),
+        "photos": rounds[0]["photos"] and {key: middle(lambda r, key=key: r["photos"][key]) for key in FIGURES},
         "processes": rounds[0]["processes"], "probe_ms": middle(lambda r: r["probe_ms"]),
         "disagreement": disagreement(rounds[0]["probabilities"], content),
     }  # fmt: skip
@@ -360,7 +394,7 @@ COLUMNS = (
 
 def report(result: dict[str, Any]) -> str:
     """Markdown."""
-    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    lines = ["A 28x28 grey PNG of 400 bytes.", "", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     for row in result["contenders"]:
         one, some, many = (row["closed"][c] for c in CONNECTIONS)
         errors = sum(row["closed"][c]["errors"] + row["closed"][c]["refused"] for c in CONNECTIONS)
@@ -372,6 +406,16 @@ def report(result: dict[str, Any]) -> str:
             f"| {row['start_s']:.1f} | {row['pss_mb']:.0f} ({row['processes']}) | {row['largest_pss_mb']:.0f} "
             f"| {row['installed_mb']:,.0f} | {differs} |"
         )
+    lines += [
+        "",
+        "A photo of 3000x4000 pixels (JPEG), 4 connections; the others scale it to 28x28 grey pixels alone.",
+        "",
+    ]
+    lines += ["| server | photos/s | p50 / p99 ms | CPU ms |", "|---|---|---|---|"]
+    for row in result["contenders"]:
+        if found := row["photos"]:
+            waits = f"{found['p50']:.0f} / {found['p99']:.0f}"
+            lines.append(f"| {row['name']} | {found['rate']:.1f} | {waits} | {found['cpu_ms']:.0f} |")
     lines += ["", *(f"- {c.name}: {c.what}" for c in CONTENDERS if c.name in {r["name"] for r in result["contenders"]})]
     if result["failed"]:
         lines += ["", *(f"- {name} could not be measured: {why}" for name, why in result["failed"].items())]
