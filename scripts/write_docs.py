@@ -19,7 +19,7 @@ from model.artifact import read_card
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-SERVING = "serving-vnni"
+SERVING = "serving"
 """The results of ``benchmarks/serving.py`` that the documents show."""
 PURPOSES = {
     "fashionnet": "default",
@@ -128,18 +128,17 @@ def servers() -> str:
 
 def overload() -> str:
     """Returns the table of the open loop: what is answered when more is offered than can be answered."""
-    rows = results(SERVING)["overload"][:-1]  # the last repeats the first, to show that nothing stuck
-    saturation = rows[0]["offered"] / rows[0]["factor"]
     lines = [
         "| offered, of saturation | answered, of saturation | rejected | p99 | p99 of `/health/live` |",
         "|---|---|---|---|---|",
     ]
-    lines += [
-        f"| {row['factor']:g} | {row['rate'] / saturation:.0%} | "
-        f"{row['refused'] / (row['answered'] + row['refused']):.0%} | {row['p99']:.0f} ms | "
-        f"{row['health_p99']:.0f} ms |"
-        for row in rows
-    ]
+    for row in results("overload")["overload"]:
+        beside = ", another process beside" if row["beside"] else ""
+        rejected = row["refused"] / (row["answered"] + row["refused"] + row["errors"])
+        lines.append(
+            f"| {row['factor']:g}{beside} | {row['goodput']:.0%} | {rejected:.1%} | {row['p99']:.0f} ms | "
+            f"{row['health_p99']:.0f} ms |"
+        )
     return "\n".join(lines)
 
 
