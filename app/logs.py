@@ -1,4 +1,4 @@
-"""How the service logs: lines for people, or JSON for machines; both with the request's identifier."""
+"""Logging as text or JSON, with the request's identifier."""
 
 import logging
 import logging.config
@@ -9,14 +9,14 @@ from app.settings import Settings, environment_warnings
 
 logger = logging.getLogger("fashionnet")
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The identifier of the request that is being answered; None outside of one."""
+"""The identifier of the current request; None outside of a request."""
 
 
 class RequestIdFilter(logging.Filter):
-    """Puts the identifier of the request into every record."""
+    """Adds the request's identifier to every record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Keep every record."""
+        """Keeps every record."""
         record.request_id = request_id.get()
         return True
 
@@ -25,14 +25,14 @@ class TextFormatter(logging.Formatter):
     """``LEVEL    message [request identifier]``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record as a line, and its traceback where it has one."""
+        """Returns the record as a line, followed by its traceback if it has one."""
         identifier = getattr(record, "request_id", None)
         record.suffix = f" [{identifier}]" if identifier else ""
         return super().format(record)
 
 
 def log_config(settings: Settings) -> dict[str, Any]:
-    """The configuration of the service's and the server's loggers, as ``logging.config.dictConfig`` takes it."""
+    """Returns the configuration of the service's and the servers' loggers for ``logging.config.dictConfig``."""
     logger = {"handlers": ["stderr"], "level": settings.log_level.upper()}
     return {
         "version": 1,
@@ -64,11 +64,11 @@ def log_config(settings: Settings) -> dict[str, Any]:
 
 
 def configure(settings: Settings) -> None:
-    """Log as ``settings`` say."""
+    """Configures logging by the settings."""
     logging.config.dictConfig(log_config(settings))
 
 
 def log_ignored_variables() -> None:
-    """Log a warning for each ``FASHIONNET_`` variable that is no setting."""
+    """Logs a warning for each ``FASHIONNET_`` variable that is ignored or has an old name."""
     for sentence in environment_warnings():
         logger.warning(sentence)

@@ -1,4 +1,4 @@
-"""What ``GET /metrics`` tells Prometheus.
+"""The metrics behind ``GET /metrics``.
 
 With several workers each writes its values into files of one folder, and whichever worker is asked adds them up
 (prometheus_client's multiprocess mode). Every value written costs some microseconds there, so a request writes
@@ -55,7 +55,7 @@ _batches = itertools.count()
 
 
 class StageTimer:
-    """Times the stages of one request, one after the other; most timers time nothing."""
+    """Times the consecutive stages of one request; on by default for one request in ``SAMPLE``."""
 
     __slots__ = ("_last",)
 
@@ -64,7 +64,7 @@ class StageTimer:
         self._last = time.perf_counter() if on else None
 
     def end(self, stage: str) -> None:
-        """``stage`` ends now; it began where the one before ended."""
+        """Records that ``stage`` ends now; it began when the previous one ended."""
         if self._last is not None:
             now = time.perf_counter()
             STAGES.labels(stage).observe(now - self._last)
@@ -72,7 +72,7 @@ class StageTimer:
 
 
 class BatchObserver:
-    """Counts the batches of one network."""
+    """Counts the batches of one model."""
 
     def __init__(self, model: str) -> None:
         self._size = BATCH_SIZE.labels(model)
@@ -96,7 +96,7 @@ def _confidence(model: str, label: str) -> Summary:
 
 
 def exposition() -> bytes:
-    """All metrics in Prometheus's text format, of all workers where they share a folder."""
+    """Returns all metrics in Prometheus's text format, of all workers if they share a folder."""
     folder = metrics_folder()
     if folder is None:
         return generate_latest(REGISTRY)

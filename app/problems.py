@@ -61,7 +61,7 @@ class ProblemType(NamedTuple):
 
 
 class ServiceError(Exception):
-    """The base of what the HTTP service raises on purpose; the message is the problem's ``detail``."""
+    """The base of the HTTP application's errors; the message is the problem's ``detail``."""
 
     problem_type: ClassVar[ProblemType]
     headers: ClassVar[Mapping[str, str]] = {}
@@ -105,19 +105,19 @@ class TooManyFiles(ServiceError):
 
 
 class InvalidQuery(ServiceError):
-    """A query parameter that cannot be."""
+    """An invalid query parameter."""
 
     problem_type = ProblemType(422, "invalid-query", "Invalid query")
 
 
 class InvalidInference(ServiceError):
-    """An inference request that does not follow the Open Inference Protocol, or asks for what there is not."""
+    """An inference request that does not follow the Open Inference Protocol, or asks for something unknown."""
 
     problem_type = ProblemType(400, "invalid-inference", "Invalid inference request")
 
 
 class NotReady(ServiceError):
-    """The service does not answer predictions now."""
+    """The service is starting or stopping."""
 
     problem_type = ProblemType(503, "not-ready", "Not ready")
     headers: ClassVar[Mapping[str, str]] = RETRY_AFTER
@@ -139,7 +139,7 @@ INTERNAL = ProblemType(500, "internal", "Internal error")
 
 
 def type_of(error: type[BaseException]) -> ProblemType:
-    """Returns the problem type of an error class; ``INTERNAL`` for an error that nobody foresaw."""
+    """Returns the problem type of an error class; ``INTERNAL`` for an unforeseen error."""
     if issubclass(error, ServiceError):
         return error.problem_type
     return next((found for base, found in OTHER_ERRORS.items() if issubclass(error, base)), INTERNAL)

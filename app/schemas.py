@@ -1,4 +1,4 @@
-"""The bodies of our own API. The Open Inference Protocol has its own, beside its routes."""
+"""Response bodies. Those of the Open Inference Protocol are in app/routes/v2.py."""
 
 from collections.abc import Iterable
 from typing import Annotated, Self
@@ -48,34 +48,34 @@ class ExplainedPrediction(BaseModel):
 
 
 class ModelSummary(BaseModel):
-    """A served network in short."""
+    """A served model in short."""
 
     name: str
     version: str
-    default: bool = Field(description="whether it answers where a request names none")
-    default_for_photos: bool = Field(description="whether it answers where the picture is no 28x28 PNG in grey")
+    default: bool = Field(description="whether it classifies if the request names no model")
+    default_for_photos: bool = Field(description="whether it classifies photos if the request names no model")
     architecture: str
     description: str
     parameters: int
-    engine: str = Field(description="what runs it")
-    metrics: dict[str, Metrics] = Field(description="what was measured with that engine, by split")
+    engine: str = Field(description="name of the engine that runs it")
+    metrics: dict[str, Metrics] = Field(description="figures measured with that engine, by split")
 
     @classmethod
     def of(cls, card: ModelCard, engine: str, default: str, photos: str) -> Self:
-        """The summary of ``card``, run by ``engine``, where ``default`` and ``photos`` name what answers by itself."""
+        """Returns the summary of a card; ``default`` and ``photos`` are the names of the default models."""
         fields = card.model_dump(include=set(cls.model_fields) - {"metrics"})
         fields |= {"default": card.name == default, "default_for_photos": card.name == photos}
         return cls(**fields, version=card.version, engine=engine, metrics=card.measured_with(engine))
 
 
 class ModelList(BaseModel):
-    """The served networks."""
+    """The served models."""
 
     models: list[ModelSummary]
 
 
 class ModelDetails(BaseModel):
-    """A served network with its whole card."""
+    """A served model with its whole card."""
 
     version: str
     default: bool

@@ -1,4 +1,4 @@
-"""Every setting of the service and the scripts, read once from the environment (prefix ``FASHIONNET_``)."""
+"""The settings of the service and the scripts. The only module that reads the environment."""
 
 import difflib
 import os
@@ -38,11 +38,11 @@ Folder = Annotated[Path, AfterValidator(user_path)]
 
 
 class SettingsError(Exception):
-    """A setting has a value that cannot be; the message is one sentence a setting."""
+    """A setting has an invalid value; the message has one sentence for each."""
 
 
 class Settings(BaseSettings):
-    """What can be set. A field ``max_pixels`` is the environment variable ``FASHIONNET_MAX_PIXELS``."""
+    """The settings. A field ``max_pixels`` is the environment variable ``FASHIONNET_MAX_PIXELS``."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, protected_namespaces=())
 
@@ -88,14 +88,14 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _folders_are_there(self) -> Self:
-        if not os.path.isdir(self.model_dir):  # noqa: PTH112 - Path.is_dir raises where a parent cannot be read
+        if not os.path.isdir(self.model_dir):  # noqa: PTH112 - Path.is_dir raises if a parent cannot be read
             raise ValueError(f"FASHIONNET_MODEL_DIR: {self.model_dir} is not a folder")
         return self
 
     @field_validator("port", mode="before")
     @classmethod
     def _ignore_service_link(cls, value: object) -> object:
-        """Kubernetes sets FASHIONNET_PORT=tcp://ADDRESS:PORT in pods beside a Service called fashionnet."""
+        """Kubernetes sets FASHIONNET_PORT=tcp://ADDRESS:PORT in pods next to a Service called fashionnet."""
         return cls.model_fields["port"].default if "://" in str(value) else value
 
     @model_validator(mode="after")
@@ -121,13 +121,13 @@ class Settings(BaseSettings):
 
 
 def metrics_folder() -> Path | None:
-    """Where the workers share their metrics (prometheus_client's own variable); None where there is one process."""
+    """Returns the folder in which workers share their metrics (prometheus_client's variable); None for one process."""
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     return Path(folder) if folder else None
 
 
 def share_metrics(folder: str) -> None:
-    """Let the processes that are started from now on share their metrics in ``folder``, unless they do already."""
+    """Makes processes that start later share their metrics in ``folder``, unless a folder is set already."""
     os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)
 
 

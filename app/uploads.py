@@ -17,9 +17,9 @@ from app.problems import BodyTooLarge, MalformedBody, MissingFile, SlowBody, Too
 from app.settings import Settings
 
 FRAMING = 64 * 1024
-"""Bytes that a multipart body may have beside its files."""
+"""Bytes that a multipart body may have in addition to its files."""
 FIELDS = 32
-"""Parts that a form for one picture may have; browsers and tools add a few beside the file."""
+"""Parts that a form for one picture may have; browsers and tools add a few."""
 RAW_TYPES = ("image/", "application/octet-stream")
 
 

@@ -1,4 +1,4 @@
-"""The test set as the service uses it: loaded when first needed, and what each network says of it, measured once."""
+"""Evaluates models on the test set: loads it when first needed and runs each model on it once."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ Label = StrEnum("Label", [(name, name) for name in CLASSES])  # type: ignore[mis
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a network says of every test image."""
+    """A model's outputs for all test images."""
 
     logits: NDArray[np.float32]
     """``[10000, 10]``"""
@@ -32,19 +32,19 @@ class Measurement:
 
 
 class Evaluation(Report):
-    """The report of a network on the 10,000 test images."""
+    """The report of a model on the 10,000 test images."""
 
     model_config = ConfigDict(protected_namespaces=(), frozen=True)
 
     model: str
     model_version: str
-    seconds: float = Field(description="how long the measurement took when it was made")
+    seconds: float = Field(description="duration of the measurement when it was made")
 
 
 class GalleryItem(BaseModel):
     """One test image."""
 
-    index: int = Field(description="its place in the test set")
+    index: int = Field(description="index in the test set")
     label: str
     predicted: str
     correct: bool
@@ -57,33 +57,33 @@ class GalleryItems(BaseModel):
 
 
 class Progress(BaseModel):
-    """How far a measurement has come; without one that was begun here, 0."""
+    """The progress of a measurement; 0 if none was started in this process."""
 
     completed: int
     total: int
 
 
 class Selection(BaseModel):
-    """Which test images a gallery shows."""
+    """The test images that a gallery shows."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     rows: int = Field(5, ge=1, le=20)
     columns: int = Field(8, ge=1, le=20)
-    seed: int = Field(0, ge=0, le=2**63 - 1, description="another seed, other images")
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="seed of the random choice")
     only: Literal["all", "correct", "incorrect"] = Field("all", description="which predictions")
-    label: Label | None = Field(None, description="only images that truly are of this class")
-    predicted: Label | None = Field(None, description="only images that the network takes for this class")
+    label: Label | None = Field(None, description="only images whose true class this is")
+    predicted: Label | None = Field(None, description="only images whose predicted class this is")
 
     @property
     def needs_predictions(self) -> bool:
-        """Whether it depends on what the network says of every image."""
+        """Whether the selection depends on the predictions for all images."""
         return self.only != "all" or self.predicted is not None
 
     def choose(self, labels: NDArray[np.uint8], predicted: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-        """Indices of the chosen images among those with ``labels`` ``[N]``, which are ``predicted`` to be ``[N]``.
+        """Returns the indices of the selected images, given their labels ``[N]`` and predicted classes ``[N]``.
 
-        The latter is needed where ``needs_predictions``.
+        The predicted classes are required if ``needs_predictions``.
         """
         eligible = np.ones(len(labels), np.bool_) if self.label is None else labels == CLASSES.index(self.label)
         if predicted is not None and self.only != "all":
@@ -95,7 +95,7 @@ class Selection(BaseModel):
 
 
 class Evaluator:
-    """Measures networks on the test images under a data folder, each once."""
+    """Evaluates models on the test images of a data folder, each model once."""
 
     def __init__(self, data_set: FashionMnist) -> None:
         self.data_set = data_set
@@ -105,21 +105,21 @@ class Evaluator:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the test files do."""
+        """A string that changes when the test files change."""
         return self.data_set.fingerprint("test")
 
     def key(self, predictor: Predictor) -> tuple[str, str, str]:
-        """What a measurement depends on: the weights, their precision and the data."""
+        """Returns what a measurement depends on: the weights, their precision and the data."""
         return predictor.card.version, predictor.engine.name, self.fingerprint
 
     async def load(self) -> Split:
-        """The 10,000 test images and labels; raises DataError where they cannot be had."""
+        """Returns the 10,000 test images and labels; raises DataError if they cannot be loaded."""
         return await asyncio.to_thread(self._load, self.fingerprint)
 
     async def measure(self, predictor: Predictor) -> Measurement:
-        """Run the network over the whole set, or return what that came to before.
+        """Runs the model on the whole test set, or returns the earlier result.
 
-        The result is kept by weights and data; concurrent callers share one run, which goes on when one leaves.
+        The result is kept by weights and data. Concurrent callers share one run, which continues if one is cancelled.
         """
         key = self.key(predictor)
         task = self._measurements.get(key)
@@ -128,7 +128,7 @@ class Evaluator:
         return await asyncio.shield(task)
 
     async def evaluate(self, predictor: Predictor) -> Evaluation:
-        """Accuracy, loss, per-class figures and confusion matrix of the network on the test set."""
+        """Returns accuracy, loss, per-class figures and confusion matrix of the model on the test set."""
         measurement, split = await self.measure(predictor), await self.load()
         card = predictor.card
         figures = report(measurement.logits, split.labels, card.classes, card.temperature)
@@ -137,13 +137,13 @@ class Evaluator:
         )
 
     async def draw_gallery(self, predictor: Predictor, selection: "Selection") -> bytes:
-        """A PNG grid of the test images that ``selection`` picks, captioned predicted and true."""
+        """Draws a PNG grid of the selected test images with their predicted and true labels."""
         split, (chosen, predicted) = await self.load(), await self.choose(predictor, selection)
         draw = partial(draw_gallery, split.images[chosen], split.labels[chosen], predicted, columns=selection.columns)
         return await predictor.run_in_background(draw)
 
     async def choose(self, predictor: Predictor, selection: "Selection") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The indices of the test images that ``selection`` picks, and what the network takes each for."""
+        """Returns the indices of the selected test images and their predicted classes."""
         split = await self.load()
         if selection.needs_predictions:
             everywhere = (await self.measure(predictor)).logits.argmax(1)
@@ -153,7 +153,7 @@ class Evaluator:
         return chosen, (await _infer(predictor, split.images[chosen])).argmax(1)
 
     async def gallery(self, predictor: Predictor, selection: "Selection") -> GalleryItems:
-        """The test images that ``selection`` picks, one by one."""
+        """Returns the selected test images as a list."""
         split, (chosen, predicted) = await self.load(), await self.choose(predictor, selection)
         return GalleryItems(
             items=[
@@ -163,15 +163,15 @@ class Evaluator:
         )
 
     async def image(self, index: int) -> NDArray[np.uint8]:
-        """The test image at ``index``, uint8 ``[28, 28]``; raises UnknownImage where there is none."""
+        """Returns the test image at ``index``, uint8 ``[28, 28]``; raises UnknownImage if there is none."""
         images = (await self.load()).images
         if not 0 <= index < len(images):
-            raise UnknownImage(f"There is no test image {index}; they are numbered from 0 to {len(images) - 1:,}.")
+            raise UnknownImage(f"The test set has no image {index}: choose a number from 0 to {len(images) - 1:,}.")
         image: NDArray[np.uint8] = images[index]
         return image
 
     def progress(self, predictor: Predictor) -> Progress:
-        """How far the measurement of a network has come in this process."""
+        """Returns the progress of a model's measurement in this process."""
         return self._progress.get(self.key(predictor)) or Progress(completed=0, total=TEST_IMAGES)
 
     async def _measure(self, predictor: Predictor) -> Measurement:

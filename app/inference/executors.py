@@ -1,4 +1,4 @@
-"""The threads in which work runs beside the event loop."""
+"""The threads in which work runs next to the event loop."""
 
 import os
 import sys

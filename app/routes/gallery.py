@@ -1,4 +1,4 @@
-"""``GET /gallery``, as a picture and image by image."""
+"""``GET /gallery``, as one picture and image by image."""
 
 import hashlib
 import io
@@ -32,9 +32,9 @@ async def gallery(
     selection: Annotated[Selection, Query()],
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Test images with their predicted and true labels: a tick and blue where right, a cross and vermilion where wrong.
+    """Draws test images with their predicted and true labels: blue and a tick if correct, else vermilion and a cross.
 
-    The same query gives the same picture.
+    The same query returns the same picture.
     """
     etag = f'"{hashlib.sha256(repr((evaluator.key(predictor), selection)).encode()).hexdigest()[:32]}"'
     headers = {"ETag": etag, "Cache-Control": "no-cache"}
@@ -47,7 +47,7 @@ async def gallery(
 async def items(
     evaluator: EvaluatorDep, predictor: PredictorDep, selection: Annotated[Selection, Query()]
 ) -> GalleryItems:
-    """The same test images one by one, for pages that let each be clicked."""
+    """Lists the test images that `/gallery` draws for the same query."""
     return await evaluator.gallery(predictor, selection)
 
 
@@ -56,10 +56,8 @@ async def items(
     responses=_IMAGE | problem_responses(InvalidQuery, UnknownImage, DataError),
     response_class=Response,
 )
-async def image(
-    evaluator: EvaluatorDep, index: Annotated[int, Path(description="its place in the test set")]
-) -> Response:
-    """One test image, 28x28 as it is."""
+async def image(evaluator: EvaluatorDep, index: Annotated[int, Path(description="index in the test set")]) -> Response:
+    """Returns one test image, 28x28 pixels."""
     buffer = io.BytesIO()
     Image.fromarray(await evaluator.image(index)).save(buffer, "PNG")
     return Response(buffer.getvalue(), headers={"Cache-Control": "max-age=86400"}, media_type="image/png")

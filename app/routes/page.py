@@ -1,4 +1,4 @@
-"""The page at ``/``: files written by hand, served as they are; they ask the API for everything."""
+"""The page at ``/``: static files that use the API for everything."""
 
 from pathlib import Path
 
@@ -22,20 +22,20 @@ HEADERS = {
 
 @router.get("/", include_in_schema=False)
 async def index() -> FileResponse:
-    """The page."""
+    """Returns the page."""
     return FileResponse(FOLDER / "index.html", headers=HEADERS)
 
 
 class PageFiles(StaticFiles):
-    """Style, scripts and samples, which a browser asks for anew and gets a 304."""
+    """Styles, scripts and samples; browsers revalidate them by their ETag."""
 
     def file_response(self, *arguments: object, **options: object) -> Response:
-        """A file under the page's own headers."""
+        """Returns a file with the page's headers."""
         response = super().file_response(*arguments, **options)  # type: ignore[arg-type]
         response.headers.update(HEADERS)
         return response
 
 
 def mount(app: FastAPI) -> None:
-    """Serve the page's files under ``/page``."""
+    """Serves the page's files under ``/page``."""
     app.mount("/page", PageFiles(directory=FOLDER), name="page")

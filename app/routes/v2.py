@@ -1,4 +1,4 @@
-"""The Open Inference Protocol v2 under ``/v2``: the door for the clients of Triton, KServe and MLServer."""
+"""The Open Inference Protocol v2 under ``/v2``, for the clients of Triton, KServe and MLServer."""
 
 import zlib
 from collections.abc import Iterable
@@ -42,7 +42,7 @@ LENGTH_HEADER = "inference-header-content-length"
 
 
 class ServerMetadata(BaseModel):
-    """What this server is."""
+    """Name, version and extensions of the server."""
 
     name: str
     version: str
@@ -58,7 +58,7 @@ class TensorMetadata(BaseModel):
 
 
 class ModelMetadata(BaseModel):
-    """What a network takes and gives."""
+    """Inputs and outputs of a model."""
 
     name: str
     versions: list[str]
@@ -100,19 +100,19 @@ KNOWN = problem_responses(UnknownModel, InvalidQuery)
 @router.get("/", include_in_schema=False)
 @router.get("")
 async def server_metadata() -> ServerMetadata:
-    """The server's name, version and extensions."""
+    """Returns the server's name, version and extensions."""
     return ServerMetadata(name="fashionnet", version=VERSION, extensions=EXTENSIONS)
 
 
 @router.get("/health/live")
 async def server_live() -> Live:
-    """Whether the process answers at all."""
+    """Responds as long as the process runs."""
     return Live(live=True)
 
 
 @router.get("/health/ready", responses=problem_responses(NotReady), response_model_exclude_none=True)
 async def server_ready(readiness: ReadinessDep) -> Ready:
-    """Whether inference requests may be sent."""
+    """Responds with 200 if inference requests may be sent, else with 503."""
     readiness.require()
     return Ready(ready=True)
 
@@ -120,7 +120,7 @@ async def server_ready(readiness: ReadinessDep) -> Ready:
 @router.get("/models/{name}/versions/{version}", responses=KNOWN)
 @router.get("/models/{name}", responses=KNOWN)
 async def model_metadata(predictor: ServedDep) -> ModelMetadata:
-    """What the network takes and gives; `images` may also be FP32, and BYTES that hold encoded pictures."""
+    """Describes inputs and outputs; `images` may also be FP32, or BYTES that contain encoded pictures."""
     classes = len(predictor.card.classes)
     return ModelMetadata(
         name=predictor.card.name,
@@ -140,7 +140,7 @@ async def model_metadata(predictor: ServedDep) -> ModelMetadata:
 )
 @router.get("/models/{name}/ready", responses=KNOWN | problem_responses(NotReady))
 async def model_ready(predictor: ServedDep, readiness: ReadinessDep) -> Ready:
-    """Whether inference requests may be sent to this network."""
+    """Responds with 200 if inference requests may be sent to this model, else with 503."""
     readiness.require()
     return Ready(name=predictor.card.name, ready=True)
 
@@ -162,9 +162,9 @@ _infer_route = partial(
 @_infer_route("/models/{name}/versions/{version}/infer")
 @_infer_route("/models/{name}/infer")
 async def infer(request: Request) -> Response:
-    """Infer from `images`: UINT8 or FP32 (0 to 255) `[-1, 28, 28]` or `[-1, 1, 28, 28]`, or BYTES of encoded pictures.
+    """Runs the model on `images`: UINT8 or FP32 (0 to 255) `[-1, 28, 28]` or `[-1, 1, 28, 28]`, or encoded as BYTES.
 
-    Gives `log_probs`, `logits`, `probabilities` and `label`, or those of them that `outputs` names; JSON or binary.
+    Returns `log_probs`, `logits`, `probabilities` and `label`, or those that `outputs` names, as JSON or binary.
     """
     settings, predictor = request.app.state.settings, _find(request.app.state.predictors, **request.path_params)
     packed = await read_body(request, settings.max_request_bytes, settings.body_timeout_seconds)
@@ -199,7 +199,7 @@ async def _decode(contents: list[bytes], predictor: Predictor) -> list[Picture]:
 
 
 def compress(content: bytes, accepted: str) -> tuple[bytes, dict[str, str]]:
-    """``content`` in gzip or deflate where the client asks for that alone, and the header that says so.
+    """Returns ``content``, compressed if the client accepts gzip or deflate alone, and the header that says so.
 
     A client that only lists what it could read (browsers, httpx) gets the bytes as they are: on a fast network
     compressing takes longer than sending.
@@ -211,12 +211,14 @@ def compress(content: bytes, accepted: str) -> tuple[bytes, dict[str, str]]:
 
 
 def decompress(body: bytes, request: Request, max_bytes: int) -> bytes:
-    """The body without its Content-Encoding (gzip or deflate); raises BodyTooLarge where that is past ``max_bytes``."""
+    """Returns the body without its Content-Encoding; raises BodyTooLarge if it exceeds ``max_bytes``."""
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding == "identity":
         return body
     if encoding not in ("gzip", "deflate"):
-        raise InvalidInference(f"The content encoding {encoding!r:.40} is not known; gzip and deflate are.")
+        raise InvalidInference(
+            f"The content encoding {encoding!r:.40} is not supported: send gzip, deflate or neither."
+        )
     unpacker = zlib.decompressobj(wbits=47)  # gzip or zlib, by its header
     try:
         plain = unpacker.decompress(body, max_bytes + 1)
@@ -234,12 +236,12 @@ def _json_length(request: Request) -> int | None:
     if value is None:
         return None
     if not value.isdecimal():
-        raise InvalidInference(f"Inference-Header-Content-Length is {value!r:.40}, which is no length.")
+        raise InvalidInference(f"Inference-Header-Content-Length is {value!r:.40}: send a number of bytes.")
     return int(value)
 
 
 def _read(body: bytes, json_length: int | None) -> tuple[InferenceRequest, Given]:
-    """The request and what it is about; JSON of length 0 is a raw request: one image alone."""
+    """Returns the request and its images; JSON of length 0 means that the body is one image."""
     if json_length == 0:
         asked = InferenceRequest(inputs=[], parameters={"binary_data_output": True})
         is_pixels = len(body) == 28 * 28
@@ -301,7 +303,7 @@ def _labels(logits: NDArray[np.float32], card: ModelCard) -> NDArray[Any]:
 
 
 def _classification(output: RequestedOutput, best: Any, values: NDArray[Any], card: ModelCard) -> NDArray[Any]:
-    """The ``best`` highest values of each row as BYTES ``value:index:label``."""
+    """Returns the ``best`` highest values of each row as BYTES ``value:index:label``."""
     if values.dtype == object or not isinstance(best, int) or best < 1:
         raise InvalidInference(f"{output.name}: classification takes a number of classes, and an output of numbers.")
     order = np.argsort(-values, axis=1, kind="stable")[:, :best]

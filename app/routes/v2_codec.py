@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's request and response, from bytes and to bytes. Knows no model.
+"""Reads and writes requests and responses of the Open Inference Protocol.
 
 Raises InvalidInference of ``app.problems``, which becomes a response with status 400.
 
@@ -29,7 +29,7 @@ Array = NDArray[Any]
 
 
 class InputTensor(BaseModel):
-    """A tensor of the request; its data stand in ``data``, or binary behind the JSON."""
+    """A tensor of the request; its data are in ``data``, or binary after the JSON."""
 
     name: str
     shape: list[int] = Field(max_length=8)
@@ -39,7 +39,7 @@ class InputTensor(BaseModel):
 
 
 class RequestedOutput(BaseModel):
-    """An output that the client wants."""
+    """An output that the client requests."""
 
     name: str
     parameters: dict[str, Any] = {}
@@ -54,7 +54,7 @@ class InferenceRequest(BaseModel):
     outputs: list[RequestedOutput] | None = None
 
     def wants_binary(self, output: RequestedOutput) -> bool:
-        """Whether ``output`` is to be sent binary: its own parameter, else the request's."""
+        """Whether ``output`` is sent binary: by its own parameter, else by the request's."""
         return bool(output.parameters.get("binary_data", self.parameters.get("binary_data_output", False)))
 
 
@@ -70,7 +70,7 @@ class OutputTensor(BaseModel):
 
 @dataclass(frozen=True)
 class Output:
-    """A result that is to be sent: numbers as an array, BYTES as an array of ``bytes`` objects."""
+    """An output to send: numbers as an array, BYTES as an array of ``bytes`` objects."""
 
     name: str
     values: Array
@@ -78,9 +78,9 @@ class Output:
 
 
 def parse_request(body: bytes, json_length: int | None) -> tuple[InferenceRequest, dict[str, Array]]:
-    """A request body -> its JSON part and its input tensors by name.
+    """Returns the JSON part of a request body and its input tensors by name.
 
-    ``json_length`` is the header Inference-Header-Content-Length: where the JSON ends and binary tensors begin.
+    ``json_length`` is the header Inference-Header-Content-Length: the JSON ends and binary tensors begin there.
     BYTES become arrays of ``bytes`` objects; in JSON they are base64.
 
     Raises:
@@ -107,7 +107,9 @@ def _tensors(inputs: Sequence[InputTensor], binary: memoryview) -> Iterator[tupl
             yield tensor.name, _from_json(tensor)
             continue
         if not isinstance(size, int) or not 0 <= size <= len(binary) - offset:
-            raise InvalidInference(f"{tensor.name}: binary_data_size {size!r:.40} is not what follows the JSON.")
+            raise InvalidInference(
+                f"{tensor.name}: binary_data_size {size!r:.40} does not match the bytes after the JSON."
+            )
         yield tensor.name, _from_binary(tensor, bytes(binary[offset : offset + size]))
         offset += size
     if offset != len(binary):
@@ -122,20 +124,20 @@ def _count(tensor: InputTensor) -> int:
 
 def _dtype(tensor: InputTensor) -> np.dtype[Any]:
     if tensor.datatype not in DTYPES:
-        raise InvalidInference(f"{tensor.name}: there is no datatype {tensor.datatype!r:.40}.")
+        raise InvalidInference(f"{tensor.name}: the datatype {tensor.datatype!r:.40} is unknown.")
     return np.dtype(DTYPES[tensor.datatype])
 
 
 def _from_json(tensor: InputTensor) -> Array:
     if tensor.data is None:
-        raise InvalidInference(f"{tensor.name}: there is neither data nor binary_data_size.")
+        raise InvalidInference(f"{tensor.name}: data or binary_data_size is missing.")
     try:
         if tensor.datatype == "BYTES":
             return _objects([b64decode(text, validate=True) for text in _flat(tensor.data)], tensor)
         values = np.array(tensor.data, np.float64 if tensor.datatype.startswith("FP") else np.int64)
     except (ValueError, TypeError, OverflowError, binascii.Error, RecursionError) as error:
         raise InvalidInference(
-            f"{tensor.name}: the data are no {tensor.datatype} (BYTES are base64 in JSON)."
+            f"{tensor.name}: the data are not {tensor.datatype} (BYTES are base64 in JSON)."
         ) from error
     return _shaped(_cast(values, tensor), tensor)
 
@@ -163,15 +165,15 @@ def _from_binary(tensor: InputTensor, raw: bytes) -> Array:
 
 
 def _split_bytes(raw: bytes, name: str) -> Iterator[bytes]:
-    """BYTES elements: each a little-endian uint32 length and so many bytes."""
+    """Yields BYTES elements: each is a little-endian uint32 length followed by as many bytes."""
     offset = 0
     while offset < len(raw):
         if offset + 4 > len(raw):
-            raise InvalidInference(f"{name}: a BYTES element has no whole length.")
+            raise InvalidInference(f"{name}: the length of a BYTES element is truncated.")
         (length,) = struct.unpack_from("<I", raw, offset)
         offset += 4 + length
         if offset > len(raw):
-            raise InvalidInference(f"{name}: a BYTES element is longer than what follows.")
+            raise InvalidInference(f"{name}: a BYTES element is truncated.")
         yield raw[offset - length : offset]
 
 
@@ -196,7 +198,7 @@ def _flat(data: list[Any]) -> Iterator[Any]:
 
 
 def encode_response(head: dict[str, Any], outputs: Sequence[Output]) -> tuple[bytes, int | None]:
-    """The response's body, and the length of its JSON where binary tensors follow it (None: there are none)."""
+    """Returns the response's body, and the length of its JSON if binary tensors follow, else None."""
     tensors, blobs = [], []
     for output in outputs:
         blob = _to_binary(output.values) if output.binary else None

@@ -20,7 +20,7 @@ except ImportError:  # another uvicorn, or no httptools
     HTTP = "auto"
 
 STOP_SECONDS = 30
-"""How long requests may take after the service was told to stop."""
+"""Seconds that open requests get after the service was told to stop."""
 
 
 def serve(app: FastAPI, settings: Settings) -> None:

@@ -15,7 +15,7 @@ from app.server.processes import STOP_SECONDS, uvicorn_options
 from app.settings import Settings
 
 HANG_SECONDS = 30
-"""A worker whose event loop stands still for so long is replaced."""
+"""A worker whose event loop is blocked for this many seconds is replaced."""
 
 
 class ServiceWorker(UvicornWorker):  # type: ignore[misc]
