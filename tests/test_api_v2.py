@@ -194,7 +194,7 @@ BAD = {
     "ragged": ({"json": body(data=[[1], [2, 3]])}, "the data are not UINT8"),
     "out of range": ({"json": body(data=[300] * 784)}, "do not fit into UINT8"),
     "words": ({"json": body(data=["x"] * 784)}, "the data are not UINT8"),
-    "no datatype": ({"json": body(datatype="is unknown")}, "no datatype 'UINT9'"),
+    "no datatype": ({"json": body(datatype="UINT9")}, "the datatype 'UINT9' is unknown"),
     "datatype": ({"json": body(datatype="INT64")}, "the datatypes are UINT8, FP32 and BYTES"),
     "fp32 range": ({"json": body(datatype="FP32", data=[-1.0] * 784)}, "from 0 to 255"),
     "no base64": ({"json": body(datatype="BYTES", shape=[1], data=["!"])}, "base64"),
