@@ -21,7 +21,7 @@ train: $(VENV)/train.stamp  ## trains FashionNet (the first time it installs PyT
 	$(BIN)/python scripts/train.py $(ARGS)
 
 test: $(VENV)/dev.stamp  ## runs the fast tests (the first time it installs PyTorch and the development tools, 6 GB)
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not (slow or weights or ray or browser)"
 
 check: lint types  ## runs what CI runs: lint, types, and all tests with coverage
 	$(PYTEST) --durations 20 --cov --cov-report=term

@@ -74,9 +74,9 @@ class Settings(BaseSettings):
     max_request_bytes: int = Field(100_000_000, ge=1, description="largest body of a request for many, in bytes")
     max_pixels: int = Field(50_000_000, ge=1, description="largest picture, in pixels")
     body_timeout_seconds: float = Field(30, gt=0, description="seconds in which a request body must arrive")
-    queue_size: int = Field(128, ge=1, description="pictures that may be pending in one worker; more get 429")
+    queue_size: int = Field(96, ge=1, description="pictures that may be pending in one worker; more get 429")
     max_wait_seconds: float = Field(1, gt=0, description="longest expected wait of a picture; past it, 429")
-    max_batch_size: int = Field(64, ge=1, description="most pictures in one engine call for single predictions")
+    max_batch_size: int = Field(32, ge=1, description="most pictures in one engine call for single predictions")
     inference: Literal["auto", "event-loop", "thread"] = Field(
         "auto", description="where single predictions run; auto: quick models on the event loop, others in a thread"
     )

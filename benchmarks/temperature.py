@@ -18,8 +18,8 @@ from sklearn.model_selection import StratifiedKFold
 
 from app.settings import read_settings
 from model import FashionMnist, create_engine, list_artifacts, load_artifact
-from model.engines import softmax
-from model.evaluation.report import compute_outputs, report
+from model.engines import run_batches, softmax
+from model.evaluation.report import report
 from model.export.temperature import fit_temperature
 from model.training.recipes import Recipe
 from model.training.run import training_splits
@@ -60,7 +60,7 @@ def validation_logits(name: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]
     artifact = load_artifact(read_settings().model_dir, name)
     card, data_set = artifact.card, FashionMnist(read_settings().data_dir)
     _, validation = training_splits(data_set, Recipe(**card.recipe), card.training["seed"])
-    return compute_outputs(create_engine("onnx", artifact, 2), validation.images).logits, validation.labels
+    return run_batches(create_engine("onnx", artifact, 2), validation.images).logits, validation.labels
 
 
 def main() -> None:
