@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 # Two test processes share the cores: threads of PyTorch that wait must not spin.
-PYTEST = OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST = OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # Not --quiet: pip shows what it downloads, which takes minutes with PyTorch.
 PIP = $(BIN)/pip --disable-pip-version-check
 # The weights' folder and the scripts are used in place, so the project is installed as editable.

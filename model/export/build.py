@@ -38,8 +38,9 @@ PARITY = 1e-4
 """Maximum absolute difference between the outputs of the exported graph and those of the network."""
 ROUNDING = 1e-6
 """The same relative to the largest output: rounding errors of float32 when the logits are very large."""
-SCORE_ROUNDING = 1e-5
-"""The same for OOD scores, which divide small differences of distances by their spread."""
+SCORE_PARITY, SCORE_ROUNDING = 1e-2, 1e-5
+"""The same two limits for OOD scores, which divide small differences of distances by their spread. The first is a
+hundredth of the distance from a typical image to the threshold."""
 
 INT8_LOSS = 0.001
 """Maximum loss of validation accuracy in 8 bits; an artefact whose graph loses more has none in 8 bits."""
@@ -199,8 +200,8 @@ def check_parity(network: Network, score: OodScore, artifact: Artifact) -> None:
         _, *expected = ServingModule(network, score).eval()(torch.from_numpy(images))
     for name, ours, theirs in zip(EngineOutputs._fields, found, expected, strict=True):
         difference = float(np.abs(ours - theirs.numpy()).max())
-        rounding = SCORE_ROUNDING if name == "ood_scores" else ROUNDING
-        limit = max(PARITY, rounding * float(theirs.abs().max()))
+        parity, rounding = (SCORE_PARITY, SCORE_ROUNDING) if name == "ood_scores" else (PARITY, ROUNDING)
+        limit = max(parity, rounding * float(theirs.abs().max()))
         if not difference <= limit:
             raise ArtifactError(
                 f"The exported graph's {name} differ from the network's by {difference:.2g} (limit {limit:.2g})."
