@@ -408,7 +408,7 @@ def report(result: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        "A photo of 3000x4000 pixels (JPEG), 4 connections; the others scale it to 28x28 grey pixels alone.",
+        "A photo of 3000x4000 pixels (JPEG), 4 connections; the peers take pictures of 28x28 pixels only.",
         "",
     ]
     lines += ["| server | photos/s | p50 / p99 ms | CPU ms |", "|---|---|---|---|"]

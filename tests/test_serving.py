@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from app.main import create_app
+from app.server import processes
 from app.settings import Settings
 from model import WEIGHTS
 from tests.pictures import grey_png
@@ -62,6 +63,29 @@ def test_no_worker_outlives_its_parent():
         server.wait()
         wait_until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in children))
     assert len(children) == 2
+
+
+@pytest.mark.parametrize("missing", ["HttpToolsProtocol.on_response_complete", "RequestResponseCycle.__init__"])
+def test_another_uvicorn_is_served_by_without_the_protocol(missing):
+    owner, name = missing.split(".")
+    code = f"""
+from uvicorn.protocols.http.httptools_impl import {owner}
+delattr({owner}, "{name}")
+from app.server.processes import HTTP
+print(HTTP)
+"""
+    done = run("-c", code)
+    assert done.stdout == "auto\n", done.stderr
+
+
+def test_a_system_that_cannot_fork_runs_one_worker_and_says_so(monkeypatch, caplog):
+    served = []
+    monkeypatch.delattr("os.fork")
+    monkeypatch.setattr("uvicorn.run", lambda _app, **options: served.append(options["port"]))
+    settings = Settings(workers=2, port=8123)
+    processes.serve(create_app(settings), settings)
+    assert served == [8123]
+    assert "one worker runs instead of 2" in caplog.text
 
 
 def test_uvicorn_serves_the_factory():

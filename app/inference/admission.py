@@ -16,8 +16,6 @@ WINDOW = 64
 """Pictures after which the seconds per picture are measured again."""
 SMOOTHING = 0.25
 """Weight of the latest measurement in the moving average."""
-
-
 MAX_BATCHES = 8
 """Most requests for many pictures at once. Each may hold ``max_request_bytes``."""
 CHUNKS_AT_ONCE = 2
@@ -43,7 +41,6 @@ class Admission:
         self._window_start = 0.0
         self._done = 0
         """Pictures since ``_window_start``."""
-
         self._batches = 0
         self.chunk_turns = asyncio.Semaphore(CHUNKS_AT_ONCE)
         """Held by each chunk of a request for many pictures while it is decoded and inferred."""

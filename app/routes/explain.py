@@ -36,7 +36,7 @@ async def explain(
     settings: SettingsDep,
     format_: Annotated[Literal["png", "json"], Query(alias="format", description="a picture, or the numbers")] = "png",
 ) -> Response:
-    """Shows which parts of a picture the prediction rests on: vermilion supports it, blue opposes it.
+    """Shows which parts of a picture the prediction rests on: green supports it, purple opposes it.
 
     Squares of the picture are hidden one after the other. A square supports the prediction if hiding it makes the
     prediction less likely.

@@ -4,6 +4,8 @@ gunicorn's master loads the application once and forks the workers, which share 
 ends or hangs, and stops all of them on SIGTERM (docs/decisions/0021-processes.md).
 """
 
+import logging
+import os
 from typing import Any
 
 import uvicorn
@@ -16,16 +18,21 @@ try:
     from app.server.protocol import LoadSheddingProtocol
 
     HTTP: Any = LoadSheddingProtocol
-except ImportError:  # another uvicorn, or no httptools
+except (ImportError, AttributeError):  # another uvicorn, or no httptools
     HTTP = "auto"
+
+logger = logging.getLogger("fashionnet")
 
 STOP_SECONDS = 30
 """Seconds that open requests get after the service was told to stop."""
 
 
 def serve(app: FastAPI, settings: Settings) -> None:
-    """Runs the application until the process is told to stop."""
-    if settings.workers == 1:
+    """Runs the application until the process is told to stop; in one process if the system cannot fork (Windows)."""
+    can_fork = hasattr(os, "fork")
+    if settings.workers > 1 and not can_fork:
+        logger.warning("This system cannot fork: one worker runs instead of %d.", settings.workers)
+    if settings.workers == 1 or not can_fork:
         log = log_config(settings)
         uvicorn.run(app, host=settings.host, port=settings.port, log_config=log, **uvicorn_options())
     else:

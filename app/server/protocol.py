@@ -4,8 +4,8 @@ At three times the rate that the service can answer, two of three requests are r
 rejections alone would fill the cores. Here a rejection is one write of prepared bytes
 (docs/decisions/0012-load-shedding.md).
 
-This module builds on uvicorn's ``HttpToolsProtocol``, which is not documented. ``REQUIRED`` is checked at import; if
-something is missing, ``app.server.processes`` serves by plain uvicorn, where the application rejects.
+This module builds on uvicorn's ``HttpToolsProtocol``, which is not documented. What it needs of that is checked at
+import; if something is missing, ``app.server.processes`` serves by plain uvicorn, where the application rejects.
 """
 
 import os
@@ -14,16 +14,19 @@ import time
 from email.utils import formatdate
 from functools import lru_cache
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.inference.admission import Admission
 from app.inference.errors import Overloaded
 from app.problems import MEDIA_TYPE, RETRY_AFTER, problem_of
 
-REQUIRED = ("data_received", "on_message_begin", "on_message_complete", "on_response_complete")
-missing = [name for name in REQUIRED if not hasattr(HttpToolsProtocol, name)]
+METHODS = {"data_received", "on_message_begin", "on_message_complete", "on_response_complete"}
+ATTRIBUTES = {"app_state", "cycle", "transport", "response_complete"}
+"""Set by the constructors of the protocol and of its request cycle."""
+_set_attributes = {*HttpToolsProtocol.__init__.__code__.co_names, *RequestResponseCycle.__init__.__code__.co_names}
+missing = (METHODS - set(dir(HttpToolsProtocol))) | (ATTRIBUTES - _set_attributes)
 if missing:
-    raise ImportError(f"uvicorn's HttpToolsProtocol has no {', '.join(missing)}")
+    raise ImportError(f"uvicorn's HttpToolsProtocol has no {', '.join(sorted(missing))}")
 
 PREDICT = re.compile(rb"POST /predict(?:\?[!-~]*)? HTTP/1\.1\r\n")
 LENGTH = re.compile(rb"\ncontent-length[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE)

@@ -64,7 +64,7 @@ def export(network: Network, card: ModelCard, train: Split, splits: dict[str, Sp
     """Returns the trained network as an artefact; its card has the figures measured on the exported graphs.
 
     Args:
-        network: as ``model.network.release`` returns it, on the CPU.
+        network: as ``model.network.network_to_export`` returns it, on the CPU.
         card: without figures.
         train: the images that the network was trained on. The centres of the out-of-distribution score are fitted on
             them, and the first of them calibrate the graph in 8 bits.
@@ -92,7 +92,7 @@ def build_graphs(network: Network, score: OodScore, images: NDArray[np.uint8]) -
     """The passes from a network to its served graphs, in order.
 
     Args:
-        network: with its normalisations fused into the convolutions (``model.network.release``), in evaluation mode.
+        network: as ``model.network.network_to_export`` returns it: with fused normalisations, in evaluation mode.
         score: the out-of-distribution score, which becomes part of the graphs.
         images: uint8 ``[M, 28, 28]``, training images; the first 500 calibrate the graph in 8 bits.
     """
