@@ -25,6 +25,8 @@ RUN /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --requi
  && find /opt/venv \( -path '*/uvloop/*.so' -o -path '*/httptools/*.so' -o -path '*/PIL/*.so' \) -exec strip --strip-unneeded {} + \
  && find /opt/venv -name tests -type d -prune -exec rm -rf {} + \
  && find /opt/venv -name __pycache__ -type d -prune -exec rm -rf {} +
+COPY LICENSE NOTICE ./
+COPY LICENSES LICENSES
 COPY app app
 COPY model model
 COPY scripts scripts

@@ -38,7 +38,7 @@ class ExplainedPrediction(BaseModel):
 
     prediction: Prediction
     attribution: list[list[float]] = Field(
-        description="28 rows of 28: by how many nats the class's log-probability falls if the pixel is hidden"
+        description="28 rows of 28, in nats: how much each part of the input supports the class; below 0 it opposes it"
     )
 
     @classmethod

@@ -76,7 +76,9 @@ class Settings(BaseSettings):
     body_timeout_seconds: float = Field(30, gt=0, description="seconds in which a request body must arrive")
     queue_size: int = Field(96, ge=1, description="pictures that may be pending in one worker; more get 429")
     max_wait_seconds: float = Field(1, gt=0, description="longest expected wait of a picture; past it, 429")
-    max_batch_size: int = Field(32, ge=1, description="most pictures in one engine call for single predictions")
+    max_batch_size: int = Field(
+        32, ge=1, description="most pictures in a batch of single predictions; the engine takes at most 4 photos a call"
+    )
     inference: Literal["auto", "event-loop", "thread"] = Field(
         "auto", description="where single predictions run; auto: quick models on the event loop, others in a thread"
     )

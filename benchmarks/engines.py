@@ -29,7 +29,7 @@ from model import (
     list_artifacts,
     load_artifact,
 )
-from model.artifact import Format
+from model.artifact import Format, read_card
 from model.cpu import cpu_flags, cpu_name
 from model.engines import EngineName
 from model.export.build import export_onnx
@@ -37,7 +37,7 @@ from model.export.low_rank import factorized
 from model.export.quantize import CALIBRATION_IMAGES, quantize
 from model.export.row_convolution import to_row_convolution
 from model.network import Network, load_network
-from model.ood.score import OodScore
+from model.ood.score import load_score
 from model.training.recipes import Recipe
 from model.training.run import training_splits
 
@@ -79,7 +79,7 @@ def measure(name: str, rounds: int) -> list[dict[str, object]]:
 
 def otherwise(artifact: Artifact, train: Split) -> Iterator[tuple[EngineName, str, Artifact]]:
     """Artefacts with other graphs of the same network, by their engines and in what they differ."""
-    network, score = load_network(artifact), OodScore.from_bytes(artifact.content["detector.safetensors"])
+    network, score = load_network(artifact), load_score(artifact.content["detector.safetensors"])
     served = factorized(network)
 
     def with_graph(file: Format, graph: bytes) -> Artifact:
@@ -115,12 +115,15 @@ def table(rows: list[dict], rounds: int) -> str:
 
 
 def main() -> None:
-    """Measure every committed artefact and print the table."""
+    """Measures every committed model of 28x28 images and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15, help="turns (default: %(default)s)")
     parser.add_argument("--write", type=Path, metavar="STEM", help="write STEM.md and STEM.json")
     arguments = parser.parse_args()
-    rows = [row for name in list_artifacts(read_settings().model_dir) for row in measure(name, arguments.rounds)]
+    folder = read_settings().model_dir
+    cards = [read_card(folder, name) for name in list_artifacts(folder)]
+    names = [card.name for card in cards if card.input.convention == "fashion-mnist"]
+    rows = [row for name in names for row in measure(name, arguments.rounds)]
     print(table(rows, arguments.rounds))
     if arguments.write:
         arguments.write.with_suffix(".md").write_text(table(rows, arguments.rounds))

@@ -42,7 +42,7 @@ from model import (
     preprocess,
 )
 from model.cpu import cpu_flags, cpu_name, usable_cores
-from model.prediction import infer
+from model.prediction import run_pictures
 
 ROOT = Path(__file__).parent.parent
 PORT = 8300
@@ -362,7 +362,7 @@ def disagreement(answer: dict[str, float], content: bytes) -> float | None:
     """The largest difference of a probability to our engine's in full precision; None for a constant."""
     artifact = load_artifact(WEIGHTS, "fashionnet")
     picture = preprocess(content)
-    finding = next(infer(create_engine("onnx", artifact), [picture]))
+    finding = next(run_pictures(create_engine("onnx", artifact), [picture]))
     expected = classify(finding, artifact.card, picture).probabilities
     return max(abs(answer[label] - expected[label]) for label in CLASSES) if answer else None
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from model.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing
 from model.files import write_atomically
+from model.inputs import ModelInput
 from model.metrics import Metrics, Report
 
 Format = Literal["safetensors", "onnx", "int8.onnx", "detector.safetensors"]
@@ -45,6 +46,8 @@ class ModelCard(BaseModel):
     members: int = Field(default=1, ge=1)
     """Number of networks of this architecture; their logits are averaged."""
     description: str
+    input: ModelInput = ModelInput()
+    """The images that the model takes."""
     parameters: int
     classes: tuple[str, ...]
     recipe: dict[str, Any]
@@ -64,6 +67,8 @@ class ModelCard(BaseModel):
     history: tuple[dict[str, float], ...] = ()
     """Training metrics of each epoch."""
     license: str = "MIT"
+    notice: str = ""
+    """Other people's weights and data that the model is made of, and what it was and was not measured on."""
     files: dict[Format, FileRecord] = {}
 
     def measured_with(self, engine: str) -> dict[str, Report | Metrics]:

@@ -3,10 +3,11 @@
 All take uint8 images. In full precision both give the same logits to 1e-4. Only TorchEngine imports torch, when made.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +16,25 @@ from model.artifact import Artifact, Format, ModelCard, load_artifact, read_card
 from model.cpu import cpu_flags
 from model.errors import ArtifactCorrupt, ArtifactMissing
 
+if TYPE_CHECKING:
+    import torch
+
 # The documented way to disable all telemetry (onnxruntime/Privacy.md). It must precede the import:
 # onnxruntime.disable_telemetry_events() comes too late for the first event and for the identifier in the home folder.
 os.putenv("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 EngineName = Literal["auto", "onnx", "onnx-int8", "torch"]
+CLASS_MAPS = "class_maps"
+"""Name of the output with class activation maps, which graphs of the photo model have."""
 BATCH_SIZE = 64
 """Images per engine call where many are computed. Larger batches take hardly less time per image."""
+BATCH_BYTES = 320_000
+"""Largest batch of colour images, which bounds the memory of their activations: 4 images of 160x160."""
 
 
 class ImageOutput(NamedTuple):
-    """An engine's output for one image, or the mean over the views of one picture."""
+    """An engine's output for one image."""
 
     logits: NDArray[np.float32]
     """``[10]``"""
@@ -55,7 +63,11 @@ class Engine(Protocol):
     name: ClassVar[EngineName]
 
     def run(self, images: NDArray[np.uint8]) -> EngineOutputs:
-        """Images uint8 ``[N, 28, 28]`` in the data set's convention -> logits, features and scores."""
+        """Images uint8 ``[N, *shape]``, as the model's card declares them -> logits, features and scores."""
+        ...
+
+    def class_maps(self, images: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+        """Returns how much each place adds to each logit, ``[N, 10, H, W]``; None if the model has no such maps."""
         ...
 
 
@@ -75,12 +87,20 @@ class OnnxEngine:
             )
         except Exception as error:  # ONNX Runtime has an exception class a status, without a common base
             raise ArtifactCorrupt(f"{artifact.card.name}.{graph} is not a graph that ONNX Runtime can run.") from error
-        if not {output.name for output in self.session.get_outputs()}.issuperset(EngineOutputs._fields):
+        self._outputs = {output.name for output in self.session.get_outputs()}
+        if not self._outputs.issuperset(EngineOutputs._fields):
             raise _of_an_earlier_version(artifact, graph)
 
     def run(self, images: NDArray[np.uint8]) -> EngineOutputs:
-        """Images uint8 ``[N, 28, 28]`` in the data set's convention -> logits, features and scores."""
+        """Images uint8 ``[N, *shape]``, as the model's card declares them -> logits, features and scores."""
         return EngineOutputs(*self.session.run(EngineOutputs._fields, {"images": images}))
+
+    def class_maps(self, images: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+        """Returns how much each place adds to each logit, ``[N, 10, H, W]``; None if the model has no such maps."""
+        if CLASS_MAPS not in self._outputs:
+            return None
+        (maps,) = self.session.run([CLASS_MAPS], {"images": images})
+        return maps  # type: ignore[no-any-return]
 
 
 class Int8OnnxEngine(OnnxEngine):
@@ -102,10 +122,10 @@ class TorchEngine:
         import torch
 
         from model.network import load_network
-        from model.ood.score import OodScore
+        from model.ood.score import load_score
 
         try:
-            score = OodScore.from_bytes(artifact.content["detector.safetensors"])
+            score = load_score(artifact.content["detector.safetensors"])
         except TypeError:
             raise _of_an_earlier_version(artifact, "detector.safetensors") from None
         torch.set_num_threads(threads)
@@ -114,13 +134,22 @@ class TorchEngine:
         self.network, self.score = load_network(artifact).to(self.device), score.to(self.device)
 
     def run(self, images: NDArray[np.uint8]) -> EngineOutputs:
-        """Images uint8 ``[N, 28, 28]`` in the data set's convention -> logits, features and scores."""
+        """Images uint8 ``[N, *shape]``, as the model's card declares them -> logits, features and scores."""
         with self.torch.inference_mode():
-            # A copy: torch warns about the read-only arrays that come from bytes.
-            batch = self.torch.from_numpy(np.array(images)).to(self.device)
+            batch = self._batch(images)
             _, logits, features = self.network.outputs(batch)
             scores = self.score(batch, logits, features)
         return EngineOutputs(*(values.cpu().numpy() for values in (logits, features, scores)))
+
+    def class_maps(self, images: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+        """Returns how much each place adds to each logit, ``[N, 10, H, W]``; None if the model has no such maps."""
+        with self.torch.inference_mode():
+            maps = self.network.class_maps(self._batch(images))
+        return None if maps is None else maps.cpu().numpy()
+
+    def _batch(self, images: NDArray[np.uint8]) -> "torch.Tensor":
+        # A copy: torch warns about the read-only arrays that come from bytes.
+        return self.torch.from_numpy(np.array(images)).to(self.device)
 
 
 def _of_an_earlier_version(artifact: Artifact, file: Format) -> ArtifactCorrupt:
@@ -167,23 +196,32 @@ def create_engine(name: EngineName, artifact: Artifact, threads: int = 1) -> Eng
 
 
 def batches(images: NDArray[np.uint8], size: int = BATCH_SIZE) -> Iterator[NDArray[np.uint8]]:
-    """Splits images ``[N, 28, 28]`` into consecutive batches of at most ``size``; one empty batch if N is 0."""
+    """Splits images ``[N, *shape]`` into consecutive batches of at most ``size``; one empty batch if N is 0.
+
+    Batches of large images are smaller, so that they have at most ``BATCH_BYTES``.
+    """
+    size = max(1, min(size, BATCH_BYTES // math.prod(images.shape[1:])))
     return (np.ascontiguousarray(images[i : i + size]) for i in range(0, max(1, len(images)), size))
 
 
 def run_batches(
-    engine: Engine, images: NDArray[np.uint8], *, progress: Callable[[int], object] = lambda _: None
+    engine: Engine,
+    images: NDArray[np.uint8],
+    *,
+    prepare: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = lambda batch: batch,
+    progress: Callable[[int], object] = lambda _: None,
 ) -> EngineOutputs:
-    """Runs any number of images, uint8 ``[N, 28, 28]``, in batches of ``BATCH_SIZE``.
+    """Runs any number of images in batches of ``BATCH_SIZE``.
 
     Args:
         engine: the engine.
-        images: uint8 ``[N, 28, 28]`` in the data set's convention.
+        images: uint8 ``[N, *shape]``, as the model's card declares them, or what ``prepare`` makes of them.
+        prepare: called with each batch before the engine.
         progress: called after each batch with the number of its images.
     """
     outputs = []
     for batch in batches(images):
-        outputs.append(engine.run(batch))
+        outputs.append(engine.run(prepare(batch)))
         progress(len(batch))
     if len(outputs) == 1:
         return outputs[0]

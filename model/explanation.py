@@ -1,6 +1,7 @@
-"""Explains a prediction by occlusion: hides parts of the image and measures how the prediction changes.
+"""Explains a prediction: how much each part of the image supports the predicted class.
 
-The method is Zeiler and Fergus, ECCV 2014. It needs only an engine's outputs, so it explains any model.
+The photo model has class activation maps (Zhou et al., arXiv:1512.04150), which one run gives. For the other models,
+squares of the image are hidden one after the other (occlusion: Zeiler and Fergus, ECCV 2014).
 """
 
 from itertools import product
@@ -9,13 +10,38 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.engines import log_softmax
-from model.preprocessing.pipeline import SIZE
+from model.engines import Engine, log_softmax
 
+SIZE = 28
+"""Rows and columns of an attribution."""
 STEPS, PATCH = 6, 10
 """Hidden squares per row and column, and the edge of a square in pixels. Neighbours overlap by half."""
 _STARTS = [round((step + 0.5) * SIZE / STEPS - PATCH / 2) for step in range(STEPS)]
 """First pixel of each square. The first and the last square extend beyond the image."""
+
+
+def attribute(engine: Engine, image: NDArray[np.uint8], class_id: int, temperature: float) -> NDArray[np.float32]:
+    """Returns how much each part of an image supports a class, float32 ``[28, 28]``; negative: it opposes it.
+
+    Args:
+        engine: of the model.
+        image: uint8 of the shape that the model's card declares.
+        class_id: the class to explain.
+        temperature: of the model; it divides the logits.
+    """
+    maps = engine.class_maps(image[None])
+    if maps is None:
+        return heat_map(engine.run(occlusions(image)).logits / np.float32(temperature), class_id)
+    return _resized(support(maps[0], class_id) / np.float32(temperature))
+
+
+def support(class_maps: NDArray[np.float32], class_id: int) -> NDArray[np.float32]:
+    """Returns what each place adds to the class's logit beyond what it adds to the mean of all, ``[H, W]``.
+
+    ``class_maps`` is ``[10, H, W]``.
+    """
+    added: NDArray[np.float32] = class_maps[class_id] - class_maps.mean(0)
+    return added
 
 
 def occlusions(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -38,4 +64,8 @@ def heat_map(logits: NDArray[np.float32], class_id: int) -> NDArray[np.float32]:
     """
     log_probs = log_softmax(logits)[:, class_id]
     falls = (log_probs[0] - log_probs[1:]).reshape(STEPS, STEPS).astype(np.float32)
-    return np.asarray(Image.fromarray(falls).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+    return _resized(falls)
+
+
+def _resized(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(Image.fromarray(values).resize((SIZE, SIZE), Image.Resampling.BICUBIC))

@@ -15,9 +15,10 @@ from pydantic.config import JsonDict
 
 from model.artifact import ModelCard
 from model.data import CLASSES
-from model.engines import Engine, EngineName, EngineOutputs, ImageOutput, create_engine, load_for_engine, run_batches
+from model.engines import Engine, EngineName, ImageOutput, create_engine, load_for_engine, run_batches
+from model.inputs import ModelInput
 from model.plots.style import encode_png
-from model.preprocessing.pipeline import IDENTITY, Picture, Preprocessing
+from model.preprocessing.pipeline import IDENTITY, Picture, PictureKind, Preprocessing
 
 Item = TypeVar("Item")
 Other = TypeVar("Other")
@@ -33,16 +34,13 @@ _EXAMPLE: JsonDict = {
     "warnings": [],
     "preprocessing": IDENTITY.model_dump(mode="json", exclude_none=True),
     "model": "fashionnet",
+    "model_choice": "28x28 grey picture",
     "model_version": "0123456789ab",
 }
 
 
-PHOTO_ALLOWANCE = 1.0
-"""Subtracted from the OOD score of a photo, because a cut-out article never quite resembles the data set's images. The
-value is the distance from a typical score (0) to the threshold (1)."""
 STRANGE = "This picture does not resemble the training data; the prediction is unreliable."
-PHOTO = "The confidence is not calibrated on photos: there it is too high by 11 points on average."
-"""A test compares the gap with benchmarks/results/photos.json."""
+SINGLE_MODEL = "the request names this model, or no other one is served"
 
 
 # A dataclass: validating the fields of a pydantic model would take longer than computing and writing them.
@@ -58,7 +56,7 @@ class Prediction:
     class_id: Annotated[int, Field(ge=0, le=9, description="number of the class in the data set")]
     confidence: Annotated[
         float,
-        Field(ge=0, le=1, description="probability of the class; calibrated on the data set's images, not on photos"),
+        Field(ge=0, le=1, description="probability of the class, calibrated on images like those the model is for"),
     ]
     in_distribution: Annotated[bool, Field(description="whether the picture resembles the training data")]
     ood_score: Annotated[
@@ -70,9 +68,10 @@ class Prediction:
     preprocessing: Annotated[Preprocessing, Field(description="how the picture became the model's input")]
     image: Annotated[
         str | None,
-        Field(description="the model's input as a data URL of a 28x28 PNG, on request; of a photo, its first view"),
+        Field(description="the model's input as a PNG in a data URL, on request"),
     ] = None
     model: Annotated[str, Field(description="name of the model")]
+    model_choice: Annotated[str, Field(description="why this model: the kind of picture, or that there is no choice")]
     model_version: Annotated[str, Field(description="first 12 digits of the SHA-256 of the weights")]
 
 
@@ -88,14 +87,23 @@ class LoadedModel(NamedTuple):
 
 
 class ModelPair(NamedTuple, Generic[Item]):
-    """The default model and the one for photos, or their names."""
+    """The default model and the one for photos, or their names; the same twice if there is no choice."""
 
     default: Item
     photos: Item
 
-    def of(self, picture: Picture) -> Item:
-        """Returns the model for the picture."""
-        return self.photos if picture.is_photo else self.default
+    def choose(self, kind: PictureKind) -> Item:
+        """Returns the model for a kind of picture.
+
+        Pictures with a plain background go to the default model, which is more accurate on product pictures
+        (benchmarks/results/pictures.md).
+        """
+        return self.photos if kind is PictureKind.PHOTO else self.default
+
+
+def choice_reason(models: ModelPair[Item], kind: PictureKind) -> str:
+    """Says why ``models.choose`` returned its model."""
+    return SINGLE_MODEL if models.default is models.photos else str(kind)
 
 
 def load_model_pair(
@@ -110,6 +118,11 @@ def load_model_pair(
     return ModelPair(*(loaded[name] for name in names))
 
 
+def input_of(models: ModelPair[LoadedModel], kind: PictureKind) -> ModelInput:
+    """Returns the input of the model for a kind of picture."""
+    return models.choose(kind).card.input
+
+
 def classify_pictures(
     models: ModelPair[LoadedModel], pictures: Sequence[Picture | Other], *, with_image: bool = False
 ) -> list[Prediction | Other]:
@@ -120,40 +133,34 @@ def classify_pictures(
     shares: dict[Engine, list[Picture]] = {}
     for picture in pictures:
         if isinstance(picture, Picture):
-            shares.setdefault(models.of(picture).engine, []).append(picture)
-    outputs = {engine: infer(engine, share) for engine, share in shares.items()}
+            shares.setdefault(models.choose(picture.kind).engine, []).append(picture)
+    outputs = {engine: run_pictures(engine, share) for engine, share in shares.items()}
 
     def classify_next(picture: Picture) -> Prediction:
-        engine, card = models.of(picture)
-        return classify(next(outputs[engine]), card, picture, with_image=with_image)
+        engine, card = models.choose(picture.kind)
+        reason = choice_reason(models, picture.kind)
+        return classify(next(outputs[engine]), card, picture, reason, with_image=with_image)
 
     return [classify_next(picture) if isinstance(picture, Picture) else picture for picture in pictures]
 
 
-def infer(engine: Engine, pictures: Sequence[Picture]) -> Iterator[ImageOutput]:
-    """Runs the engine on all views of the pictures, in batches. Yields the mean output of each picture."""
-    return image_outputs(run_batches(engine, views(pictures)), pictures) if pictures else iter(())
+def run_pictures(engine: Engine, pictures: Sequence[Picture]) -> Iterator[ImageOutput]:
+    """Runs the engine on the pictures, in batches. Yields the output of each."""
+    return run_batches(engine, stack(pictures)).image_outputs() if pictures else iter(())
 
 
-def views(pictures: Sequence[Picture]) -> NDArray[np.uint8]:
-    """Returns the views of all pictures (at least one), uint8 ``[M, 28, 28]``."""
-    return np.concatenate([picture.views for picture in pictures])
+def stack(pictures: Sequence[Picture]) -> NDArray[np.uint8]:
+    """Returns the inputs of pictures for one model, at least one: uint8 ``[N, *shape]``."""
+    return np.stack([picture.image for picture in pictures])
 
 
-def image_outputs(outputs: EngineOutputs, pictures: Sequence[Picture]) -> Iterator[ImageOutput]:
-    """Averages the outputs for ``views(pictures)`` over the views of each picture."""
-    if not any(picture.is_photo for picture in pictures):
-        return outputs.image_outputs()
-    counts = np.array([len(picture.views) for picture in pictures])
-    firsts = np.cumsum(counts) - counts
-    logits = np.add.reduceat(outputs.logits, firsts) / counts[:, None].astype(np.float32)
-    scores = np.add.reduceat(outputs.ood_scores, firsts) / counts.astype(np.float32)
-    photos = np.array([picture.is_photo for picture in pictures])
-    return map(ImageOutput, logits, np.where(photos, scores - np.float32(PHOTO_ALLOWANCE), scores))
+def classify(
+    output: ImageOutput, card: ModelCard, picture: Picture, choice: str = SINGLE_MODEL, *, with_image: bool = False
+) -> Prediction:
+    """Turns the output for one picture into a prediction of the model that ``card`` describes.
 
-
-def classify(output: ImageOutput, card: ModelCard, picture: Picture, *, with_image: bool = False) -> Prediction:
-    """Turns the output for one picture into a prediction of the model that ``card`` describes."""
+    ``choice`` says why this model was chosen.
+    """
     # Plain floats: for ten numbers NumPy's calls take longer than the arithmetic.
     values, score = output.logits.tolist(), float(output.ood_score)
     best = max(values)
@@ -161,11 +168,6 @@ def classify(output: ImageOutput, card: ModelCard, picture: Picture, *, with_ima
     total = sum(weights)
     probabilities = [weight / total for weight in weights]
     class_id = values.index(best)
-    warnings = list(picture.warnings)
-    if picture.is_photo:
-        warnings.append(PHOTO)
-    if score > 1:
-        warnings.append(STRANGE)
     return Prediction(
         label=card.classes[class_id],
         class_id=class_id,
@@ -173,14 +175,15 @@ def classify(output: ImageOutput, card: ModelCard, picture: Picture, *, with_ima
         in_distribution=score <= 1,
         ood_score=score,
         probabilities=dict(zip(card.classes, probabilities, strict=True)),
-        warnings=warnings,
+        warnings=[*picture.warnings, STRANGE] if score > 1 else list(picture.warnings),
         preprocessing=picture.preprocessing,
         image=data_url(picture) if with_image else None,
         model=card.name,
+        model_choice=choice,
         model_version=card.version,
     )
 
 
 def data_url(picture: Picture) -> str:
-    """Returns the first view as a PNG in a data URL."""
+    """Returns the model's input as a PNG in a data URL."""
     return "data:image/png;base64," + base64.b64encode(encode_png(Image.fromarray(picture.image))).decode()

@@ -3,6 +3,7 @@
 python scripts/evaluate.py                                      accuracy, calibration, figures per class
 python scripts/evaluate.py --compare-with fashionnet-deep       McNemar's test against another model
 python scripts/evaluate.py --ood --label-issues 20 --plots .    OOD detection, probable label errors, plots
+python scripts/evaluate.py --photos DIR --plots .               photos, as the service answers them (docs/photos.md)
 """
 
 import argparse
@@ -33,12 +34,20 @@ from model import (
     usable_cores,
 )
 from model.engines import load_for_engine, run_batches, softmax
+from model.errors import ImageError
 from model.evaluation import report
 from model.evaluation.comparison import Comparison, compare
 from model.evaluation.label_issues import LabelIssue, find_label_issues
+from model.evaluation.photos import PhotoPredictions, PhotoReport, as_text, photo_report
 from model.files import user_path
 from model.installation import requires_extra
+from model.offline.folder import classify_files
+from model.offline.tables import Outcome
+from model.photos import NONE, Photos, read_photos
 from model.plots import draw_confusion
+from model.prediction import LoadedModel, ModelPair, Prediction, load_model_pair
+from model.preprocessing.decode import decode
+from model.preprocessing.fit import fit_data_set
 
 
 class Measured(NamedTuple):
@@ -60,7 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def print_evaluation(arguments: argparse.Namespace) -> int:
     """Measures what the command line asks for and prints it."""
     settings = settings_of(arguments)
-    model = settings.models_among(list_artifacts(settings.model_dir)).default
+    names = settings.models_among(list_artifacts(settings.model_dir))
+    if arguments.photos:
+        return print_photo_evaluation(arguments, settings, names)
+    model = names.default
     split = FashionMnist(settings.data_dir).load("test")
     measured = measure(settings, model, split)
     extras = measure_extras(arguments, settings, measured, split)
@@ -79,7 +91,8 @@ def measure(settings: Settings, name: str, split: Split) -> Measured:
     engine = create_engine(settings.engine, artifact, usable_cores())
     start = time.perf_counter()
     with tqdm(total=len(split.labels), desc=name, unit=" images", leave=False, disable=None) as bar:
-        logits = run_batches(engine, split.images, progress=bar.update).logits
+        prepare = partial(fit_data_set, model_input=artifact.card.input)
+        logits = run_batches(engine, split.images, prepare=prepare, progress=bar.update).logits
     seconds = time.perf_counter() - start
     figures = report(logits, split.labels, temperature=artifact.card.temperature)
     return Measured(artifact.card, engine, logits, figures, seconds)
@@ -97,11 +110,70 @@ def measure_extras(
         with requires_extra("train"):
             from model.evaluation.ood_sets import measure_ood_auroc
 
-        extras["ood_auroc"] = measure_ood_auroc(measured.engine, split.images)
+        extras["ood_auroc"] = measure_ood_auroc(measured.engine, split.images, measured.card.input)
     if arguments.label_issues:
         probabilities = softmax(measured.logits / measured.card.temperature)
         extras["label_issues"] = find_label_issues(probabilities, split.labels, arguments.label_issues)
     return extras
+
+
+def print_photo_evaluation(arguments: argparse.Namespace, settings: Settings, names: ModelPair[str]) -> int:
+    """Measures labelled photos as the service answers them, and in the way of a tutorial; returns the exit status."""
+    photos = read_photos(arguments.photos)
+    if arguments.default_model:
+        names = ModelPair(arguments.default_model, arguments.default_model)
+    models = load_model_pair(settings.engine, settings.model_dir, names, usable_cores())
+    start = time.perf_counter()
+    predictions = predict_photos(photos, models, settings.max_pixels)
+    seconds = time.perf_counter() - start
+    figures, tutorial = photo_report(photos, predictions), tutorial_accuracy(photos, models.default.engine)
+    if arguments.plots:
+        draw_photo_plots(arguments.plots, figures, models.photos.card.name)
+    if arguments.json:
+        print(as_json(figures, {"tutorial_accuracy": tutorial, "seconds": seconds}))
+    else:
+        print(f"{as_text(figures)}\n{len(photos.files) / seconds:,.0f} photos per second with {usable_cores()} cores")
+        print(f"the tutorial's way (grey, resized to 28x28, inverted, by {models.default.card.name}): {tutorial:.1%}")
+    return 0
+
+
+def predict_photos(photos: Photos, models: ModelPair[LoadedModel], max_pixels: int) -> PhotoPredictions:
+    """Returns the predictions for the photos; raises ImageError if one cannot be read."""
+    outcomes = classify_files(photos.files, models, threads=usable_cores(), max_pixels=max_pixels)
+    bar = tqdm(outcomes, total=len(photos.files), unit=" photos", leave=False, disable=None)
+    found = [prediction_of(outcome) for outcome in bar]
+    probabilities = np.array([list(prediction.probabilities.values()) for prediction in found])
+    return PhotoPredictions(probabilities, np.array([prediction.ood_score for prediction in found]))
+
+
+def prediction_of(outcome: Outcome) -> Prediction:
+    """Returns the prediction of an outcome; raises ImageError if there is none."""
+    if outcome.prediction is None:
+        raise ImageError(f"{outcome.file}: {outcome.error}")
+    return outcome.prediction
+
+
+def tutorial_accuracy(photos: Photos, engine: Engine) -> float:
+    """Returns the accuracy on the ten classes of grey photos that are resized to 28x28 and inverted."""
+    rows = np.flatnonzero(photos.classes != NONE)
+    images = np.empty((len(rows), 28, 28), np.uint8)
+    for place, index in enumerate(rows):
+        grey = decode(photos.files[index].read_bytes(), needed=56).image.convert("L")
+        images[place] = 255 - np.asarray(grey.resize((28, 28)))
+    predicted = run_batches(engine, images).logits.argmax(1)
+    return float(photos.sets[rows, predicted].mean())
+
+
+def draw_photo_plots(folder: Path, figures: PhotoReport, name: str) -> None:
+    """Draws confusion matrix and reliability diagram into ``folder``."""
+    with requires_extra("train"):
+        from model.plots.reliability import draw_reliability
+
+    folder.mkdir(parents=True, exist_ok=True)
+    empty = [0] * len(CLASSES)
+    counts = [figures.classes[label].predicted if label in figures.classes else empty for label in CLASSES]
+    (folder / "photo-confusion.png").write_bytes(draw_confusion(counts, CLASSES))
+    (folder / "photo-reliability.png").write_bytes(draw_reliability(figures.reliability, name))
 
 
 def draw(folder: Path, measured: Measured, split: Split, issues: list[LabelIssue]) -> None:
@@ -119,7 +191,7 @@ def draw(folder: Path, measured: Measured, split: Split, issues: list[LabelIssue
         (folder / "label-issues.png").write_bytes(picture)
 
 
-def as_json(figures: Report, extras: dict[str, Any]) -> str:
+def as_json(figures: Report | PhotoReport, extras: dict[str, Any]) -> str:
     """Returns the report and the optional results as JSON."""
     return json.dumps(figures.model_dump() | extras, indent=2, default=lambda model: model.model_dump())
 
@@ -184,6 +256,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     compare_with = add("--compare-with", metavar="NAME", help="compare with another model (McNemar's test)")
     ood = add("--ood", action="store_true", help="measure the detection of out-of-distribution images (extra train)")
     issues = add("--label-issues", type=int, default=0, metavar="N", help="list the N most likely mislabelled images")
+    add("--photos", type=user_path, metavar="DIR", help="measure labelled photos instead: labels.csv, or class folders")
     add("--plots", type=user_path, metavar="FOLDER", help="draw confusion matrix and calibration (extra train)")
     add("--json", action="store_true", help="print everything as JSON, with the confusion matrix")
     for old, new in {"--against": compare_with, "--outliers": ood, "--suspects": issues}.items():

@@ -13,6 +13,7 @@ from functools import partial
 from app.command_line import add_settings, run, settings_of
 from model import FashionMnist, load_artifact
 from model.artifact import save_artifact, save_card
+from model.errors import TrainingError
 from model.files import user_path
 from model.installation import requires_extra
 
@@ -32,6 +33,10 @@ def export_again(arguments: argparse.Namespace) -> int:
         from model.training.run import training_splits
 
     artifact = load_artifact(settings.model_dir, arguments.name)
+    if artifact.card.input.convention == "photo":
+        raise TrainingError(
+            f"{arguments.name} is calibrated on photos: export it from its run by scripts/train.py --resume RUN."
+        )
     card, data_set = artifact.card, FashionMnist(settings.data_dir)
     train, validation = training_splits(data_set, Recipe(**card.recipe), card.training["seed"])
     splits = {"validation": validation, "test": data_set.load("test")}

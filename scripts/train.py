@@ -60,13 +60,32 @@ def create_parser() -> argparse.ArgumentParser:
     """Returns the parser, with the flags' names of version 0.1 too."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--recipe", default="baseline", help="baseline (default), fast, best, photo, deep, teacher; see docs/model.md")
+    add(
+        "--recipe",
+        default="baseline",
+        help="baseline (default), fast, best, photo, deep, teacher or residual; docs/model.md describes them",
+    )
     add("--epochs", type=int, help="number of epochs (default: the recipe's)")
     add("--seed", type=int, default=1, help="decides initial weights, order, dropout and validation set (default: 1)")
     add("--out", type=user_path, help="run folder (default: runs/RECIPE-SEED)")
     add("--resume", type=user_path, metavar="RUN", help="continue the run in this folder exactly where it stopped")
     add("--dry-run", action="store_true", help="one epoch of 1,280 images in a temporary folder")
     add_settings(parser, "data_dir")
+    add("--photos-dir", type=user_path, metavar="DIR", help="labelled photos, for the recipe photo (docs/photos.md)")
+    add(
+        "--fold",
+        choices=["0", "1", "2", "3", "4", "none"],
+        default="0",
+        help="fifth of the senders whose photos validate and calibrate; none: all photos train (default: 0)",
+    )
+    add(
+        "--held-out",
+        type=user_path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="with --fold none: the files held-out.npz of the runs of all folds, which calibrate the model",
+    )
     teacher_dir = add(
         "--teacher-dir", type=user_path, help="folder of the models that teach (default: the served models)"
     )

@@ -87,11 +87,11 @@ def exported() -> dict[str, bytes]:
 
     from model.export.build import build_graphs
     from model.network import FashionNet
-    from model.ood.score import OodScore
+    from model.ood.score import load_score
 
     torch.manual_seed(0)
     dark = torch.randint(0, 9, (20, 28, 28), dtype=torch.uint8).numpy()
-    score = OodScore.from_bytes((WEIGHTS / "fashionnet.detector.safetensors").read_bytes())
+    score = load_score((WEIGHTS / "fashionnet.detector.safetensors").read_bytes())
     return build_graphs(FashionNet().eval(), score, dark)
 
 

@@ -23,6 +23,9 @@ class HeldEngine:
             assert self.gate.wait(20)
         return self.engine.run(images)
 
+    def class_maps(self, images):
+        return self.engine.class_maps(images)
+
 
 def hold_engines(monkeypatch: pytest.MonkeyPatch) -> list[HeldEngine]:
     """Makes every engine that the service creates from now on a held one; returns them."""

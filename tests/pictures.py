@@ -7,6 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+from model.inputs import ModelInput
+
+COLOUR_SQUARE = ModelInput(height=160, width=160, channels=3, convention="photo", fit="squeeze")
+"""The input of a model for photos."""
+
 
 def encode(image: Image.Image, format_: str = "PNG", **options: Any) -> bytes:
     """The image as a file's bytes."""
@@ -33,26 +38,12 @@ def trousers(mode: str = "RGB", ink: str = "#203040", paper: str = "white", size
     return image.convert(mode)
 
 
-def outline(*points: tuple[int, int]) -> NDArray[np.bool_]:
-    """A polygon on a page of 300x300, filled with True."""
-    page = Image.new("1", (300, 300))
-    ImageDraw.Draw(page).polygon(list(points), 1)
-    return np.asarray(page)
-
-
-def pair_of_shoes() -> NDArray[np.bool_]:
-    """A pair side by side, seen from above, toes up, touching in the middle: True on 300x300."""
-    left = outline((128, 30), (142, 70), (150, 120), (150, 190), (143, 272), (75, 272), (72, 200), (98, 140), (105, 60))
-    return left | left[:, ::-1]
-
-
 def scene(
-    background: str, ink: str = "#2d3a5c", size: int = 300, seed: int = 0, place: NDArray[np.bool_] | None = None
-) -> tuple[Image.Image, np.ndarray]:
-    """Trousers, or what is True of ``place``, photographed on something, and where they are."""
+    background: str, ink: str = "#2d3a5c", size: int = 300, seed: int = 0
+) -> tuple[Image.Image, NDArray[np.bool_]]:
+    """Trousers, photographed on something, and where they are."""
     rng = np.random.default_rng(seed)
-    if place is None:
-        place = np.asarray(trousers("L", "white", "black", size)) > 127
+    place = np.asarray(trousers("L", "white", "black", size)) > 127
     ground = {
         "shaded": np.linspace(110, 230, size)[None, :, None] + rng.normal(0, 5, (size, size, 3)),
         "wood": 150

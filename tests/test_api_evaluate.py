@@ -6,7 +6,7 @@ import pytest
 
 from app.inference.evaluator import Evaluator
 from app.settings import Settings
-from model import CLASSES, evaluate
+from model import CLASSES, WEIGHTS, create_engine, evaluate, load_artifact
 from model.plots import draw_confusion
 from tests.data_sets import real_data_set
 from tests.permissions import obeying_permissions
@@ -22,6 +22,17 @@ def test_the_evaluation_is_that_of_the_served_engine(client, engine, small_data,
     assert (answer["model"], answer["model_version"]) == ("fashionnet", artifact.card.version)
     assert answer["seconds"] > 0
     assert set(answer["classes"][0]) == {"label", "precision", "recall", "f1", "support"}
+
+
+def test_the_photo_model_is_evaluated_on_the_images_enlarged(client, small_data):
+    answer = client.get("/evaluate", params={"model": "fashionnet-photo"}).json()
+    artifact = load_artifact(WEIGHTS, "fashionnet-photo")
+    photo_engine, card = create_engine("auto", artifact), artifact.card
+    expected = evaluate(photo_engine, small_data.load("test"), card.temperature, card.input)
+    assert (answer["model"], answer["count"]) == ("fashionnet-photo", 200)
+    assert answer["loss"] == pytest.approx(expected.loss, abs=1e-3)
+    drawn = client.get("/gallery", params={"model": "fashionnet-photo", "rows": 1, "columns": 2})
+    assert drawn.headers["content-type"] == "image/png"
 
 
 def test_it_is_measured_once(client):

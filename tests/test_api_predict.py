@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from functools import partial
 
 import httpx
 import numpy as np
@@ -15,8 +16,10 @@ from PIL import Image
 
 from app.inference.predictor import SMALL_BYTES
 from app.settings import Settings
-from model import CLASSES, WEIGHTS, classify, preprocess
-from model.prediction import PREDICTION, ModelPair, infer, load_model_pair
+from model import CLASSES, WEIGHTS, preprocess
+from model.prediction import PREDICTION, SINGLE_MODEL, ModelPair, classify_pictures, input_of, load_model_pair
+from model.preprocessing import PictureKind
+from model.preprocessing.pipeline import NOT_A_PRODUCT_PICTURE
 from tests.held_engines import hold_engines
 from tests.pictures import encode, grey_png, scene, trousers
 from tests.problems import assert_problem, assert_problem_body
@@ -24,7 +27,7 @@ from tests.servers import ROOT, run, serve, wait_for_queue
 
 FIELDS = {
     "label", "class_id", "confidence", "in_distribution", "ood_score", "probabilities", "warnings", "preprocessing",
-    "model", "model_version",
+    "model", "model_choice", "model_version",
 }  # fmt: skip
 
 
@@ -72,12 +75,9 @@ def test_every_way_gives_the_same_picture_identical_probabilities(client, tmp_pa
     single = [post(client, content).json() for content in contents]
     batch = client.post("/predict/batch", files=[("files", content) for content in contents]).json()["predictions"]
     networks = load_model_pair("auto", WEIGHTS, ModelPair("fashionnet", "fashionnet-photo"))
-    pictures = [preprocess(content) for content in contents]
-    direct = []
-    for picture in pictures:
-        engine, card = networks.of(picture)
-        prediction = classify(next(infer(engine, [picture])), card, picture)
-        direct.append(PREDICTION.dump_python(prediction, mode="json", exclude_none=True))
+    pictures = [preprocess(content, partial(input_of, networks)) for content in contents]
+    predictions = [classify_pictures(networks, [picture])[0] for picture in pictures]
+    direct = [PREDICTION.dump_python(prediction, mode="json", exclude_none=True) for prediction in predictions]
     assert [answer["model"] for answer in direct] == ["fashionnet"] * 3 + ["fashionnet-photo"], (
         "only the last is a photo"
     )
@@ -101,6 +101,15 @@ def test_what_the_network_saw_comes_along_where_it_is_asked_for(client):
         with Image.open(io.BytesIO(base64.b64decode(data))) as seen:
             assert (np.asarray(seen) == preprocess(content).image).all()
         assert answer == post(client, content).json()
+
+
+def test_the_input_of_the_network_for_photos_is_a_colour_square(client):
+    photo = scene("wood")[0]
+    answer = client.post("/predict", params={"image": "true"}, files={"file": encode(photo)}).json()
+    assert answer["model"] == "fashionnet-photo"
+    with Image.open(io.BytesIO(base64.b64decode(answer["image"].partition(",")[2]))) as seen:
+        assert (seen.format, seen.mode, seen.size) == ("PNG", "RGB", (160, 160))
+        assert (np.asarray(seen) == np.asarray(photo.resize((160, 160), Image.Resampling.BILINEAR))).all()
 
 
 @pytest.mark.parametrize("value", ["1", "yes", ""])
@@ -131,6 +140,40 @@ def test_the_deep_network_answers_where_it_is_asked_for(client):
     assert (answer["label"], answer["model"]) == ("Trouser", "fashionnet-deep")
 
 
+CONTENTS = {
+    PictureKind.DATA_SET: grey_png(),
+    PictureKind.PLAIN: trousers_png(),
+    PictureKind.PHOTO: encode(scene("wood")[0], "JPEG"),
+}
+
+
+@pytest.mark.parametrize("kind", CONTENTS)
+def test_an_answer_says_why_its_model_was_chosen(client, kind):
+    content = CONTENTS[kind]
+    assert post(client, content).json()["model_choice"] == kind.value
+    for name in ("fashionnet", "fashionnet-photo"):
+        answer = post(client, content, params={"model": name}).json()
+        assert (answer["model"], answer["model_choice"]) == (name, SINGLE_MODEL)
+
+
+@pytest.mark.parametrize("name", ["fashionnet", "fashionnet-deep"])
+def test_a_photo_for_a_model_of_product_pictures_is_warned_of(client, name):
+    photo = CONTENTS[PictureKind.PHOTO]
+    assert NOT_A_PRODUCT_PICTURE in post(client, photo, params={"model": name}).json()["warnings"]
+    assert NOT_A_PRODUCT_PICTURE not in post(client, photo).json()["warnings"]
+    assert NOT_A_PRODUCT_PICTURE not in post(client, trousers_png(), params={"model": name}).json()["warnings"]
+
+
+@pytest.mark.parametrize("kind", CONTENTS)
+def test_the_network_for_photos_answers_every_picture_where_it_is_asked_for(client, kind):
+    asked = {"model": "fashionnet-photo", "image": "true"}
+    answer = post(client, CONTENTS[kind], params=asked).json()
+    batch = client.post("/predict/batch", params=asked, files=[("files", CONTENTS[kind])]).json()["predictions"]
+    assert batch == [answer]
+    with Image.open(io.BytesIO(base64.b64decode(answer["image"].partition(",")[2]))) as seen:
+        assert seen.size == (160, 160)
+
+
 @pytest.mark.parametrize("form", ["JPEG", "small PNG"])
 def test_photos_are_answered_by_the_network_for_them_unless_another_is_asked_for(client, form):
     photo = scene("wood")[0] if form == "JPEG" else scene("wood")[0].resize((24, 24))
@@ -157,7 +200,8 @@ def test_where_the_network_for_photos_is_missing_the_default_one_answers(tmp_pat
     with serve(Settings(model_dir=tmp_path)) as client:
         answer = client.post("/predict", files={"file": encode(scene("wood")[0], "JPEG")}).json()
         (summary,) = client.get("/models").json()["models"]
-    assert answer["model"] == "fashionnet"
+    assert (answer["model"], answer["model_choice"]) == ("fashionnet", SINGLE_MODEL)
+    assert NOT_A_PRODUCT_PICTURE in answer["warnings"]
     assert (summary["default"], summary["default_for_photos"]) == (True, True)
 
 
@@ -447,12 +491,3 @@ def test_both_engines_of_full_precision_answer_alike(small_data):
     ):
         ours, theirs = (post(each, trousers_png()).json() for each in (onnx_client, torch_client))
     assert ours["probabilities"] == pytest.approx(theirs["probabilities"], abs=1e-5)
-
-
-def test_the_confidence_of_a_photo_is_said_not_to_be_calibrated(client):
-    figures = json.loads((ROOT / "benchmarks/results/photos.json").read_text())["results"]["as served"]
-    photo, drawing = (encode(scene("wood")[0], "JPEG"), encode(trousers()))
-    answers = [client.post("/predict", files={"file": content}).json() for content in (photo, drawing)]
-    said = [[w for w in answer["warnings"] if "not calibrated" in w] for answer in answers]
-    assert [len(warnings) for warnings in said] == [1, 0]
-    assert f"{100 * figures['confidence_gap']:.0f} points" in said[0][0]

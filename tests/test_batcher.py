@@ -151,18 +151,3 @@ def test_every_batch_is_told_of():
     with_batcher(use, observe=lambda *batch: batches.append(batch))
     assert sum(size for size, _, _ in batches) == 3
     assert all(waited >= 0 and took > 0 for _, waited, took in batches)
-
-
-def test_a_batch_takes_what_its_bound_weighs_and_one_heavier_item_alone():
-    gate = Gate()
-
-    async def use(batcher):
-        first = submit(batcher, 1)
-        await asyncio.sleep(0.05)
-        others = [submit(batcher, value) for value in (2, 2, 1, 9, 3, 1)]
-        await asyncio.sleep(0.05)
-        gate.open.set()
-        assert [await caller for caller in [first, *others]] == function([1, 2, 2, 1, 9, 3, 1])
-
-    with_batcher(use, gate, max_batch=4, cost=lambda value: value)
-    assert gate.batches == [[1], [2, 2], [1], [9], [3, 1]]

@@ -1,5 +1,7 @@
 """Calibration of the confidences, and the out-of-distribution score."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,13 +10,15 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from model import WEIGHTS, create_engine, load_artifact
+from model.artifact import read_card
 from model.engines import run_batches, softmax
 from model.evaluation.calibration import BINS, brier_score, expected_calibration_error, reliability, wilson_interval
 from model.evaluation.ood_sets import OUTLIERS, auroc
 from model.evaluation.report import report
 from model.export.temperature import fit_temperature
 from model.ood.fit import LabelledOutputs, fit_ood_score, in_chunks
-from model.ood.score import OodScore
+from model.ood.score import OodScore, load_score
+from model.preprocessing.fit import fit_data_set
 from tests.data_sets import real_data_set
 
 RNG = np.random.default_rng(0)
@@ -126,7 +130,7 @@ def test_other_images_score_above_1_whatever_the_features(score, images):
 
 def test_a_score_is_read_as_it_was_written(score):
     some = inputs(sample(20))
-    np.testing.assert_array_equal(in_chunks(OodScore.from_bytes(score.to_bytes()), *some), in_chunks(score, *some))
+    np.testing.assert_array_equal(in_chunks(load_score(score.to_bytes()), *some), in_chunks(score, *some))
 
 
 def test_distances_are_those_of_their_definitions(score):
@@ -152,8 +156,9 @@ def test_distances_are_those_of_their_definitions(score):
 @pytest.mark.parametrize("kind", ["onnx", "onnx-int8"])
 def test_a_graph_scores_as_the_module_does_alone_and_in_a_batch(name, kind):
     artifact = load_artifact(WEIGHTS, name)
-    engine, score = create_engine(kind, artifact), OodScore.from_bytes(artifact.content["detector.safetensors"])
+    engine, score = create_engine(kind, artifact), load_score(artifact.content["detector.safetensors"])
     images = np.concatenate([RNG.integers(0, 256, (20, 28, 28), np.uint8), bars(20), np.zeros((1, 28, 28), np.uint8)])
+    images = fit_data_set(images, artifact.card.input)
     together = engine.run(images)
     expected = in_chunks(score, images, together.logits, together.features)
     np.testing.assert_allclose(together.ood_scores, expected, rtol=1e-5, atol=1e-5)
@@ -179,8 +184,9 @@ def test_auroc_is_1_apart_and_a_half_together():
 
 STEP = {"fashionnet": 1, "fashionnet-deep": 10, "fashionnet-photo": 10}
 """Every how many test images are measured; the larger networks take minutes for all."""
-MAX_ECE = {"fashionnet": 0.01, "fashionnet-deep": 0.014, "fashionnet-photo": 0.01}
-"""The temperature is chosen on validation images alone. By that rule the deep network is above 1 % on the test set."""
+MAX_ECE = {"fashionnet": 0.01, "fashionnet-deep": 0.014}
+"""Of the models whose temperature and score are fitted on validation images of the data set; the photo model's are
+fitted on photos. By that rule the deep network is above 1 % on the test set."""
 
 
 @pytest.mark.slow
@@ -191,22 +197,30 @@ def test_a_committed_graph_has_the_figures_of_its_card(name, kind):
     """Exactly on the whole test set, within four standard errors on a sample."""
     test = real_data_set().load("test").take(np.arange(0, 10_000, STEP[name]))
     artifact = load_artifact(WEIGHTS, name)
-    outputs = run_batches(create_engine(kind, artifact, 2), test.images)
+    prepare = partial(fit_data_set, model_input=artifact.card.input)
+    outputs = run_batches(create_engine(kind, artifact, 2), test.images, prepare=prepare)
     figures = report(outputs.logits, test.labels, temperature=artifact.card.temperature)
     card = artifact.card.measured_with(kind)["test"]
-    assert card.ece <= MAX_ECE[name]
     if STEP[name] == 1:
         assert (figures.accuracy, figures.ece, figures.brier) == pytest.approx(
             (card.accuracy, card.ece, card.brier), abs=5e-4
         )
     error = (card.accuracy * (1 - card.accuracy) / len(test.labels)) ** 0.5
     assert figures.accuracy == pytest.approx(card.accuracy, abs=4 * error)
-    assert (outputs.ood_scores <= 1).mean() == pytest.approx(0.95, abs=0.015)
+    if name in MAX_ECE:
+        assert card.ece <= MAX_ECE[name]
+        assert (outputs.ood_scores <= 1).mean() == pytest.approx(0.95, abs=0.015)
+
+
+def test_the_photo_model_is_calibrated_on_photos_of_people_whose_photos_did_not_train_it():
+    photos = read_card(WEIGHTS, "fashionnet-photo").metrics["photos"]
+    assert photos.count > 1000
+    assert photos.ece <= 0.05
 
 
 @pytest.mark.slow
 @pytest.mark.weights
-@pytest.mark.parametrize("name", STEP)
+@pytest.mark.parametrize("name", MAX_ECE)
 def test_a_committed_network_separates_out_of_distribution_images(name):
     images = real_data_set().load("test").images[:: max(4, STEP[name])]
     artifact = load_artifact(WEIGHTS, name)

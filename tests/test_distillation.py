@@ -129,12 +129,12 @@ def taught_by(small_data, exported_run, tmp_path_factory):
     """The configuration of a short ``best`` run whose teacher is the shared network."""
     folder = tmp_path_factory.mktemp("teacher")
     artifact = load_artifact(exported_run, "fashionnet")
-    card = save_artifact(folder, artifact.card.model_copy(update={"name": "fashionnet-photo"}), artifact.content)
+    card = save_artifact(folder, artifact.card.model_copy(update={"name": "fashionnet-residual"}), artifact.content)
 
     def config(epochs: int = 2, validation_seed: int = 3, version: str = card.version) -> RunConfig:
         recipe = changed("best", validation_seed=validation_seed)
         return make_config(
-            small_data, epochs, recipe, seed=8, teacher_dir=str(folder), teachers={"fashionnet-photo": version}
+            small_data, epochs, recipe, seed=8, teacher_dir=str(folder), teachers={"fashionnet-residual": version}
         )
 
     return config

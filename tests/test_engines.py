@@ -6,15 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from model import Artifact, create_engine
+from model import WEIGHTS, Artifact, create_engine, load_artifact, preprocess
 from model.engines import log_softmax, run_batches, softmax
 from model.errors import ArtifactCorrupt, ArtifactMissing
 from model.evaluation.report import evaluate
 from model.export.build import preoptimized
+from model.preprocessing.fit import fit_data_set
 from model.training.recipes import Recipe
 from model.training.run import training_splits
 from tests.data_sets import real_data_set
-from tests.pictures import random_image
+from tests.pictures import encode, random_image, scene
 
 logits = arrays(np.float32, (4, 10), elements=st.floats(-1e4, 1e4, width=32))
 
@@ -83,11 +84,33 @@ def test_without_a_graph_in_8_bits_auto_is_full_precision_and_asking_for_it_says
         create_engine("onnx-int8", plain)
 
 
+@pytest.mark.parametrize(("model", "features"), [("fashionnet", 128), ("fashionnet-photo", 1280)])
 @pytest.mark.parametrize("name", ["onnx", "onnx-int8", "torch"])
-def test_engines_give_logits_and_features(artifact, name):
-    outputs = create_engine(name, artifact).run(np.stack([random_image(i) for i in range(3)]))
-    assert (outputs.logits.shape, outputs.features.shape) == ((3, 10), (3, 128))
-    assert outputs.logits.dtype == outputs.features.dtype == np.float32
+def test_engines_give_logits_features_and_scores(name, model, features):
+    artifact = load_artifact(WEIGHTS, model)
+    images = fit_data_set(np.stack([random_image(i) for i in range(3)]), artifact.card.input)
+    outputs = create_engine(name, artifact).run(images)
+    assert [array.shape for array in outputs] == [(3, 10), (3, features), (3,)]
+    assert {array.dtype for array in outputs} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize(("model", "shape"), [("fashionnet", None), ("fashionnet-photo", (3, 10, 5, 5))])
+@pytest.mark.parametrize("name", ["onnx", "onnx-int8", "torch"])
+def test_the_photo_model_alone_has_class_maps(name, model, shape):
+    artifact = load_artifact(WEIGHTS, model)
+    images = fit_data_set(np.stack([random_image(i) for i in range(3)]), artifact.card.input)
+    maps = create_engine(name, artifact).class_maps(images)
+    assert (None if maps is None else maps.shape) == shape
+
+
+def test_both_engines_of_full_precision_agree_on_photos():
+    artifact = load_artifact(WEIGHTS, "fashionnet-photo")
+    content = encode(scene("wood")[0])
+    image = preprocess(content, lambda _: artifact.card.input).image[None]
+    onnx, torch = (create_engine(name, artifact) for name in ("onnx", "torch"))
+    for ours, theirs in zip(onnx.run(image), torch.run(image), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(onnx.class_maps(image), torch.class_maps(image), rtol=1e-3, atol=1e-3)
 
 
 def test_both_engines_of_full_precision_agree_on_anything(artifact):

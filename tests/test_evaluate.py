@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageColor
 
-from model import CLASSES, FashionMnist, evaluate
+from model import CLASSES, WEIGHTS, FashionMnist, create_engine, evaluate, load_artifact
 from model.engines import BATCH_SIZE, run_batches
 from model.evaluation import report
 from model.evaluation.calibration import BINS
@@ -15,6 +15,7 @@ from model.plots import draw_confusion
 from model.plots.confusion import CELL, MARGIN
 from model.plots.reliability import draw_reliability
 from model.plots.style import SERIES
+from model.preprocessing.fit import fit_data_set
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=80))
@@ -62,6 +63,23 @@ def test_batches_change_no_output_and_no_order(engine, count):
         np.testing.assert_allclose(found, expected, atol=1e-4)
     assert sum(done) == count
     assert max(done) <= BATCH_SIZE
+
+
+def test_images_are_prepared_by_batches_before_the_engine(engine):
+    images, sizes = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE + 3, 28, 28), np.uint8), []
+    outputs = run_batches(engine, images, prepare=lambda batch: sizes.append(len(batch)) or 255 - batch)
+    np.testing.assert_allclose(outputs.logits, engine.run(255 - images).logits, atol=1e-4)
+    assert sizes == [BATCH_SIZE, 3]
+
+
+def test_images_are_enlarged_for_the_photo_model(small_data: FashionMnist):
+    artifact, split = load_artifact(WEIGHTS, "fashionnet-photo"), small_data.load("test").take(np.arange(20))
+    engine = create_engine("onnx", artifact)
+    figures = evaluate(engine, split, artifact.card.temperature, artifact.card.input)
+    logits = engine.run(fit_data_set(split.images, artifact.card.input)).logits
+    expected = report(logits, split.labels, temperature=artifact.card.temperature)
+    assert figures.confusion_matrix == expected.confusion_matrix
+    assert figures.loss == pytest.approx(expected.loss, abs=1e-4)
 
 
 def test_the_reliability_diagram_shows_its_bins():

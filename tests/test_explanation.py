@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model import preprocess
-from model.explanation import PATCH, STEPS, heat_map, occlusions
+from model import WEIGHTS, create_engine, load_artifact, preprocess
+from model.explanation import PATCH, STEPS, attribute, heat_map, occlusions, support
 from model.plots import draw_canvas, draw_heat_map
 from model.plots.style import CORRECT, INCORRECT, OPPOSES, SUPPORTS
+from model.preprocessing import IDENTITY
 from model.preprocessing.decode import decode
-from model.preprocessing.pipeline import IDENTITY, Preprocessing
-from tests.pictures import encode, grey_png, scene, trousers
+from tests.pictures import COLOUR_SQUARE, encode, grey_png, scene, trousers
 from tests.problems import assert_problem
 
 
@@ -34,6 +34,39 @@ def test_heat_is_where_hiding_makes_the_class_less_likely():
     assert heat[0, 0] > 1
     assert heat[-1, -1] < 0
     assert np.unravel_index(heat.argmax(), heat.shape) < (4, 4)
+
+
+def test_a_model_without_class_maps_is_explained_by_hiding(engine, artifact):
+    image, temperature = preprocess(encode(trousers())).image, artifact.card.temperature
+    assert engine.class_maps(image[None]) is None
+    expected = heat_map(engine.run(occlusions(image)).logits / np.float32(temperature), 1)
+    np.testing.assert_allclose(attribute(engine, image, 1, temperature), expected, atol=1e-5)
+
+
+def test_a_place_supports_a_class_if_it_adds_more_to_its_logit_than_to_the_mean_of_all():
+    maps = np.zeros((10, 5, 5), np.float32)
+    maps[:, 4] = 7  # adds as much to every class
+    maps[3, 0, 0], maps[3, 2, 2] = 10, -10
+    found = support(maps, 3)
+    assert (found[0, 0], found[2, 2]) == pytest.approx((9, -9))
+    assert (found[4] == 0).all()
+    assert support(maps, 5)[0, 0] == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "onnx-int8", "torch"])
+def test_the_photo_model_is_explained_by_its_class_maps(kind):
+    artifact = load_artifact(WEIGHTS, "fashionnet-photo")
+    engine = create_engine(kind, artifact)
+    photos = [scene("wood")[0], scene("tiles", "#a03030")[0]]
+    images = np.stack([preprocess(encode(photo), lambda _: artifact.card.input).image for photo in photos])
+    maps, logits = engine.class_maps(images), engine.run(images).logits
+    assert maps.shape == (2, 10, 5, 5)
+    first, second = logits - maps.sum((2, 3))  # the biases, whatever the image
+    np.testing.assert_allclose(first, second, atol=0.5 if kind == "onnx-int8" else 1e-3)
+    class_id = int(logits[0].argmax())
+    heat = attribute(engine, images[0], class_id, 2.0)
+    assert heat.shape == (28, 28)
+    np.testing.assert_allclose(heat, attribute(engine, images[0], class_id, 1.0) / 2, atol=1e-4)
 
 
 def opened(content: bytes) -> Image.Image:
@@ -60,14 +93,15 @@ def test_the_heat_lies_on_the_article_in_the_picture():
     assert not supporting.any()
 
 
-def test_the_heat_of_a_turned_article_is_turned_back():
-    page = Image.new("RGB", (300, 200), "white")
-    heat = np.zeros((28, 28), np.float32)
-    heat[:, 20:] = 1  # where the article, turned clockwise, has what was its top
-    done = Preprocessing(steps=[], crop_box=(100, 40, 200, 180), placement=(0, 4, 28, 24), rotation_degrees=270)
-    supporting = greenness(opened(draw_heat_map(draw_canvas(encode(page)), heat, done))) > 60
-    assert supporting[42:70, 102:198].all()
-    assert not supporting[100:].any()
+def test_the_heat_of_a_photo_lies_on_the_whole_picture():
+    photo = scene("wood")[0].resize((300, 200))
+    done = preprocess(encode(photo), lambda _: COLOUR_SQUARE).preprocessing
+    heat = np.ones((28, 28), np.float32)
+    heat[:, :14] = -1
+    drawn = greenness(opened(draw_heat_map(draw_canvas(encode(photo)), heat, done)))
+    assert drawn.shape == (200, 300)
+    assert (drawn[:, :140] < 0).all()
+    assert (drawn[:, 160:] > 0).all()
 
 
 def test_brightness_alone_is_that_of_the_whole_picture():
@@ -102,7 +136,9 @@ def test_what_shows_the_trousers_speaks_for_trousers(client):
 
 
 @pytest.mark.parametrize(
-    "content", [grey_png(), encode(trousers(), "JPEG"), encode(Image.new("RGB", (50, 90), "white"))]
+    "content",
+    [grey_png(), encode(trousers(), "JPEG"), encode(scene("wood")[0]), encode(Image.new("RGB", (50, 90), "white"))],
+    ids=["28x28", "drawing", "photo", "blank"],
 )
 @pytest.mark.parametrize("model", ["fashionnet", "fashionnet-deep", "fashionnet-photo"])
 def test_a_picture_under_its_heat_map_is_a_png(client, content, model):
@@ -110,6 +146,18 @@ def test_a_picture_under_its_heat_map_is_a_png(client, content, model):
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "image/png"
     assert min(opened(response.content).size) >= 50
+
+
+def test_a_photo_is_explained_by_28x28_numbers(client):
+    content = encode(scene("wood")[0], "JPEG")
+    answer = client.post("/explain", params={"format": "json"}, files={"file": content}).json()
+    assert answer["prediction"]["model"] == "fashionnet-photo"
+    heat = np.array(answer["attribution"])
+    assert heat.shape == (28, 28)
+    assert heat.any()
+    drawn = client.post("/explain", files={"file": content})
+    assert drawn.headers["content-type"] == "image/png"
+    assert opened(drawn.content).size == (300, 300)
 
 
 @pytest.mark.parametrize("image", [trousers(), scene("wood")[0]], ids=["drawing", "photo"])

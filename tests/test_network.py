@@ -10,6 +10,7 @@ from model.artifact import Artifact
 from model.errors import ArtifactCorrupt
 from model.network import (
     ARCHITECTURES,
+    FROZEN_BLOCKS,
     Ensemble,
     FashionNet,
     create_network,
@@ -19,9 +20,13 @@ from model.network import (
 )
 
 
+def random_images(shape: tuple[int, ...] = (28, 28), count: int = 5) -> torch.Tensor:
+    return torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
 @pytest.fixture
 def images() -> torch.Tensor:
-    return torch.randint(0, 256, (5, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return random_images()
 
 
 def test_fashionnet_has_the_parameters_of_its_definition():
@@ -29,14 +34,19 @@ def test_fashionnet_has_the_parameters_of_its_definition():
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_architecture_gives_log_probabilities_logits_and_features(architecture, images):
+def test_every_architecture_gives_log_probabilities_logits_and_features(architecture):
     network = create_network(architecture).eval()
-    outputs = network.outputs(images)
+    images = random_images(network.input.shape)
+    with torch.inference_mode():
+        outputs, log_probs = network.outputs(images), network(images)
+        assert network.classify(outputs.features).equal(outputs.logits)
     assert outputs.logits.shape == outputs.log_probs.shape == (5, 10)
-    assert network.classify(outputs.features).equal(outputs.logits)
     assert torch.equal(outputs.log_probs, F.log_softmax(outputs.logits, 1))
-    assert torch.equal(network(images), outputs.log_probs)
     assert outputs.log_probs.exp().sum(1).allclose(torch.ones(5))
+    assert log_probs.exp().sum(1).allclose(torch.ones(5))
+    # The photo model has an eleventh class, "none of them", in training only.
+    assert log_probs[:, :10].log_softmax(1).allclose(outputs.log_probs, atol=1e-5)
+    assert log_probs.shape == (5, 11 if architecture == "fashionnet-photo" else 10)
 
 
 def test_it_is_the_network_of_the_definition_layer_by_layer(images):
@@ -95,21 +105,45 @@ def test_fused_networks_share_no_weights_with_the_trained_one(normalised, images
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_parameter_learns(architecture, images):
+def test_every_parameter_learns(architecture):
+    torch.manual_seed(0)
     network = create_network(architecture).train()
-    network(images).square().sum().backward()
+    network(random_images(network.input.shape)).square().sum().backward()
     learning = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
     assert [name for name, parameter in learning.items() if not parameter.grad.any()] == []
-    frozen = {"norm2.weight"} if architecture == "fashionnet-normalised" else set()
-    assert set(dict(network.named_parameters())) - set(learning) == frozen
+    frozen = set(dict(network.named_parameters())) - set(learning)
+    if architecture == "fashionnet-photo":
+        parts = ("trunk.stem.", *(f"trunk.blocks.{number}." for number in range(FROZEN_BLOCKS)))
+        assert frozen == {name for name, _ in network.named_parameters() if name.startswith(parts)}
+    else:
+        assert frozen == ({"norm2.weight"} if architecture == "fashionnet-normalised" else set())
+
+
+def test_training_keeps_the_statistics_of_the_normalisations_of_the_photo_model():
+    network = create_network("fashionnet-photo")
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    network.train()(random_images(network.input.shape, 2))
+    assert before
+    assert all(torch.equal(buffer, before[name]) for name, buffer in network.named_buffers())
+
+
+def test_the_class_maps_of_the_photo_model_add_up_to_its_logits():
+    torch.manual_seed(0)
+    network = create_network("fashionnet-photo").eval()
+    images = random_images(network.input.shape, 2)
+    with torch.inference_mode():
+        maps, logits = network.class_maps(images), network.outputs(images).logits
+        assert create_network("fashionnet").class_maps(random_images()) is None
+    assert maps.shape == (2, 10, 5, 5)
+    torch.testing.assert_close(maps.sum((2, 3)) + network.fc.bias[:10], logits, rtol=1e-4, atol=1e-4)
 
 
 def test_several_states_are_exported_as_an_ensemble_that_averages_logits(images):
-    states = [create_network("fashionnet-photo").state_dict() for _ in range(2)]
-    network = network_to_export("fashionnet-photo", states)
+    states = [create_network("fashionnet-residual").state_dict() for _ in range(2)]
+    network = network_to_export("fashionnet-residual", states)
     assert isinstance(network, Ensemble)
     assert network.description.startswith("2 networks whose logits are averaged, each: ")
-    alone = [network_to_export("fashionnet-photo", [state]).outputs(images) for state in states]
+    alone = [network_to_export("fashionnet-residual", [state]).outputs(images) for state in states]
     found = network.outputs(images)
     torch.testing.assert_close(found.logits, (alone[0].logits + alone[1].logits) / 2)
     torch.testing.assert_close(found.features, torch.cat([one.features for one in alone], 1))
@@ -118,7 +152,7 @@ def test_several_states_are_exported_as_an_ensemble_that_averages_logits(images)
 @pytest.mark.parametrize("name", list_artifacts(WEIGHTS))
 def test_the_committed_weights_load_and_give_the_logits_of_their_graph(name):
     artifact = load_artifact(WEIGHTS, name)
-    images = np.random.default_rng(0).integers(0, 256, (8, 28, 28), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (8, *artifact.card.input.shape), np.uint8)
     with torch.inference_mode():
         logits = load_network(artifact).outputs(torch.from_numpy(images)).logits
     np.testing.assert_allclose(logits.numpy(), create_engine("onnx", artifact).run(images).logits, atol=1e-4)

@@ -7,13 +7,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from model import preprocess
+from model import WEIGHTS, preprocess
 from model.offline.folder import READ_AHEAD, classify_files, find_pictures
 from model.offline.tables import columns, open_table
-from model.prediction import LoadedModel, ModelPair
+from model.prediction import LoadedModel, ModelPair, load_model_pair
+from model.preprocessing import PictureKind
 from tests.in_process import call
 from tests.permissions import obeying_permissions
-from tests.pictures import encode, grey_png, trousers
+from tests.pictures import encode, grey_png, scene, trousers
 from tests.servers import run
 
 
@@ -48,12 +49,25 @@ def test_every_file_gets_its_outcome_in_order_past_every_buffer(tmp_path, engine
     assert outcomes[8] == alone, "a batch changes no answer"
 
 
+def test_photos_in_a_folder_go_to_the_model_for_photos(tmp_path):
+    contents = {"a.png": trousers(), "b.jpg": scene("wood")[0], "c.png": trousers(), "d.png": scene("tiles")[0]}
+    for name, image in contents.items():
+        (tmp_path / name).write_bytes(encode(image, "JPEG" if name.endswith("jpg") else "PNG"))
+    models = load_model_pair("auto", WEIGHTS, ModelPair("fashionnet", "fashionnet-photo"))
+    outcomes = list(classify_files(find_pictures([tmp_path]), models, threads=2))
+    chosen = [(outcome.prediction.model, outcome.prediction.model_choice) for outcome in outcomes]
+    drawing, photo = ("fashionnet", PictureKind.PLAIN.value), ("fashionnet-photo", PictureKind.PHOTO.value)
+    assert chosen == [drawing, photo, drawing, photo]
+    (alone,) = classify_files([tmp_path / "d.png"], models, threads=1)
+    assert alone.prediction.probabilities == pytest.approx(outcomes[3].prediction.probabilities, abs=1e-5)
+
+
 def test_a_few_pictures_are_decoded_in_every_thread(tmp_path, engine, artifact, monkeypatch):
     together = threading.Barrier(2, timeout=20)
 
-    def read_beside_another(content, max_pixels):
+    def read_beside_another(*arguments):
         together.wait()
-        return preprocess(content, max_pixels)
+        return preprocess(*arguments)
 
     monkeypatch.setattr("model.offline.folder.preprocess", read_beside_another)
     files = [tmp_path / f"{number}.png" for number in range(8)]
@@ -188,10 +202,10 @@ def test_a_file_that_vanishes_meanwhile_is_a_row(tmp_path, engine, artifact):
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("in a decoder"), MemoryError(), RecursionError("deep")])
 def test_an_error_that_nobody_foresaw_is_a_row_that_says_which(tmp_path, engine, artifact, monkeypatch, error):
-    def fail_at_broken(content, max_pixels):
+    def fail_at_broken(content, *arguments):
         if content == b"broken":
             raise error
-        return preprocess(content, max_pixels)
+        return preprocess(content, *arguments)
 
     monkeypatch.setattr("model.offline.folder.preprocess", fail_at_broken)
     for name, content in (("a.png", encode(trousers())), ("b.png", b"broken"), ("c.png", encode(trousers()))):

@@ -90,6 +90,16 @@ def client_of_old_cards(artifact, tmp_path) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
+def client_of_photo_figures(artifact, tmp_path) -> Iterator[httpx.Client]:
+    """A service of a card that has figures on photos and a notice, and no data."""
+    metrics = artifact.card.metrics | {"photos": artifact.card.metrics["validation"]}
+    card = artifact.card.model_copy(update={"metrics": metrics, "notice": "Somebody's photos."})
+    save_artifact(tmp_path, card, artifact.content)
+    with serve(Settings(model_dir=tmp_path, data_dir=tmp_path)) as client:
+        yield client
+
+
+@pytest.fixture
 def pictures(tmp_path) -> dict[str, Path]:
     contents = {"trousers.png": encode(trousers()), "noise.png": grey_png(), "bad.png": b"nonsense"}
     for name, content in contents.items():
@@ -103,11 +113,33 @@ def test_an_uploaded_picture_is_answered_with_all_that_is_known(page, pictures):
     assert "Trouser" in row
     assert "trousers.png" in row
     assert len(page.all("#answers .bars dt")) == 10
-    natural = page.driver.execute_script("return document.querySelector('#answers .pixels').naturalWidth")
-    assert natural == 28, "what the network saw"
+    page.wait(lambda: "28x28 pixels" in page.one("#answers tbody").text)
+    assert "Why this network: picture with a plain background" in row
+    assert page.one("#answers .pixels").size == {"width": 84, "height": 84}, "28 pixels are enlarged"
     page.one("#answers summary").click()
     assert "plain background removed" in page.one("#answers details").text
     assert "curl -F file=@shirt.png" in page.one("#predict-curl").text
+
+
+COLOURS = """
+    const image = document.querySelector("#answers .pixels");
+    const canvas = Object.assign(document.createElement("canvas"), { width: image.width, height: image.height });
+    const context = canvas.getContext("2d");
+    context.drawImage(image, 0, 0);
+    const pixels = context.getImageData(0, 0, canvas.width, canvas.height).data;
+    return pixels.some((value, i) => i % 4 === 0 && (value !== pixels[i + 1] || value !== pixels[i + 2]));
+"""
+
+
+@needs_browser
+def test_the_input_of_the_photo_model_is_shown_in_colour_at_its_own_size(page, tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(encode(scene("wood")[0], "JPEG"))
+    (row,) = page.upload(tmp_path / "photo.jpg")
+    assert "fashionnet-photo" in row
+    assert "Why this network: photo" in row
+    page.wait(lambda: "160x160 pixels" in page.one("#answers tbody").text)
+    assert page.one("#answers .pixels").size == {"width": 160, "height": 160}
+    assert page.driver.execute_script(COLOURS)
 
 
 def networks_of(page, name: str) -> list[str]:
@@ -127,6 +159,7 @@ def test_the_service_chooses_the_network_by_the_picture_until_one_is_chosen(page
     assert "model=fashionnet" in page.one("#predict-curl").text
     page.upload(tmp_path / "photo.jpg")
     assert sorted(networks_of(page, "photo.jpg")) == ["fashionnet", "fashionnet-photo"]
+    assert "Why this network: the request names this model" in page.one("#answers .choice").text
 
 
 @needs_browser
@@ -141,6 +174,7 @@ def test_several_files_fill_a_table_and_a_bad_one_is_a_sentence(page, pictures, 
         table = {row["file"]: row for row in csv.DictReader(file)}
     assert table["trousers.png"]["label"] == "Trouser"
     assert float(table["trousers.png"]["Trouser"]) == float(table["trousers.png"]["confidence"])
+    assert table["trousers.png"]["model_choice"] == "picture with a plain background"
     assert table["bad.png"]["error"].startswith("This is not a picture")
     page.one("#clear").click()
     assert not page.one("#answers").is_displayed()
@@ -192,6 +226,10 @@ def test_the_model_tab_shows_the_card_and_that_of_another_network(page):
     Select(page.one("#model")).select_by_value("fashionnet-deep")
     page.wait(lambda: "2,725,290" in page.one("#models-content").text)
     assert "models/fashionnet-deep" in page.one("#models-curl").text
+    assert "28x28 pixels in grey, as in Fashion-MNIST" in page.one("#models-content").text
+    Select(page.one("#model")).select_by_value("fashionnet-photo")
+    page.wait(lambda: "160x160 pixels in colour, photos" in page.one("#models-content").text)
+    assert "It was not measured on photos of bags" in page.one("#models-content").text
 
 
 @needs_browser
@@ -238,10 +276,23 @@ def test_one_precision_is_shown_and_named(page_without_data, artifact, engine):
 
 
 @needs_browser
-def test_calibration_is_claimed_for_the_data_sets_images_alone(page):
-    text = page.text_of("evaluation", ".big")
-    assert "These figures hold for the data set's images, not for photos." in text
-    assert "calibrated for pictures like the data set's, not for photos" in text
+def test_calibration_is_claimed_for_the_images_that_the_network_is_for(page):
+    assert "The confidence is calibrated on images of the data set." in page.text_of("evaluation", ".big")
+    Select(page.one("#model")).select_by_value("fashionnet-photo")
+    on_test_images = "The confidence is calibrated on photos, so on these images it may be off."
+    page.wait(lambda: on_test_images in page.one("#evaluation").text)
+    assert "The confidence is calibrated on these photos." in page.one("#evaluation").text
+
+
+@needs_browser
+def test_figures_on_photos_are_shown_beside_those_on_the_test_images(driver, client_of_photo_figures, artifact):
+    photos = artifact.card.metrics["validation"]
+    accuracy = f"{photos.accuracy:.2%}".replace("%", " %")
+    with watched(driver, client_of_photo_figures) as page:
+        assert f"{accuracy}\nof {photos.count:,} photos are right." in page.text_of("evaluation", ".big")
+        assert f"photos {accuracy}" in page.text_of("models", "table")
+        assert "Somebody's photos" in page.one("#models-content").text
+        assert page.errors() == []
 
 
 def test_curl_writes_no_error_into_a_file():

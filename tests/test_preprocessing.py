@@ -11,13 +11,20 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from model.errors import DamagedImage, EmptyImage, ImageError, NotAnImage, TooManyPixels, UnknownFormat
+from model.inputs import ModelInput
 from model.preprocessing.decode import FORMATS, decode, decode_small_png
-from model.preprocessing.pipeline import preprocess
-from tests.pictures import encode, grey_png, random_image, trousers
+from model.preprocessing.fit import fit_data_set
+from model.preprocessing.pipeline import NOT_A_PRODUCT_PICTURE, PictureKind, preprocess
+from tests.pictures import COLOUR_SQUARE, encode, grey_png, random_image, scene, trousers
 
 
 def pixels_of(content, **options):
     return preprocess(content, **options).image
+
+
+def for_photos(content):
+    """The picture for a model that takes colour squares."""
+    return preprocess(content, input_of=lambda _: COLOUR_SQUARE)
 
 
 @given(arrays(np.uint8, (28, 28)))
@@ -268,3 +275,151 @@ def test_a_small_article_is_said_to_be_small():
     page.paste(trousers().resize((150, 150)), (400, 400))
     (warning,) = preprocess(encode(page)).warnings
     assert warning == "The article fills only 1% of the picture: crop it closer."
+
+
+KINDS = {
+    PictureKind.DATA_SET: [
+        grey_png(),
+        encode(Image.fromarray(random_image()).convert("RGB")),
+        encode(Image.fromarray(random_image()), "TIFF"),
+    ],
+    PictureKind.PLAIN: [
+        encode(trousers()),
+        encode(trousers(ink="white", paper="black"), "JPEG"),
+        encode(trousers(size=28)),
+        encode(Image.new("L", (29, 28), 90)),
+        encode(Image.new("RGB", (100, 60), "white")),
+    ],
+    PictureKind.PHOTO: [
+        *(encode(scene(background)[0], "JPEG") for background in ("shaded", "wood", "tiles", "dark")),
+        encode(scene("wood")[0].resize((24, 24))),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        pytest.param(kind, content, id=f"{kind.name}-{number}")
+        for kind, contents in KINDS.items()
+        for number, content in enumerate(contents)
+    ],
+)
+def test_the_kind_of_a_picture_decides_on_the_input(kind, content):
+    """Whatever the input is; a picture with a plain background may still go to a model for photos."""
+    default = preprocess(content)
+    assert default.kind is kind
+    assert default.image.shape == (28, 28)
+    assert for_photos(content).kind is kind
+    by_kind = preprocess(content, input_of=lambda of: COLOUR_SQUARE if of is PictureKind.PHOTO else ModelInput())
+    assert by_kind.image.shape == ((160, 160, 3) if kind is PictureKind.PHOTO else (28, 28))
+    assert for_photos(content).image.shape == (160, 160, 3)
+
+
+@pytest.mark.parametrize("content", KINDS[PictureKind.PHOTO], ids=["shaded", "wood", "tiles", "dark", "small"])
+def test_a_photo_is_said_to_be_no_product_picture_by_models_for_these_alone(content):
+    assert preprocess(content).warnings == (NOT_A_PRODUCT_PICTURE,)
+    assert for_photos(content).warnings == ()
+    assert NOT_A_PRODUCT_PICTURE not in preprocess(KINDS[PictureKind.PLAIN][0]).warnings
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("size", [(300, 300), (640, 200), (90, 400), (160, 160), (1, 1), (3000, 2)])
+def test_a_colour_square_has_the_shape_of_the_input_whatever_the_picture(format_, size):
+    picture = for_photos(encode(scene("wood")[0].resize(size), format_))
+    assert picture.image.shape == (160, 160, 3)
+    assert picture.image.dtype == np.uint8
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "I;16", "F"])
+def test_every_mode_becomes_a_colour_square(mode):
+    image = Image.fromarray(np.full((50, 40), 40_000, np.uint16)) if mode == "I;16" else trousers().convert(mode)
+    assert for_photos(encode(image, "TIFF")).image.shape == (160, 160, 3)
+
+
+def test_a_colour_square_shows_the_whole_picture_in_its_colours():
+    """Nothing is cut off, and each axis has its own factor."""
+    page = Image.new("RGB", (400, 100))
+    quarters = {(0, 0): "#c81e1e", (200, 0): "#1ec81e", (0, 50): "#1e1ec8", (200, 50): "#e6dc28"}
+    for corner, colour in quarters.items():
+        page.paste(colour, (*corner, corner[0] + 200, corner[1] + 50))
+    for format_, tolerance in (("PNG", 0), ("JPEG", 6)):
+        seen = for_photos(encode(page, format_, quality=95)).image
+        for (left, top), colour in quarters.items():
+            down, across = (80 if top else 0), (80 if left else 0)
+            part = seen[down + 4 : down + 76, across + 4 : across + 76].astype(int)
+            assert np.abs(part - Image.new("RGB", (1, 1), colour).getpixel((0, 0))).max() <= tolerance
+
+
+def test_a_picture_of_the_size_of_the_input_is_used_as_it_is():
+    noise = np.random.default_rng(0).integers(0, 256, (160, 160, 3), np.uint8)
+    assert (for_photos(encode(Image.fromarray(noise))).image == noise).all()
+
+
+def test_a_large_photo_is_averaged_as_it_is_reduced():
+    pixels = np.zeros((1600, 1600, 3), np.uint8)
+    pixels[::2] = 255
+    assert np.abs(for_photos(encode(Image.fromarray(pixels))).image.astype(int) - 127).max() <= 10
+
+
+def test_the_colour_square_of_a_photo_follows_its_exif_orientation():
+    upright = scene("wood")[0].resize((300, 200))
+    exif = Image.Exif()
+    exif[274] = 6
+    lying = for_photos(encode(upright.transpose(Image.Transpose.ROTATE_90), "JPEG", exif=exif, quality=95))
+    difference = np.abs(lying.image.astype(int) - for_photos(encode(upright)).image)
+    assert difference.mean() < 3
+    assert lying.preprocessing.steps == [
+        "turned upright, as its EXIF says",
+        "the whole picture in colour, scaled to 160x160 pixels",
+    ]
+
+
+def test_the_colour_square_has_alpha_on_white():
+    image = Image.new("RGBA", (60, 40), (200, 30, 30, 0))
+    image.paste((200, 30, 30, 255), (0, 0, 30, 40))
+    picture = for_photos(encode(image))
+    assert picture.preprocessing.steps[0] == "transparency laid on white"
+    assert picture.image[80, 20].tolist() == [200, 30, 30]
+    assert picture.image[80, 140].tolist() == [255, 255, 255]
+
+
+def test_a_colour_square_has_no_box_because_nothing_is_cut_off():
+    told = for_photos(encode(scene("wood")[0])).preprocessing
+    assert (told.crop_box, told.placement, told.coverage, told.inverted) == (None, None, None, False)
+
+
+def test_a_28x28_grey_picture_is_enlarged_for_a_model_that_takes_larger_ones():
+    pixels = random_image()
+    pictures = [for_photos(encode(Image.fromarray(pixels).convert(mode))) for mode in ("L", "RGB")]
+    for picture in pictures:
+        assert picture.kind is PictureKind.DATA_SET
+        assert picture.image.shape == (160, 160, 3)
+        assert (picture.image == picture.image[..., :1]).all(), "grey"
+        assert picture.preprocessing.steps == ["28x28 and grey: enlarged to the model's size"]
+        assert picture.warnings == ()
+        reduced = Image.fromarray(picture.image).convert("L").resize((28, 28), Image.Resampling.BOX)
+        assert np.corrcoef(np.asarray(reduced).ravel(), pixels.ravel())[0, 1] > 0.95
+    assert (pictures[0].image == pictures[1].image).all()
+
+
+def test_images_of_the_data_set_are_fitted_as_one_of_them_sent_alone_is():
+    images = np.stack([random_image(seed) for seed in range(3)])
+    fitted = fit_data_set(images, COLOUR_SQUARE)
+    assert fitted.shape == (3, 160, 160, 3)
+    for seed in range(3):
+        assert (fitted[seed] == for_photos(grey_png(seed)).image).all()
+    assert (fit_data_set(images, ModelInput()) == images).all()
+    assert fit_data_set(images[:0], COLOUR_SQUARE).shape == (0, 160, 160, 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [(b"", EmptyImage), (b"hello", NotAnImage), (b"%PDF-1.7", UnknownFormat), (encode(trousers())[:300], DamagedImage)],
+    ids=["empty", "text", "pdf", "truncated"],
+)
+def test_a_model_for_photos_refuses_what_the_others_refuse(content, error):
+    with pytest.raises(error):
+        for_photos(content)
+    with pytest.raises(TooManyPixels):
+        preprocess(encode(trousers()), input_of=lambda _: COLOUR_SQUARE, max_pixels=1000)

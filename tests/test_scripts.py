@@ -6,7 +6,7 @@ import onnx
 import pytest
 from PIL import Image, ImageChops
 
-from model import CLASSES, create_engine, evaluate, load_artifact
+from model import CLASSES, WEIGHTS, create_engine, evaluate, load_artifact
 from model.artifact import save_artifact
 from model.export.build import PARITY
 from scripts import evaluate as evaluate_script
@@ -55,6 +55,15 @@ def test_evaluate_reports_on_small_data(small_data, engine):
     assert f"accuracy {figures['accuracy']:.2%}" in table.stdout
     assert [line.split("  ")[0] for line in table.stdout.splitlines()[3:]] == list(CLASSES)
     assert f"calibration error {figures['ece']:.2%}" in table.stdout
+
+
+def test_evaluate_enlarges_the_images_for_the_photo_model(small_data):
+    done = call("evaluate", "--model", "fashionnet-photo", "--data-dir", small_data.root, "--json")
+    assert done.returncode == 0, done.stderr
+    artifact = load_artifact(WEIGHTS, "fashionnet-photo")
+    engine, card = create_engine("auto", artifact, 2), artifact.card
+    expected = evaluate(engine, small_data.load("test"), card.temperature, card.input)
+    assert json.loads(done.stdout)["loss"] == pytest.approx(expected.loss, abs=1e-3)
 
 
 @pytest.mark.slow

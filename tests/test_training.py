@@ -27,7 +27,7 @@ from model.errors import ArtifactError, TrainingError
 from model.evaluation import Metrics
 from model.export import build as export_module
 from model.network import create_network
-from model.ood.score import OodScore
+from model.ood.score import load_score
 from model.training.loop import RunConfig, choose_precision
 from model.training.run import Run
 from model.training.run_folder import RunFolder
@@ -85,14 +85,14 @@ def test_the_number_of_epochs_of_a_cycle_is_fixed(small_data, tmp_path):
 
 
 def test_cycles_end_and_start_at_restarts():
-    recipe = changed("photo", epochs=6, restarts=(2, 5))
+    recipe = changed("residual", epochs=6, restarts=(2, 5))
     assert [recipe.cycle(epoch) for epoch in range(1, 7)] == [(0, 2)] * 2 + [(2, 5)] * 3 + [(5, 6)]
     assert recipe.model_copy(update={"epochs": 1}).cycle(1) == (0, 1), "a run may end before its restarts"
 
 
 def snapshots(data_set: FashionMnist) -> RunConfig:
     """The recipe of several cycles with three epochs of few images and a restart after the second."""
-    recipe = changed("photo", restarts=(2,), batch_size=8, warm_up=0.3, architecture="fashionnet-normalised")
+    recipe = changed("residual", restarts=(2,), batch_size=8, warm_up=0.3, architecture="fashionnet-normalised")
     return make_config(data_set, 3, recipe, limit=64)
 
 
@@ -204,7 +204,7 @@ def test_huge_logits_may_differ_by_their_rounding_and_no_more(artifact, wrong, r
     torch.manual_seed(0)
     network = create_network("fashionnet-deep").eval()
     network.fc.weight.data *= 1e6
-    score = OodScore.from_bytes((WEIGHTS / "fashionnet-deep.detector.safetensors").read_bytes())
+    score = load_score((WEIGHTS / "fashionnet-deep.detector.safetensors").read_bytes())
     exported = Artifact(artifact.card, {"onnx": export_module.export_onnx(network, score)})
     network.fc.weight.data *= wrong
     with contextlib.nullcontext() if released else pytest.raises(ArtifactError, match="differ"):
@@ -396,7 +396,10 @@ def test_sigterm_ends_cleanly_and_says_how_to_resume(small_data, tmp_path):
         (["--target-accuracy", "92.5"], "a fraction between 0 and 1"),
         (["--recipe", "nonsense"], "There is no recipe nonsense; choose one of baseline"),
         (["--recipe", "deep"], "needs fashionnet-teacher, missing in"),
-        (["--recipe", "best"], "was trained on images that validate this run"),
+        (["--recipe", "best"], "needs fashionnet-residual, missing in"),
+        (["--recipe", "photo"], "needs photos: name their folder by --photos-dir"),
+        (["--recipe", "photo", "--photos-dir", "/proc/nowhere"], "There are no labelled photos in /proc/nowhere"),
+        (["--recipe", "photo", "--photos-dir", "x", "--fold", "none"], "name the files held-out.npz of other runs by"),
     ],
 )
 def test_an_impossible_request_is_one_sentence(train, capsys, arguments, sentence):

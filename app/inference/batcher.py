@@ -40,8 +40,7 @@ class MicroBatcher(Generic[Value, Result]):
             own item alone.
         executor: where the function runs; None runs it on the event loop, which is quicker if a batch takes less than
             handing it to a thread and back.
-        max_batch: largest sum of the costs of the items in one call; an item that costs more goes alone.
-        cost: how much work an item is.
+        max_batch: most items in one call.
         observe: is called after every batch.
     """
 
@@ -51,13 +50,11 @@ class MicroBatcher(Generic[Value, Result]):
         executor: Executor | None,
         *,
         max_batch: int,
-        cost: Callable[[Value], int] = lambda _: 1,
         observe: Observer = lambda *_: None,
     ) -> None:
         self.function = function
         self.executor = executor
         self.max_batch = max_batch
-        self.cost = cost
         self.observe = observe
         self._waiting: deque[_Item[Value, Result]] = deque()
         self._worker: asyncio.Task[None] | None = None
@@ -88,12 +85,10 @@ class MicroBatcher(Generic[Value, Result]):
 
     def _next_batch(self) -> list[_Item[Value, Result]]:
         batch: list[_Item[Value, Result]] = []
-        room = self.max_batch
-        while self._waiting and (not batch or room >= self.cost(self._waiting[0].value)):
+        while self._waiting and len(batch) < self.max_batch:
             item = self._waiting.popleft()
             if not item.future.done():
                 batch.append(item)
-                room -= self.cost(item.value)
         return batch
 
     async def _compute(self, batch: list[_Item[Value, Result]]) -> None:

@@ -16,6 +16,7 @@ from app.inference.predictor import Predictor
 from model import CLASSES, FashionMnist, Report, Split, draw_gallery
 from model.engines import batches
 from model.evaluation import report
+from model.preprocessing import fit_data_set
 
 TEST_IMAGES = 10_000
 
@@ -187,8 +188,9 @@ class Evaluator:
 
 
 async def _infer(predictor: Predictor, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Returns the logits ``[N, 10]`` of images ``[N, 28, 28]``; predictions go first."""
-    return (await predictor.run(images, background=True)).logits
+    """Returns the logits ``[N, 10]`` of test images ``[N, 28, 28]``; predictions go first."""
+    fitted = await predictor.run_in_background(partial(fit_data_set, images, predictor.card.input))
+    return (await predictor.run(fitted, background=True)).logits
 
 
 def _failed(task: "asyncio.Task[Measurement]") -> bool:

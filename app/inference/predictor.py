@@ -19,8 +19,8 @@ from app.settings import Settings
 from model import Engine, ModelCard, Picture, Prediction, classify, preprocess
 from model.engines import EngineOutputs, ImageOutput, batches
 from model.errors import ImageError
-from model.explanation import heat_map, occlusions
-from model.prediction import LoadedModel, ModelPair, classify_pictures, image_outputs, views
+from model.explanation import attribute
+from model.prediction import LoadedModel, ModelPair, choice_reason, classify_pictures, input_of, run_pictures, stack
 from model.preprocessing import IDENTITY, is_native_png
 
 SMALL_BYTES = 4096
@@ -44,7 +44,7 @@ class Explanation(NamedTuple):
 
     prediction: Prediction
     attribution: NDArray[np.float32]
-    """``[28, 28]``, see ``model.explanation.heat_map``."""
+    """``[28, 28]``, see ``model.explanation.attribute``."""
 
 
 class Predictor:
@@ -68,7 +68,6 @@ class Predictor:
             self._compute,
             None if self.on_event_loop else executors.inference,
             max_batch=settings.max_batch_size,
-            cost=_count_views,
             observe=BatchObserver(self.card.name),
         )
         MODEL_INFO.labels(self.card.name, self.card.version, self.card.architecture, self.engine.name).set(1)
@@ -81,21 +80,21 @@ class Predictor:
         """
         return await self.batcher.submit(value)
 
-    def answer(self, inferred: Inferred, *, with_image: bool = False) -> Prediction:
-        """Returns the prediction for one picture and counts it."""
-        prediction = classify(inferred.output, self.card, inferred.picture, with_image=with_image)
+    def answer(self, inferred: Inferred, choice: str, *, with_image: bool = False) -> Prediction:
+        """Returns the prediction for one picture and counts it; ``choice`` says why this model was chosen."""
+        prediction = classify(inferred.output, self.card, inferred.picture, choice, with_image=with_image)
         count_prediction(prediction)
         return prediction
 
     async def run(self, images: NDArray[np.uint8], *, background: bool = False) -> EngineOutputs:
-        """Runs the engine on images uint8 ``[N, 28, 28]``, in batches; ``background`` leaves time for predictions."""
+        """Runs the engine on images uint8 ``[N, *shape]``, in batches; ``background`` leaves time for predictions."""
         loop, executor = asyncio.get_running_loop(), self._executor(background=background)
         outputs = [await loop.run_in_executor(executor, self.engine.run, batch) for batch in batches(images)]
         return EngineOutputs(*(np.concatenate(parts) for parts in zip(*outputs, strict=True)))
 
     async def run_pictures(self, pictures: Sequence[Picture]) -> Iterator[ImageOutput]:
         """Returns the engine's output for each picture."""
-        return image_outputs(await self.run(views(pictures)), pictures) if pictures else iter(())
+        return (await self.run(stack(pictures))).image_outputs() if pictures else iter(())
 
     async def run_in_background(self, work: Callable[[], Item]) -> Item:
         """Returns the result of ``work``, which runs in a thread that leaves time for predictions."""
@@ -103,7 +102,7 @@ class Predictor:
 
     async def self_test(self) -> None:
         """Predicts a black image; raises an exception if that fails."""
-        logits = (await self.submit(Picture(np.zeros((1, 28, 28), np.uint8), IDENTITY))).output.logits
+        logits = (await self.submit(Picture(self.card.input.blank(), IDENTITY))).output.logits
         if logits.shape != (len(self.card.classes),) or not np.isfinite(logits).all():
             raise ValueError(f"{self.card.name} returned {logits}")
 
@@ -113,14 +112,14 @@ class Predictor:
     def decode(self, content: bytes) -> Picture | ImageError:
         """Returns the decoded picture, or the error; runs in the calling thread."""
         try:
-            return preprocess(content, self.max_pixels)
+            return preprocess(content, lambda _: self.card.input, self.max_pixels)
         except ImageError as error:
             return error
 
     def _compute(self, values: list[bytes | Picture]) -> list[Inferred | Exception]:
         pictures = [self.decode(value) if isinstance(value, bytes) else value for value in values]
         good = [picture for picture in pictures if isinstance(picture, Picture)]
-        outputs = image_outputs(self.engine.run(views(good)), good) if good else iter(())
+        outputs = run_pictures(self.engine, good)
         return [Inferred(picture, next(outputs)) if isinstance(picture, Picture) else picture for picture in pictures]
 
 
@@ -129,7 +128,9 @@ class Classifier:
 
     def __init__(self, default: Predictor, photos: Predictor | None = None) -> None:
         self.predictors = ModelPair(default, photos or default)
-        self.loaded = ModelPair(*(LoadedModel(each.engine, each.card) for each in self.predictors))
+        loaded = {each: LoadedModel(each.engine, each.card) for each in self.predictors}
+        self.loaded = ModelPair(*(loaded[each] for each in self.predictors))
+        self.input_of = partial(input_of, self.loaded)
         self.executors, self.admission, self.max_pixels = default.executors, default.admission, default.max_pixels
 
     @property
@@ -153,10 +154,10 @@ class Classifier:
                 predictor, inferred = self.default, await self.default.submit(content)
             else:
                 picture = await self.preprocess(content)
-                predictor = self.predictors.of(picture)
+                predictor = self.predictors.choose(picture.kind)
                 inferred = await predictor.submit(picture)
         timer.end("wait")
-        return predictor.answer(inferred, with_image=with_image)
+        return predictor.answer(inferred, self._choice(inferred), with_image=with_image)
 
     async def predict_many(
         self, contents: Sequence[bytes | Exception], *, with_image: bool = False
@@ -170,18 +171,22 @@ class Classifier:
         """Classifies one encoded picture and attributes the prediction to its pixels; raises as ``predict``."""
         with self.admission.admit():
             picture = await self.preprocess(content)
-            predictor = self.predictors.of(picture)
-            output = next(await predictor.run_pictures([picture]))
-            outputs = await predictor.run(occlusions(picture.image))
-        prediction = predictor.answer(Inferred(picture, output))
-        return Explanation(prediction, heat_map(outputs.logits / predictor.card.temperature, prediction.class_id))
+            predictor = self.predictors.choose(picture.kind)
+            inferred = await predictor.submit(picture)
+            prediction = predictor.answer(inferred, self._choice(inferred))
+            work = partial(attribute, predictor.engine, picture.image, prediction.class_id, predictor.card.temperature)
+            heat = await asyncio.get_running_loop().run_in_executor(self.executors.inference, work)
+        return Explanation(prediction, heat)
 
     async def preprocess(self, content: bytes) -> Picture:
         """Decodes a picture, a large one in a thread; raises ImageError if it cannot be used."""
-        work = partial(preprocess, content, self.max_pixels)
+        work = partial(preprocess, content, self.input_of, self.max_pixels)
         if len(content) <= SMALL_BYTES:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self.executors.decoding, work)
+
+    def _choice(self, inferred: Inferred) -> str:
+        return choice_reason(self.predictors, inferred.picture.kind)
 
     async def _predict_chunk(
         self, contents: Sequence[bytes | Exception], *, with_image: bool
@@ -234,7 +239,3 @@ class Predictors(Mapping[str, Predictor]):
 def _is_decoded_in_batch(content: bytes) -> bool:
     """Whether an encoded picture is small and of 28x28 grey pixels, so that it is decoded with its batch."""
     return len(content) <= SMALL_BYTES and is_native_png(content)
-
-
-def _count_views(value: bytes | Picture) -> int:
-    return 1 if isinstance(value, bytes) else len(value.views)

@@ -38,8 +38,8 @@ async def explain(
 ) -> Response:
     """Shows which parts of a picture the prediction rests on: green supports it, purple opposes it.
 
-    Squares of the picture are hidden one after the other. A square supports the prediction if hiding it makes the
-    prediction less likely.
+    The photo model says how much each place adds to the class. For the other models, squares of the picture are hidden
+    one after the other: a square supports the prediction if hiding it makes the prediction less likely.
     """
     content = await read_picture(request, request.app.state.upload_limits)
     if format_ == "json":

@@ -1,5 +1,6 @@
 """The Open Inference Protocol v2 under ``/v2``, for the clients of Triton, KServe and MLServer."""
 
+import math
 import zlib
 from collections.abc import Iterable
 from functools import partial
@@ -29,12 +30,13 @@ from app.routes.v2_codec import InferenceRequest, Output, RequestedOutput, encod
 from app.uploads import read_body
 from model import ModelCard, Picture
 from model.engines import log_softmax, softmax
+from model.inputs import ModelInput
 from model.preprocessing import IDENTITY
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
 Given = NDArray[np.uint8] | list[bytes]
-"""Images ``[N, 28, 28]``, or encoded pictures."""
+"""Images ``[N, *shape]`` as the model takes them, or encoded pictures."""
 OUTPUTS = {"log_probs": "FP32", "logits": "FP32", "probabilities": "FP32", "label": "BYTES"}
 EXTENSIONS = ["binary_tensor_data", "classification"]
 PLATFORMS = {"onnx": "onnx_onnxv1", "onnx-int8": "onnx_onnxv1", "torch": "pytorch"}
@@ -126,7 +128,7 @@ async def model_metadata(predictor: ServedDep) -> ModelMetadata:
         name=predictor.card.name,
         versions=[predictor.card.version],
         platform=PLATFORMS[predictor.engine.name],
-        inputs=[TensorMetadata(name="images", datatype="UINT8", shape=[-1, 28, 28])],
+        inputs=[TensorMetadata(name="images", datatype="UINT8", shape=[-1, *predictor.card.input.shape])],
         outputs=[
             TensorMetadata(name=name, datatype=datatype, shape=[-1] if name == "label" else [-1, classes])
             for name, datatype in OUTPUTS.items()
@@ -162,14 +164,16 @@ _infer_route = partial(
 @_infer_route("/models/{name}/versions/{version}/infer")
 @_infer_route("/models/{name}/infer")
 async def infer(request: Request) -> Response:
-    """Runs the model on `images`: UINT8 or FP32 (0 to 255) `[-1, 28, 28]` or `[-1, 1, 28, 28]`, or encoded as BYTES.
+    """Runs the model on `images`: UINT8 or FP32 (0 to 255) of the shape in its metadata, or encoded as BYTES.
+
+    Grey images may have a channel: `[-1, 1, 28, 28]`.
 
     Returns `log_probs`, `logits`, `probabilities` and `label`, or those that `outputs` names, as JSON or binary.
     """
     settings, predictor = request.app.state.settings, _find(request.app.state.predictors, **request.path_params)
     packed = await read_body(request, settings.max_request_bytes, settings.body_timeout_seconds)
     body = decompress(packed, request, settings.max_request_bytes)
-    asked, given = _read(body, _json_length(request))
+    asked, given = _read(body, _json_length(request), predictor.card.input)
     logits = await _infer(given, predictor)
     head = {"model_name": predictor.card.name, "model_version": predictor.card.version}
     head |= {"id": asked.id} if asked.id else {}
@@ -184,13 +188,14 @@ async def _infer(given: Given, predictor: Predictor) -> NDArray[np.float32]:
     """Returns logits float32 ``[N, 10]``; one image goes through the micro-batcher, many in batches."""
     if len(given) == 1:
         with predictor.admission.admit():
-            picture = (await _decode(given, predictor))[0] if isinstance(given, list) else Picture(given, IDENTITY)
+            picture = (await _decode(given, predictor))[0] if isinstance(given, list) else Picture(given[0], IDENTITY)
             return (await predictor.submit(picture)).output.logits[None]
     with predictor.admission.admit_batch():
         if isinstance(given, list) and given:
             outputs = await predictor.run_pictures(await _decode(given, predictor))
             return np.stack([output.logits for output in outputs])
-        return (await predictor.run(np.asarray(given, np.uint8).reshape(-1, 28, 28))).logits
+        images = np.asarray(given, np.uint8).reshape(-1, *predictor.card.input.shape)
+        return (await predictor.run(images)).logits
 
 
 async def _decode(contents: list[bytes], predictor: Predictor) -> list[Picture]:
@@ -240,32 +245,33 @@ def _json_length(request: Request) -> int | None:
     return int(value)
 
 
-def _read(body: bytes, json_length: int | None) -> tuple[InferenceRequest, Given]:
+def _read(body: bytes, json_length: int | None, model_input: ModelInput) -> tuple[InferenceRequest, Given]:
     """Returns the request and its images; JSON of length 0 means that the body is one image."""
     if json_length == 0:
         asked = InferenceRequest(inputs=[], parameters={"binary_data_output": True})
-        is_pixels = len(body) == 28 * 28
-        return asked, _images(np.frombuffer(body, np.uint8)) if is_pixels else [body]
+        is_pixels = len(body) == math.prod(model_input.shape)
+        return asked, np.frombuffer(body, np.uint8).reshape(1, *model_input.shape) if is_pixels else [body]
     asked, tensors = parse_request(body, json_length)
     if list(tensors) != ["images"]:
         raise InvalidInference(f"The one input is 'images'; the request has {list(tensors)!r:.80}.")
-    return asked, _given(tensors["images"])
+    return asked, _given(tensors["images"], model_input)
 
 
-def _given(values: NDArray[Any]) -> Given:
+def _given(values: NDArray[Any], model_input: ModelInput) -> Given:
     if values.dtype == object:
         return list(values.ravel())
-    if values.shape[1:] not in ((28, 28), (1, 28, 28)):
-        raise InvalidInference(f"images: the shape {list(values.shape)} is neither [-1, 28, 28] nor [-1, 1, 28, 28].")
+    shape = model_input.shape
+    shapes = [shape] if model_input.channels > 1 else [shape, (1, *shape)]
+    if values.shape[1:] not in shapes:
+        accepted = " nor ".join(str([-1, *accepted]) for accepted in shapes)
+        raise InvalidInference(
+            f"images: the shape {list(values.shape)} is {'neither' if len(shapes) > 1 else 'not'} {accepted}."
+        )
     if values.dtype not in (np.uint8, np.float32):
         raise InvalidInference(f"images: the datatypes are UINT8, FP32 and BYTES, not {values.dtype}.")
     if values.dtype == np.float32 and not ((values >= 0) & (values <= 255)).all():
         raise InvalidInference("images: FP32 values are pixels from 0 to 255.")
-    return _images(values.round().astype(np.uint8))
-
-
-def _images(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return pixels.reshape(-1, 28, 28)
+    return values.round().astype(np.uint8).reshape(-1, *shape)
 
 
 def direct_routes(names: Iterable[str]) -> dict[str, DirectRoute]:

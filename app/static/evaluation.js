@@ -3,7 +3,7 @@
 import { absolute, address, chosenModel, getJson, lacksData, modelDetails } from "./api.js";
 import { byId, h } from "./dom.js";
 import { reliabilityDiagram } from "./charts.js";
-import { figuresOf, noData, precision, summary, wide } from "./figures.js";
+import { figuresOf, forPhotos, noData, photoFigures, precision, summary, wide } from "./figures.js";
 
 const POLL_MILLISECONDS = 300;
 let openCell = () => {};
@@ -45,12 +45,12 @@ async function measurement() {
 
 function measured(details, evaluation) {
   const status = `${evaluation.model} ${evaluation.model_version} in ${precision(details)}, measured here in ${evaluation.seconds.toFixed(1)} s.`;
-  return [status, contents(evaluation, openCell)];
+  return [status, [...contents(details, evaluation, openCell), ...onPhotos(details)]];
 }
 
 function known(details, reason) {
   const status = `${details.card.name} ${details.version} in ${precision(details)}, as its model card says.`;
-  return [status, [noData(reason), ...contents(figuresOf(details).test)]];
+  return [status, [noData(reason), ...contents(details, figuresOf(details).test), ...onPhotos(details)]];
 }
 
 /** Show how far the measurement has come until the returned function is called. */
@@ -65,12 +65,27 @@ function follow() {
   return () => { clearInterval(timer); progress.hidden = true; };
 }
 
-/** All figures that there are; where `open` is given, it shows the images of a cell. */
-function contents(figures, open) {
+/** All figures on the test images that there are; where `open` is given, it shows the images of a cell. */
+function contents(details, figures, open) {
+  const calibrated = forPhotos(details) ? "The confidence is calibrated on photos, so on these images it may be off."
+    : "The confidence is calibrated on images of the data set.";
   return [
     ...summary(figures),
     ...(figures?.confusion_matrix ? mistakes(figures, open) : []),
-    ...(figures?.reliability ? calibration(figures) : []),
+    ...(figures?.reliability ? calibration(figures, calibrated) : []),
+  ];
+}
+
+/** What the card knows of photos. Its interval is left out: it takes photos of one person for independent. */
+function onPhotos(details) {
+  const figures = photoFigures(details);
+  if (!figures) return [];
+  return [
+    h("h2", {}, "How good is it on photos?"),
+    h("p", {}, "As the model card says, in full precision. Each photo was answered by a network that no photo of the same person " +
+      "trained. For a shoe of another kind, any of the three kinds is right."),
+    ...summary({ ...figures, accuracy_interval: null }, "photos"),
+    ...(figures.reliability ? calibration(figures, "The confidence is calibrated on these photos.") : []),
   ];
 }
 
@@ -82,11 +97,10 @@ function mistakes(figures, open) {
   ];
 }
 
-function calibration({ reliability }) {
+function calibration({ reliability }, calibrated) {
   return [
     h("h3", {}, "Can its confidence be believed?"),
-    h("p", {}, "Of the answers given with a confidence, the share that is right. On the dashed line both are the same. " +
-      "The confidence is calibrated for pictures like the data set's, not for photos."),
+    h("p", {}, `Of the answers given with a confidence, the share that is right. On the dashed line both are the same. ${calibrated}`),
     reliabilityDiagram(reliability),
   ];
 }

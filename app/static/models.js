@@ -3,7 +3,9 @@
 import { modelDetails, modelPath, shownModel } from "./api.js";
 import { trainingCurves } from "./charts.js";
 import { byId, h, percent } from "./dom.js";
-import { figuresOf, precision } from "./figures.js";
+import { figuresOf, inputOf, photoFigures, precision } from "./figures.js";
+
+const FIGURES = ["Images", "Accuracy", "Loss", "Count"];
 
 export async function refresh() {
   const model = shownModel();
@@ -23,22 +25,31 @@ function contents(details) {
   const rows = {
     Name: `${card.name} ${version}`,
     Architecture: `${card.architecture}: ${card.description}`,
+    Input: inputOf(details),
     Parameters: card.parameters.toLocaleString("en"),
     Engine: engine,
     Recipe: `${card.recipe.name}, ${card.recipe.epochs} epochs, seed ${card.training.seed}`,
     Trained: `${card.training.date ?? ""} on ${card.training.cpu ?? card.training.device ?? ""}`,
     Temperature: card.temperature.toFixed(3),
     Licence: card.license,
+    ...(card.notice ? { Notice: card.notice } : {}),
   };
-  const figures = Object.entries(figuresOf(details)).map(([split, one]) => h("tr", {}, h("th", { scope: "row" }, split),
-    h("td", {}, percent(one.accuracy, 2)), h("td", {}, one.loss.toFixed(4)), h("td", {}, one.count.toLocaleString("en"))));
+  const { photos: _, ...splits } = figuresOf(details);
+  const figures = Object.entries(splits).map(row);
+  const photos = photoFigures(details);
   const strangers = Object.entries(card.ood_auroc ?? {}).map(([kind, auroc]) => h("tr", {}, h("th", { scope: "row" }, kind), h("td", {}, auroc.toFixed(3))));
   return [
     h("dl", { className: "card" }, ...Object.entries(rows).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
-    h("h3", {}, `Figures in ${precision(details)}`), table(["Images", "Accuracy", "Loss", "Count"], figures),
-    h("h3", {}, "Strangers told from clothes (AUROC)"), table(["Kind", "AUROC"], strangers),
+    h("h3", {}, `Figures in ${precision(details)}`), table(FIGURES, figures),
+    ...(photos ? [h("h3", {}, "Figures on photos, in full precision"), table(FIGURES, [row(["photos", photos])])] : []),
+    ...(strangers.length ? [h("h3", {}, "Strangers told from clothes (AUROC)"), table(["Kind", "AUROC"], strangers)] : []),
     ...(card.history?.length ? [h("h3", {}, "Training"), trainingCurves(card.history)] : []),
   ];
+}
+
+function row([split, one]) {
+  return h("tr", {}, h("th", { scope: "row" }, split),
+    h("td", {}, percent(one.accuracy, 2)), h("td", {}, one.loss.toFixed(4)), h("td", {}, one.count.toLocaleString("en")));
 }
 
 function table(head, rows) {

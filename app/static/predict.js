@@ -75,14 +75,17 @@ function addRow(file) {
 }
 
 function fill(row, file, prediction) {
-  const seen = h("img", { className: "pixels", src: prediction.image, alt: "The 28 by 28 pixels that the network saw" });
+  const seen = h("img", { className: "pixels", src: prediction.image, alt: "The pixels that the network saw" });
+  const size = h("div", { className: "name" });
+  seen.addEventListener("load", () => { size.textContent = `${seen.naturalWidth}x${seen.naturalHeight} pixels`; });
   const why = h("button", { type: "button" }, "Why?");
   const remarks = h("td", {}, remarksOf(prediction), why);
   why.addEventListener("click", () => explain(why, remarks, file, prediction));
   row.append(
-    h("td", {}, seen),
+    h("td", {}, seen, size),
     h("td", {}, h("div", { className: "answer" }, prediction.label), h("div", {}, percent(prediction.confidence)),
-      h("div", { className: "name" }, prediction.model)),
+      h("div", { className: "name" }, prediction.model),
+      h("div", { className: "name choice" }, `Why this network: ${prediction.model_choice}`)),
     h("td", {}, bars(prediction.probabilities)),
     remarks,
   );
@@ -126,7 +129,7 @@ function clear() {
 
 function download() {
   const labels = Object.keys(answers.find((each) => each.probabilities)?.probabilities ?? {});
-  const columns = ["file", "label", "confidence", "in_distribution", "ood_score", "model", "error"];
+  const columns = ["file", "label", "confidence", "in_distribution", "ood_score", "model", "model_choice", "error"];
   const lines = answers.map((each) => [
     ...columns.map((name) => each[name] ?? ""), (each.warnings ?? []).join(" "), ...labels.map((label) => each.probabilities?.[label] ?? ""),
   ]);

@@ -1,14 +1,17 @@
 """Images that are not of the distribution, made to measure how well they are told apart. None is trained on."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_digits
-from sklearn.metrics import roc_auc_score
 
 from model.engines import Engine, run_batches
+from model.evaluation.ranking import auroc
+from model.inputs import ModelInput
+from model.preprocessing.fit import fit_data_set
 
 Images = NDArray[np.uint8]
 COUNT = 1000
@@ -67,16 +70,17 @@ OUTLIERS: dict[str, Callable[[Images], Images]] = {
 }
 
 
-def measure_ood_auroc(engine: Engine, images: Images) -> dict[str, float]:
-    """Returns the AUROC of every out-of-distribution set against ``images`` uint8 ``[N, 28, 28]``, by name."""
-    inside = run_batches(engine, images).ood_scores
-    return {kind: auroc(inside, run_batches(engine, make(images)).ood_scores) for kind, make in OUTLIERS.items()}
+def measure_ood_auroc(engine: Engine, images: Images, model_input: ModelInput) -> dict[str, float]:
+    """Returns the AUROC of every out-of-distribution set against ``images`` uint8 ``[N, 28, 28]``, by name.
 
+    All are enlarged if the model takes larger images.
+    """
 
-def auroc(inside: NDArray[np.floating], outside: NDArray[np.floating]) -> float:
-    """How well scores ``[N]`` and ``[M]`` are told apart: the chance that one outside is the higher, 0..1."""
-    truth = np.repeat([0, 1], [len(inside), len(outside)])
-    return float(roc_auc_score(truth, np.concatenate([inside, outside])))
+    def scores(of: Images) -> NDArray[np.float32]:
+        return run_batches(engine, of, prepare=partial(fit_data_set, model_input=model_input)).ood_scores
+
+    inside = scores(images)
+    return {kind: auroc(inside, scores(make(images))) for kind, make in OUTLIERS.items()}
 
 
 def _resized(values: NDArray[np.floating] | NDArray[np.int64]) -> Images:

@@ -1,17 +1,29 @@
 """Measures a model on labelled images: arrays in, a Report out."""
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
 from model.data import CLASSES, Split
 from model.engines import Engine, log_softmax, run_batches
 from model.evaluation.calibration import brier_score, expected_calibration_error, reliability, wilson_interval
+from model.inputs import ModelInput
 from model.metrics import ClassReport, Report
+from model.preprocessing.fit import fit_data_set
+
+IMAGES_AS_THEY_ARE = ModelInput()
 
 
-def evaluate(engine: Engine, split: Split, temperature: float = 1.0) -> Report:
-    """Runs the engine on a split. Probabilities are softmax(logits / temperature)."""
-    return report(run_batches(engine, split.images).logits, split.labels, temperature=temperature)
+def evaluate(
+    engine: Engine, split: Split, temperature: float = 1.0, model_input: ModelInput = IMAGES_AS_THEY_ARE
+) -> Report:
+    """Runs the engine on a split, whose images are enlarged if the model takes larger ones.
+
+    Probabilities are softmax(logits / temperature).
+    """
+    outputs = run_batches(engine, split.images, prepare=partial(fit_data_set, model_input=model_input))
+    return report(outputs.logits, split.labels, temperature=temperature)
 
 
 def report(

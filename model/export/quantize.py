@@ -81,7 +81,7 @@ def _layers(proto: onnx.ModelProto) -> list[str]:
     layers = convolutions + products[:-1]
     sums = {node.output[0] for node in layers}
     # Quantised together with its ReLU, a layer's output uses the full unsigned range, and the ReLU is its lower bound.
-    relus = [node for node in nodes if node.op_type == "Relu" and node.input[0] in sums]
+    relus = [node for node in nodes if node.op_type in ("Relu", "Clip") and node.input[0] in sums]
     return [node.name for node in layers + relus]
 
 

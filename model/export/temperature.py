@@ -16,9 +16,14 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.uint8]) -> f
         logits: ``[N, C]``, of images that the network was not trained on.
         labels: ``[N]``.
     """
-    rows = np.arange(len(labels))
+    return fit_set_temperature(logits, np.eye(logits.shape[1], dtype=np.bool_)[labels])
+
+
+def fit_set_temperature(logits: NDArray[np.float32], sets: NDArray[np.bool_]) -> float:
+    """As ``fit_temperature``, where any label of a set is right; ``sets`` is ``[N, C]``."""
 
     def loss(log_temperature: float) -> float:
-        return -float(log_softmax(logits / np.float32(np.exp(log_temperature)))[rows, labels].mean(dtype=np.float64))
+        probabilities = np.exp(log_softmax(logits / np.float32(np.exp(log_temperature))).astype(np.float64))
+        return -float(np.log(np.maximum((probabilities * sets).sum(1), 1e-30)).mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded", options={"xatol": 1e-6}).x))

@@ -4,6 +4,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -12,7 +13,7 @@ from model.engines import BATCH_SIZE
 from model.errors import ImageError
 from model.files import printable
 from model.offline.tables import Outcome
-from model.prediction import LoadedModel, ModelPair, Prediction, classify_pictures
+from model.prediction import LoadedModel, ModelPair, Prediction, classify_pictures, input_of
 from model.preprocessing.decode import MAX_PIXELS
 from model.preprocessing.pipeline import Picture, preprocess
 
@@ -54,7 +55,7 @@ def classify_files(
     """Classifies files in order. ``threads`` threads decode while an engine computes."""
 
     def decode_some(some: Sequence[Path]) -> list[_Decoded]:
-        return [_decode(Source(path, path.read_bytes), max_pixels) for path in some]
+        return [_decode(Source(path, path.read_bytes), models, max_pixels) for path in some]
 
     with ThreadPoolExecutor(threads) as pool:
         tasks = _groups(paths, FILES_PER_TASK)
@@ -67,7 +68,7 @@ def classify_sources(
     sources: Iterable[Source], models: ModelPair[LoadedModel], *, max_pixels: int = MAX_PIXELS
 ) -> list[Outcome]:
     """Classifies one batch of pictures from any source, in the calling thread."""
-    return _classify([_decode(source, max_pixels) for source in sources], models)
+    return _classify([_decode(source, models, max_pixels) for source in sources], models)
 
 
 def _classify(batch: Sequence[_Decoded], models: ModelPair[LoadedModel]) -> list[Outcome]:
@@ -78,10 +79,10 @@ def _classify(batch: Sequence[_Decoded], models: ModelPair[LoadedModel]) -> list
     ]
 
 
-def _decode(source: Source, max_pixels: int) -> _Decoded:
+def _decode(source: Source, models: ModelPair[LoadedModel], max_pixels: int) -> _Decoded:
     file = printable(source.name)
     try:
-        return _Decoded(file, preprocess(source.read(), max_pixels))
+        return _Decoded(file, preprocess(source.read(), partial(input_of, models), max_pixels))
     except Exception as error:  # noqa: BLE001 - no file, however broken, ends the table
         return _Decoded(file, _message(error))
 

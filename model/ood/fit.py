@@ -1,7 +1,7 @@
 """Fits the out-of-distribution score to a trained network."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -11,8 +11,10 @@ from torch import Tensor
 
 from model.data import CLASSES
 from model.ood.image_statistics import ImageStatistics
+from model.ood.photo_score import PhotoOodScore
 from model.ood.score import Distances, OodScore
 
+Score = TypeVar("Score", OodScore, PhotoOodScore)
 Floats = NDArray[np.float32]
 CENTRES_PER_CLASS = 100
 STATISTICS_CENTRES_PER_CLASS = 30
@@ -47,7 +49,9 @@ def fit_ood_score(train: LabelledOutputs, validation: LabelledOutputs) -> OodSco
     """
     statistics = in_chunks(ImageStatistics(), train.images)
     deviation = np.maximum(statistics.std(0), MIN_DEVIATION)
-    centres = [_centres(train.features[train.labels == label], CENTRES_PER_CLASS) for label in np.unique(train.labels)]
+    centres = [
+        class_centres(train.features[train.labels == label], CENTRES_PER_CLASS) for label in np.unique(train.labels)
+    ]
     of_classes = [_class_centres(statistics / deviation, train.labels == label) for label in range(len(CLASSES))]
     score = OodScore(
         centres=torch.from_numpy(np.concatenate(centres)),
@@ -63,30 +67,59 @@ def scale(score: OodScore, validation: LabelledOutputs) -> OodScore:
     """Returns ``score`` with ``typical`` and ``spread`` fitted on ``validation``, and its other buffers unchanged."""
     images, _, logits, features = validation
     distances = in_chunks(lambda *parts: torch.cat(score.distances(*parts), dim=1), images, logits, features)
+    return scale_of(score, distances, WEIGHTS)
+
+
+def scale_of(score: Score, distances: Floats, weights: Sequence[float] | Distances) -> Score:
+    """Returns ``score`` with ``typical`` and ``spread`` fitted to distances ``[N, D]`` of validation images.
+
+    ``weights`` are those of the D distances.
+    """
+    scale = fit_scale(distances, weights)
+    fitted = {"typical": torch.from_numpy(scale.typical).float(), "spread": torch.from_numpy(scale.spread).float()}
+    return type(score)(**(score.state_dict() | fitted))
+
+
+class Scale(NamedTuple):
+    """What turns distances into a score."""
+
+    typical: Floats
+    """``[D]``"""
+    spread: Floats
+    """``[D]``"""
+
+    def score(self, distances: Floats) -> Floats:
+        """Distances ``[N, D]`` -> scores ``[N]``."""
+        scores: Floats = ((distances - self.typical) / self.spread).sum(1)
+        return scores
+
+
+def fit_scale(distances: Floats, weights: Sequence[float] | Distances) -> Scale:
+    """Returns the scale by which the median distances ``[D]`` score 0 and ``IN_DISTRIBUTION`` of the rows at most 1."""
     typical, upper = np.quantile(distances, (0.5, IN_DISTRIBUTION), axis=0)
-    spread = np.maximum(upper - typical, 1e-6) / WEIGHTS
+    spread = np.maximum(upper - typical, 1e-6) / np.array(weights)
     threshold = max(np.quantile(((distances - typical) / spread).sum(1), IN_DISTRIBUTION), 1e-6)
-    fitted = {"typical": torch.from_numpy(typical).float(), "spread": torch.from_numpy(spread * threshold).float()}
-    return OodScore(**(score.state_dict() | fitted))
+    return Scale(typical, spread * threshold)
 
 
-def in_chunks(function: Callable[..., Tensor], *arrays: NDArray[np.generic]) -> Floats:
-    """Returns ``function`` of the arrays, computed by 1,000 rows at a time to bound the memory."""
+def in_chunks(function: Callable[..., Tensor], *arrays: NDArray[np.generic], size: int = _CHUNK) -> Floats:
+    """Returns ``function`` of the arrays, computed by ``size`` rows at a time to bound the memory."""
     with torch.inference_mode():
         parts = [
-            function(*(torch.from_numpy(array[start : start + _CHUNK].copy()) for array in arrays))
-            for start in range(0, len(arrays[0]), _CHUNK)
+            function(*(torch.from_numpy(array[start : start + size].copy()) for array in arrays))
+            for start in range(0, len(arrays[0]), size)
         ]
         return torch.cat(parts).numpy()
 
 
 def _class_centres(points: Floats, of_class: NDArray[np.bool_]) -> Floats:
     """``STATISTICS_CENTRES_PER_CLASS`` centres: repeated if the class is smaller, of all images if it has none."""
-    centres = _centres(points[of_class] if of_class.any() else points, STATISTICS_CENTRES_PER_CLASS)
+    centres = class_centres(points[of_class] if of_class.any() else points, STATISTICS_CENTRES_PER_CLASS)
     return np.resize(centres, (STATISTICS_CENTRES_PER_CLASS, points.shape[1]))
 
 
-def _centres(points: Floats, count: int) -> Floats:
+def class_centres(points: Floats, count: int) -> Floats:
+    """Returns at most ``count`` k-means centres of points ``[N, F]``."""
     clusters = MiniBatchKMeans(min(count, len(points)), n_init=1, batch_size=1024, random_state=0)
     centres: Floats = clusters.fit(points).cluster_centers_.astype(np.float32)
     return centres

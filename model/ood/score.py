@@ -10,7 +10,7 @@ validation images:
 
 Features separate other objects, image statistics separate noise and blank images; no distance separates all of them
 (docs/decisions/0013-out-of-distribution.md). This module is the only definition: ``model.ood.fit`` fits it, the PyTorch
-engine runs it, and the export writes it into the served graphs.
+engine runs it, and the export writes it into the served graphs. ``model.ood.photo_score`` is that of the photo model.
 """
 
 from typing import NamedTuple
@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from model.ood.image_statistics import ImageStatistics
-
-TINY = 1e-6
+from model.ood.photo_score import TINY, PhotoOodScore
 
 
 class Distances(NamedTuple):
@@ -73,11 +72,6 @@ class OodScore(nn.Module):
         self.register_buffer("squares", squares, persistent=False)
         self.register_buffer("half_inverse_norms", 0.5 / squares.sqrt().clamp(min=TINY), persistent=False)
 
-    @classmethod
-    def from_bytes(cls, content: bytes) -> "OodScore":
-        """Reads what ``to_bytes`` returned; raises TypeError if the tensors are others."""
-        return cls(**safetensors.torch.load(content))
-
     def to_bytes(self) -> bytes:
         """Returns the buffers as safetensors."""
         return safetensors.torch.save(self.state_dict())
@@ -101,3 +95,9 @@ class OodScore(nn.Module):
             energy=-logits.logsumexp(1, keepdim=True),
             image_statistics=torch.linalg.vector_norm(offsets, dim=2).amin(1, keepdim=True),
         )
+
+
+def load_score(content: bytes) -> OodScore | PhotoOodScore:
+    """Reads what ``to_bytes`` of either score returned; raises TypeError if the tensors are others."""
+    tensors = safetensors.torch.load(content)
+    return PhotoOodScore(**tensors) if "none_weight" in tensors else OodScore(**tensors)

@@ -61,9 +61,8 @@ def _coloured(heat: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def _crop_to_article(layer: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """``[28, 28, C]`` -> the part that holds the article, in the orientation of the picture."""
+    """``[28, 28, C]`` -> the part that holds the article."""
     if preprocessing.placement is None:
         return layer
     left, top, right, bottom = preprocessing.placement
-    quarter_turns = -(preprocessing.rotation_degrees or 0) // 90
-    return np.ascontiguousarray(np.rot90(layer[top:bottom, left:right], quarter_turns))
+    return np.ascontiguousarray(layer[top:bottom, left:right])

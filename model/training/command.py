@@ -5,7 +5,7 @@ import signal
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import torch
 
@@ -16,6 +16,7 @@ from model.errors import ArtifactMissing, TrainingError
 from model.network import create_network
 from model.training import distributed
 from model.training.loop import EpochMetrics, RunConfig, choose_precision, describe_machine
+from model.training.photo_examples import checksum, read_training_photos
 from model.training.recipes import RECIPES, Recipe
 from model.training.run import Run, resume_command
 from model.training.trackers import figures_of_card, figures_of_epoch, tracking
@@ -94,7 +95,7 @@ def say(text: str, file: TextIO | None = None) -> None:
 def open_run(arguments: Namespace, path: Path, data_set: FashionMnist) -> Run:
     """Resumes the run in ``path``, or starts one there."""
     if arguments.resume:
-        return Run.resume(path, data_set, arguments.epochs)
+        return Run.resume(path, data_set, arguments.epochs, arguments.held_out)
     recipe = find_recipe(arguments.recipe)
     epochs = arguments.epochs or (1 if arguments.dry_run else recipe.epochs)
     device = find_device(arguments.device)
@@ -109,6 +110,7 @@ def open_run(arguments: Namespace, path: Path, data_set: FashionMnist) -> Run:
         data=dict(data_set.checksums()),
         name=arguments.name or create_network(recipe.architecture).eval().fused().architecture,
         limit=DRY_RUN_IMAGES if arguments.dry_run else None,
+        **photos_of(arguments, recipe),
         teacher_dir=str(arguments.teacher_dir.resolve()) if recipe.teachers else "",
         teachers=teacher_versions(recipe, arguments.teacher_dir),
     )
@@ -120,6 +122,27 @@ def find_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise TrainingError(f"There is no recipe {name}; choose one of {', '.join(RECIPES)}.")
     return RECIPES[name]
+
+
+def photos_of(arguments: Namespace, recipe: Recipe) -> dict[str, Any]:
+    """Returns the part of the configuration that names the photos; raises TrainingError, DataError."""
+    if recipe.photos is None:
+        return {}
+    if arguments.photos_dir is None:
+        raise TrainingError(
+            f"The recipe {recipe.name} needs photos: name their folder by --photos-dir (docs/photos.md says where they "
+            "come from)."
+        )
+    folder = arguments.photos_dir.resolve()
+    fold = None if arguments.fold == "none" else int(arguments.fold)
+    if fold is None and not arguments.held_out and not arguments.no_export:
+        raise TrainingError(
+            "With --fold none no photo is left to calibrate the model: name the files held-out.npz of other runs by "
+            "--held-out, or train only by --no-export."
+        )
+    held_out = [str(path.resolve()) for path in arguments.held_out]
+    photos = checksum(read_training_photos(folder))
+    return {"photos_dir": str(folder), "photos": photos, "fold": fold, "held_out": held_out}
 
 
 def find_device(name: str | None) -> str:

@@ -3,7 +3,7 @@
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -17,13 +17,16 @@ from tqdm import tqdm
 from model import cpu
 from model.data import Split
 from model.errors import TrainingError
-from model.network import Network, create_network, network_to_export
+from model.network import Network, PhotoFashionNet, create_network, network_to_export
 from model.training import distributed
 from model.training.batches import Batch, BatchSource
+from model.training.losses import correct, negative_log_likelihoods, smoothed_set_loss
+from model.training.photo_batches import PhotoBatches, PhotoTensors
+from model.training.pretrained import start_from_imagenet
 from model.training.recipes import Recipe
 
 Precision = Literal["fp32", "bf16"]
-EVALUATION_BATCH = 500
+EVALUATION_BATCH = 100
 REPORT_EVERY = 20
 """Batches between two updates of the progress bar's figures."""
 
@@ -51,8 +54,29 @@ class RunConfig(BaseModel):
     """Their versions, by name, so that a resumed run uses the same ones."""
     processes: int = 1
     """Number of processes that train together."""
+    photos_dir: str = ""
+    """Folder of the photos, if the recipe trains on photos."""
+    photos: str = ""
+    """SHA-256 of the list of the photos and their labels, so that a resumed run uses the same ones."""
+    fold: int | None = None
+    """The fold of senders that validates a run on photos; None: all photos train, and drawn pictures validate."""
+    held_out: list[str] = []
+    """Files with outputs for held-out photos, which calibrate a run that all photos train."""
+    folds: int = 5
+    """Number of folds of senders."""
+    left_out: str = ""
+    """A kind of photo, such as Hat, that does not train, to measure how an unknown kind is recognised."""
     limit: int | None = None
     """Use only the first ``limit`` images of each split (``--dry-run``)."""
+
+
+class Examples(NamedTuple):
+    """Labelled images."""
+
+    images: Tensor
+    """uint8 ``[N, ...]``, as the network takes them."""
+    labels: Tensor
+    """int64 ``[N]``, or sets of labels, bool ``[N, C]``."""
 
 
 class EpochMetrics(BaseModel):
@@ -78,7 +102,11 @@ class Trainer:
     """A network, its optimiser and schedule, and the training and validation images."""
 
     def __init__(
-        self, config: RunConfig, train: Split, validation: Split, teachers: Mapping[str, Network] | None = None
+        self,
+        config: RunConfig,
+        train: Split | PhotoTensors,
+        validation: Split | Examples,
+        teachers: Mapping[str, Network] | None = None,
     ) -> None:
         self.config = config
         self.history: list[EpochMetrics] = []
@@ -86,12 +114,11 @@ class Trainer:
         torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
         self.validation = self._resident(validation)
-        network = create_network(config.recipe.architecture)
+        network = initial_network(config.recipe)
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parallel = self._parallelise()
         self.compiled = self._compile()
-        teacher = self._build_teacher(teachers or {})
-        self.batches = BatchSource(config.recipe, *self._resident(train), config.seed, teacher)
+        self.batches = self._create_batches(train, teachers or {})
         self.snapshots: list[dict[str, Tensor]] = []
         """The network's ``state_dict`` at each of the recipe's restarts, on the CPU."""
         self._begin_cycle()
@@ -192,9 +219,19 @@ class Trainer:
         torch.backends.cudnn.benchmark = True  # picks the fastest convolution algorithm for this batch size
         return torch.compile(self.parallel, dynamic=False, mode="reduce-overhead")
 
-    def _resident(self, split: Split) -> tuple[Tensor, Tensor]:
-        images = torch.from_numpy(np.array(split.images)).to(self.device)
-        return images, torch.from_numpy(split.labels.astype(np.int64)).to(self.device)
+    def _create_batches(
+        self, train: Split | PhotoTensors, teachers: Mapping[str, Network]
+    ) -> BatchSource | PhotoBatches:
+        recipe, seed = self.config.recipe, self.config.seed
+        if isinstance(train, Split):
+            return BatchSource(recipe, *self._resident(train), seed, self._build_teacher(teachers))
+        return PhotoBatches(recipe.photo_mix, recipe.batch_size, train, seed)
+
+    def _resident(self, examples: Split | Examples) -> Examples:
+        if isinstance(examples, Split):
+            labels = torch.from_numpy(examples.labels.astype(np.int64))
+            examples = Examples(torch.from_numpy(np.array(examples.images)), labels)
+        return Examples(*(rows.to(self.device) for rows in examples))
 
     def _run_epoch(self) -> EpochMetrics:
         if self.epoch in self.config.recipe.restarts:
@@ -251,6 +288,8 @@ class Trainer:
         return _sums(log_probs.detach(), batch.labels)
 
     def _loss(self, log_probs: Tensor, batch: Batch) -> Tensor:
+        if self.config.recipe.photos:
+            return smoothed_set_loss(log_probs, batch.targets, self.config.recipe.photos.label_smoothing)
         loss = F.cross_entropy(log_probs, batch.targets)  # of log-probabilities and labels: F.nll_loss
         if self.config.recipe.distillation is None or batch.teacher_logits is None:
             return loss
@@ -283,7 +322,7 @@ class Trainer:
 
 def _sums(log_probs: Tensor, labels: Tensor) -> Tensor:
     """Negative log-likelihood, hits and count, summed over the images: float64 ``[3]``."""
-    loss, hits = F.nll_loss(log_probs, labels, reduction="sum"), (log_probs.argmax(1) == labels).sum()
+    loss, hits = negative_log_likelihoods(log_probs, labels).sum(), correct(log_probs, labels).sum()
     return torch.stack([loss.double(), hits.double(), torch.full_like(loss, len(labels)).double()])
 
 
@@ -293,10 +332,19 @@ def _means(sums: Tensor) -> tuple[float, float]:
 
 
 def _create_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    weights, rate, decay = network.parameters(), recipe.learning_rate, recipe.weight_decay
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(weights, lr=rate, weight_decay=decay, fused=True)
     if recipe.optimizer == "adam":
         return torch.optim.Adam(weights, lr=rate, weight_decay=decay, fused=True)
     return torch.optim.SGD(weights, lr=rate, weight_decay=decay, momentum=0.9, nesterov=True, fused=True)
+
+
+def initial_network(recipe: Recipe) -> Network:
+    """Returns the network before the first epoch, on the CPU; raises as ``start_from_imagenet``."""
+    network = create_network(recipe.architecture)
+    return start_from_imagenet(network) if isinstance(network, PhotoFashionNet) else network
 
 
 def describe_machine(device: str) -> dict[str, str]:

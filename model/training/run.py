@@ -1,20 +1,27 @@
 """A training run from its configuration to its artefact."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from model.artifact import ModelCard, load_artifact, save_artifact
+from model.artifact import Artifact, ModelCard, load_artifact, save_artifact
 from model.data import FashionMnist, Split, split_validation
 from model.errors import TrainingError
 from model.export.build import describe, export
-from model.network import Network, load_network
+from model.export.photo import HeldOut, export_photo_model, read_held_out, run_held_out
+from model.files import write_atomically
+from model.network import Network, PhotoFashionNet, load_network
 from model.training import distributed
-from model.training.loop import EpochMetrics, RunConfig, Trainer
+from model.training.loop import EpochMetrics, Examples, RunConfig, Trainer
+from model.training.photo_batches import PhotoTensors
+from model.training.photo_examples import DRAWN_VALIDATION, load_examples
 from model.training.recipes import Recipe
 from model.training.run_folder import RunFolder
+
+HELD_OUT_FILE = "held-out.npz"
+"""Outputs for the photos of the fold that validated, in the run folder."""
 
 
 class Run:
@@ -33,7 +40,15 @@ class Run:
         self.config = config
         self.data_set = data_set
         self.train, self.validation = training_splits(data_set, config.recipe, config.seed, config.limit)
-        self.trainer = Trainer(config, self.train, self.validation, load_teachers(config))
+        self.photos = self._load_photos()
+        """What trains and what validates, if the recipe trains on photos."""
+        train, validation = self.photos or (self.train, self.validation)
+        self.trainer = Trainer(config, train, validation, load_teachers(config))
+
+    def _load_photos(self) -> tuple[PhotoTensors, Examples] | None:
+        if self.config.recipe.photos is None:
+            return None
+        return load_examples(self.config, self.train, self.validation)
 
     @classmethod
     def start(cls, path: Path, config: RunConfig, data_set: FashionMnist) -> "Run":
@@ -47,8 +62,13 @@ class Run:
         return run
 
     @classmethod
-    def resume(cls, path: Path, data_set: FashionMnist, epochs: int | None = None) -> "Run":
-        """Resume the run in ``path`` after its last completed epoch; ``epochs`` changes its number of epochs."""
+    def resume(
+        cls, path: Path, data_set: FashionMnist, epochs: int | None = None, held_out: Sequence[Path] = ()
+    ) -> "Run":
+        """Resume the run in ``path`` after its last completed epoch.
+
+        ``epochs`` changes its number of epochs, and ``held_out`` the files that calibrate a run on all photos.
+        """
         folder = RunFolder(path)
         config = folder.read_config()
         if config.processes != distributed.world_size():
@@ -64,6 +84,10 @@ class Run:
                 )
             recipe = config.recipe.model_copy(update={"epochs": epochs})
             config = config.model_copy(update={"recipe": recipe})
+            if distributed.rank() == 0:
+                folder.write_config(config)
+        if held_out:
+            config = config.model_copy(update={"held_out": [str(file.resolve()) for file in held_out]})
             if distributed.rank() == 0:
                 folder.write_config(config)
         run = cls(folder, config, data_set)
@@ -85,9 +109,41 @@ class Run:
             "test": limited(self.data_set.load("test"), self.config.limit),
         }
         network = self.trainer.network_to_export()
-        artifact = export(network, describe(network, self.trainer), self.train, splits)
+        card = describe(network, self.trainer)
+        if isinstance(network, PhotoFashionNet) and self.photos:
+            artifact = self._export_photo_model(network, card, splits, *self.photos)
+        else:
+            artifact = export(network, card, self.train, splits)
         cards = [save_artifact(folder, artifact.card, artifact.content) for folder in folders]
         return cards[0]
+
+    def _export_photo_model(
+        self,
+        network: PhotoFashionNet,
+        card: ModelCard,
+        splits: dict[str, Split],
+        tensors: PhotoTensors,
+        validation: Examples,
+    ) -> Artifact:
+        held_out = self._held_out(network, tensors, validation)
+        images = None if self.config.fold is None else validation.images[: len(held_out.sets)].numpy()
+        return export_photo_model(network, card, tensors, held_out, splits, images=images)
+
+    def write_held_out(self) -> None:
+        """Writes the outputs for the photos that did not train the network into the run folder."""
+        network = self.trainer.network_to_export()
+        if isinstance(network, PhotoFashionNet) and self.photos:
+            self._held_out(network, *self.photos)
+
+    def _held_out(self, network: PhotoFashionNet, tensors: PhotoTensors, validation: Examples) -> HeldOut:
+        """Returns the outputs for photos that did not train: of this run, or of the runs that the config names."""
+        if self.config.fold is None:
+            return read_held_out([Path(path) for path in self.config.held_out])
+        count = len(validation.images) - min(DRAWN_VALIDATION, len(self.validation.labels))
+        images, sets = (rows[:count] for rows in validation)  # the drawn images come last
+        held_out = run_held_out(network, tensors, images, sets)
+        write_atomically(self.folder.path / HELD_OUT_FILE, held_out.to_bytes())
+        return held_out
 
 
 def resume_command(path: Path, count: int = 1) -> str:

@@ -1,0 +1,166 @@
+"""Grouped cross-validation of the photo model: how it does on photos of people whose photos did not train it.
+
+The senders are split into five folds. For each fold a network is trained on the photos of the other four. The first
+four folds also leave one kind of photo out of training (hats, shorts, skirts, bodysuits), which shows how a kind that
+was never seen is recognised. Finished folds are kept in RUNS, and a fold that was interrupted resumes.
+
+python benchmarks/photo_cross_validation.py DIR [--seeds 1 2 3] [--write benchmarks/results/photo-cross-validation]
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from app.settings import read_settings
+from model import CLASSES, FashionMnist, usable_cores
+from model.cpu import keep_freed_memory
+from model.engines import softmax
+from model.evaluation.photos import PhotoPredictions, PhotoReport, as_text, photo_report
+from model.evaluation.ranking import auroc
+from model.export.photo import WEIGHTS, HeldOut, read_held_out
+from model.export.temperature import fit_set_temperature
+from model.ood.fit import fit_scale
+from model.photos import Photos, assign_folds
+from model.training.command import epoch_line
+from model.training.loop import RunConfig, choose_precision, describe_machine
+from model.training.photo_examples import checksum, read_training_photos, training_rows
+from model.training.recipes import RECIPES
+from model.training.run import HELD_OUT_FILE, Run
+
+LEFT_OUT = ("Hat", "Shorts", "Skirt", "Body", "")
+"""The kind that each fold leaves out of training."""
+
+
+def make_config(folder: Path, seed: int, fold: int, data_set: FashionMnist) -> RunConfig:
+    """Returns the configuration of the run that holds ``fold`` out."""
+    return RunConfig(
+        recipe=RECIPES["photo"],
+        seed=seed,
+        precision=choose_precision("auto", "cpu"),
+        threads=usable_cores(),
+        device="cpu",
+        machine=describe_machine("cpu"),
+        data=dict(data_set.checksums()),
+        name="fashionnet-photo",
+        photos_dir=str(folder.resolve()),
+        photos=checksum(read_training_photos(folder)),
+        fold=fold,
+        folds=len(LEFT_OUT),
+        left_out=LEFT_OUT[fold],
+    )
+
+
+def train_fold(config: RunConfig, path: Path, data_set: FashionMnist) -> None:
+    """Trains the run, or what is left of it, and keeps the outputs for the photos that did not train it."""
+    if (path / HELD_OUT_FILE).exists():
+        return
+    run = Run.resume(path, data_set) if (path / "config.json").exists() else Run.start(path, config, data_set)
+    for metrics in run.epochs():
+        print(f"{path.name}: {epoch_line(metrics, config.recipe.epochs)}", flush=True)
+    run.write_held_out()
+
+
+class Figures(NamedTuple):
+    """The figures of one seed."""
+
+    report: PhotoReport
+    """Each photo predicted by the network whose training had no photo of its sender."""
+    unknown_kinds: dict[str, float]
+    """AUROC of the OOD score for a kind that did not train, against the photos of the ten classes of the fold."""
+
+
+def measure(photos: Photos, configs: Sequence[RunConfig], paths: Sequence[Path]) -> Figures:
+    """Returns the figures of the finished folds. Temperature and scale of a fold are fitted on the other folds."""
+    rows = [np.flatnonzero(~training_rows(photos, config)) for config in configs]
+    held_out = [read_held_out([path / HELD_OUT_FILE]) for path in paths]
+    folds = assign_folds(photos.senders, len(LEFT_OUT))
+    probabilities, scores = np.zeros((len(folds), len(CLASSES))), np.zeros(len(folds))
+    measured, unknown = np.zeros(len(folds), np.bool_), {}
+    for config, some, own in zip(configs, rows, held_out, strict=True):
+        others = [other for other in held_out if other is not own] or [own]
+        logits, sets, distances = (np.concatenate(parts) for parts in zip(*map(known_rows, others), strict=True))
+        temperature = fit_set_temperature(logits, sets[:, : len(CLASSES)])
+        own_scores = fit_scale(distances, WEIGHTS).score(own.distances)
+        if config.left_out:
+            left_out = photos.kinds[some] == config.left_out
+            unknown[config.left_out] = auroc(own_scores[own.known], own_scores[left_out])
+        of_fold = (folds[some] == config.fold) & (photos.kinds[some] != config.left_out)
+        probabilities[some[of_fold]] = softmax(own.logits / np.float32(temperature))[of_fold]
+        scores[some[of_fold]], measured[some[of_fold]] = own_scores[of_fold], True
+    chosen = np.flatnonzero(measured)
+    predictions = PhotoPredictions(probabilities[chosen], scores[chosen])
+    return Figures(photo_report(photos.take(chosen), predictions), unknown)
+
+
+def known_rows(held_out: HeldOut) -> HeldOut:
+    """Returns the photos of the ten classes."""
+    return HeldOut(*(rows[held_out.known] for rows in held_out))
+
+
+def as_json(found: dict[int, Figures]) -> dict[str, Any]:
+    """Returns the figures by seed."""
+    return {
+        "date": str(datetime.now(UTC).date()),
+        "machine": describe_machine("cpu") | {"cores": str(usable_cores())},
+        "seeds": {
+            seed: {"report": figures.report.model_dump(), "unknown_kinds": figures.unknown_kinds}
+            for seed, figures in found.items()
+        },
+    }
+
+
+def as_markdown(found: dict[int, Figures]) -> str:
+    """Returns the report of every seed."""
+    parts = ["# Grouped cross-validation of the photo model"]
+    for seed, (report, unknown) in found.items():
+        kinds = ", ".join(f"{kind} {value:.3f}" for kind, value in unknown.items())
+        parts += [
+            f"## Seed {seed}",
+            f"```text\n{as_text(report)}\n```",
+            f"AUROC of kinds that did not train: {kinds}.",
+            confusion(report),
+        ]
+    machine = ", ".join(describe_machine("cpu").values())
+    made = f"{usable_cores()} cores of {machine}; {datetime.now(UTC).date()}. Made by"
+    return "\n\n".join([*parts, f"{made} `python benchmarks/photo_cross_validation.py DIR`."])
+
+
+def confusion(report: PhotoReport) -> str:
+    """Returns the table of predicted classes."""
+    lines = ["| | " + " | ".join(CLASSES) + " |", "|---" * (len(CLASSES) + 1) + "|"]
+    lines += [f"| {name} | " + " | ".join(map(str, one.predicted)) + " |" for name, one in report.classes.items()]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Trains the folds of every seed, prints the report and writes it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="labelled photos, see docs/photos.md")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--folds", type=int, nargs="+", default=list(range(len(LEFT_OUT))))
+    parser.add_argument("--runs", type=Path, default=Path("runs/photo-cv"), help="folder of the runs")
+    parser.add_argument("--write", type=Path, metavar="STEM", help="write STEM.md and STEM.json")
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    data_set, photos = FashionMnist(read_settings().data_dir), read_training_photos(arguments.folder)
+    found = {}
+    for seed in arguments.seeds:
+        configs = [make_config(arguments.folder, seed, fold, data_set) for fold in arguments.folds]
+        paths = [arguments.runs / f"seed-{seed}-fold-{fold}" for fold in arguments.folds]
+        for config, path in zip(configs, paths, strict=True):
+            train_fold(config, path, data_set)
+        found[seed] = measure(photos, configs, paths)
+    text = as_markdown(found)
+    print(text)
+    if arguments.write:
+        arguments.write.with_suffix(".md").write_text(text + "\n")
+        arguments.write.with_suffix(".json").write_text(json.dumps(as_json(found), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

