@@ -102,13 +102,17 @@ def known_rows(held_out: HeldOut) -> HeldOut:
     return HeldOut(*(rows[held_out.known] for rows in held_out))
 
 
-def as_json(found: dict[int, Figures]) -> dict[str, Any]:
-    """Returns the figures by seed."""
+def as_json(found: dict[int, Figures], folds: Sequence[int]) -> dict[str, Any]:
+    """Returns the figures by seed, and the folds that were measured."""
     return {
         "date": str(datetime.now(UTC).date()),
         "machine": describe_machine("cpu") | {"cores": str(usable_cores())},
         "seeds": {
-            seed: {"report": figures.report.model_dump(), "unknown_kinds": figures.unknown_kinds}
+            seed: {
+                "folds": folds,
+                "report": figures.report.model_dump(),
+                "unknown_kinds": figures.unknown_kinds,
+            }
             for seed, figures in found.items()
         },
     }
@@ -159,7 +163,7 @@ def main() -> None:
     print(text)
     if arguments.write:
         arguments.write.with_suffix(".md").write_text(text + "\n")
-        arguments.write.with_suffix(".json").write_text(json.dumps(as_json(found), indent=1) + "\n")
+        arguments.write.with_suffix(".json").write_text(json.dumps(as_json(found, arguments.folds), indent=1) + "\n")
 
 
 if __name__ == "__main__":

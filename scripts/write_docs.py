@@ -163,7 +163,7 @@ def photos() -> str:
     return f"""\
 | | |
 |---|---|
-| photos of the ten classes, people | {report["count"]:,}, {report["senders"]} |
+| photos of the ten classes, people, folds of five | {report["count"]:,}, {report["senders"]}, {len(found["folds"])} |
 | right | {report["accuracy"]:.1%} (95 % interval {low:.1%} to {high:.1%}) |
 | mean confidence, calibration error | {report["confidence"]:.1%}, {100 * report["ece"]:.1f} points |
 | AUROC of `ood_score` for hats, shorts, skirts and bodysuits | {report["auroc"]:.3f} |
