@@ -1,7 +1,7 @@
 """Photos per second beside a hand-written FastAPI app that serves the same network with torch.
 
-Both run two workers, in environments of their own, one after the other in turns, at 16 connections. The photos are JPEGs of
-3000x4000 and 1200x900 pixels. The hand-written app (benchmarks/contenders/photo.py) gets the network as TorchScript.
+Both run two workers, in environments of their own, in turns, at 16 connections. The photos are JPEGs of 3000x4000 and
+900x1200 pixels. The hand-written app (benchmarks/contenders/photo.py) gets the network as TorchScript.
 
 python benchmarks/photo_serving.py [--seconds 5] [--rounds 3] [--write benchmarks/results/photo-serving]
 """

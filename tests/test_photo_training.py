@@ -53,6 +53,7 @@ def exported(small_data, photos_dir, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_one_command_trains_calibrates_and_exports(exported):
     artifact = load_artifact(exported, "fashionnet-photo")
     card = artifact.card
@@ -66,6 +67,7 @@ def test_one_command_trains_calibrates_and_exports(exported):
     assert read_held_out([exported / HELD_OUT_FILE]).sets.shape == (8, 11)
 
 
+@pytest.mark.slow
 def test_all_engines_give_the_same_logits_scores_and_maps(exported):
     artifact = load_artifact(exported, "fashionnet-photo")
     images = np.random.default_rng(0).integers(0, 256, (3, 160, 160, 3), np.uint8)

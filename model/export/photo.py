@@ -177,9 +177,8 @@ def run_held_out(network: PhotoFashionNet, tensors: PhotoTensors, images: Tensor
     """Returns the outputs for held-out photos, uint8 ``[N, S, S, 3]``, whose answers are bool ``[N, 11]``."""
     network.eval()
     logits, features = outputs(network, images.numpy())
-    distances = in_chunks(
-        lambda *parts: torch.cat(unscaled_score(network, tensors).distances(*parts), dim=1), logits, features
-    )
+    score = unscaled_score(network, tensors)
+    distances = in_chunks(lambda *parts: torch.cat(score.distances(*parts), dim=1), logits, features)
     return HeldOut(logits, sets.numpy(), distances)
 
 
