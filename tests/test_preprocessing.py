@@ -319,6 +319,7 @@ def test_the_kind_of_a_picture_decides_on_the_input(kind, content):
 @pytest.mark.parametrize("content", KINDS[PictureKind.PHOTO], ids=["shaded", "wood", "tiles", "dark", "small"])
 def test_a_photo_is_said_to_be_no_product_picture_by_models_for_these_alone(content):
     assert preprocess(content).warnings == (NOT_A_PRODUCT_PICTURE,)
+    assert "what has the colour of the border removed" in preprocess(content).preprocessing.steps
     assert for_photos(content).warnings == ()
     assert NOT_A_PRODUCT_PICTURE not in preprocess(KINDS[PictureKind.PLAIN][0]).warnings
 

@@ -142,9 +142,10 @@ def _trimmed(decoded: Decoded, found: Trimmed, measured: tuple[int, int], backgr
         steps = [*_first_steps(decoded), "nothing stands out from the background"]
         return Picture(found.image, Preprocessing(steps=steps, background=_hex(background)), kind, (NOTHING,))
     inverted = ["inverted"] if found.inverted else []
+    removed = "plain background removed" if background.is_plain else "what has the colour of the border removed"
     preprocessing = Preprocessing(
         steps=[
-            *_first_steps(decoded), "plain background removed", "cropped to the article", *inverted,
+            *_first_steps(decoded), removed, "cropped to the article", *inverted,
             "longest edge scaled to 28 pixels, centred",
         ],
         inverted=found.inverted,
