@@ -103,6 +103,16 @@ def assign_folds(senders: NDArray[np.str_], count: int) -> NDArray[np.int64]:
     return folds[positions]
 
 
+def likeliest_answers(sets: NDArray[np.bool_], values: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Returns the right answer with the highest value, uint8 ``[N]``: one label for a shoe of another kind too.
+
+    Args:
+        sets: the right answers, bool ``[N, 10]``.
+        values: logits or probabilities, ``[N, 10]``.
+    """
+    return np.where(sets, values, -np.inf).argmax(1).astype(np.uint8)
+
+
 _Row = tuple[Path, str, str, str]
 
 

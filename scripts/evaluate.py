@@ -34,7 +34,7 @@ from model import (
     usable_cores,
 )
 from model.engines import load_for_engine, run_batches, softmax
-from model.errors import ImageError
+from model.errors import DataMissing, ImageError
 from model.evaluation import report
 from model.evaluation.comparison import Comparison, compare
 from model.evaluation.label_issues import LabelIssue, find_label_issues
@@ -120,13 +120,17 @@ def measure_extras(
 def print_photo_evaluation(arguments: argparse.Namespace, settings: Settings, names: ModelPair[str]) -> int:
     """Measures labelled photos as the service answers them, and in the way of a tutorial; returns the exit status."""
     photos = read_photos(arguments.photos)
+    if not (photos.classes != NONE).any():
+        raise DataMissing(
+            f"No photo in {arguments.photos} shows one of the ten classes: add some, for example in Dress/."
+        )
     if arguments.default_model:
         names = ModelPair(arguments.default_model, arguments.default_model)
     models = load_model_pair(settings.engine, settings.model_dir, names, usable_cores())
     start = time.perf_counter()
     predictions = predict_photos(photos, models, settings.max_pixels)
     seconds = time.perf_counter() - start
-    figures, tutorial = photo_report(photos, predictions), tutorial_accuracy(photos, models.default.engine)
+    figures, tutorial = photo_report(photos, predictions), tutorial_accuracy(photos, models.default)
     if arguments.plots:
         draw_photo_plots(arguments.plots, figures, models.photos.card.name)
     if arguments.json:
@@ -153,14 +157,15 @@ def prediction_of(outcome: Outcome) -> Prediction:
     return outcome.prediction
 
 
-def tutorial_accuracy(photos: Photos, engine: Engine) -> float:
+def tutorial_accuracy(photos: Photos, model: LoadedModel) -> float:
     """Returns the accuracy on the ten classes of grey photos that are resized to 28x28 and inverted."""
     rows = np.flatnonzero(photos.classes != NONE)
     images = np.empty((len(rows), 28, 28), np.uint8)
     for place, index in enumerate(rows):
         grey = decode(photos.files[index].read_bytes(), needed=56).image.convert("L")
         images[place] = 255 - np.asarray(grey.resize((28, 28)))
-    predicted = run_batches(engine, images).logits.argmax(1)
+    prepare = partial(fit_data_set, model_input=model.card.input)
+    predicted = run_batches(model.engine, images, prepare=prepare).logits.argmax(1)
     return float(photos.sets[rows, predicted].mean())
 
 

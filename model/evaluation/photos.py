@@ -11,7 +11,7 @@ from model.data import CLASSES
 from model.evaluation.calibration import expected_calibration_error, reliability
 from model.evaluation.ranking import auroc
 from model.metrics import ReliabilityBin
-from model.photos import ACCEPTED, NONE, Photos
+from model.photos import ACCEPTED, NONE, Photos, likeliest_answers
 
 RESAMPLES = 1000
 
@@ -77,9 +77,8 @@ def photo_report(photos: Photos, predictions: PhotoPredictions) -> PhotoReport:
         )
         for name, rows in _rows_by_class(photos)
     }
-    # A shoe of another kind counts as its likeliest answer.
-    labels = np.where(sets, predictions.probabilities, -1).argmax(1).astype(np.uint8)
-    bins = reliability(predictions.probabilities[known], labels[known])
+    labels = likeliest_answers(sets[known], predictions.probabilities[known])
+    bins = reliability(predictions.probabilities[known], labels)
     scores = predictions.ood_scores
     return PhotoReport(
         count=int(known.sum()),
