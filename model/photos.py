@@ -110,7 +110,8 @@ def likeliest_answers(sets: NDArray[np.bool_], values: NDArray[np.floating]) -> 
         sets: the right answers, bool ``[N, 10]``.
         values: logits or probabilities, ``[N, 10]``.
     """
-    return np.where(sets, values, -np.inf).argmax(1).astype(np.uint8)
+    answers: NDArray[np.uint8] = np.where(sets, values, -np.inf).argmax(1).astype(np.uint8)
+    return answers
 
 
 _Row = tuple[Path, str, str, str]

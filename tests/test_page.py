@@ -229,7 +229,7 @@ def test_the_model_tab_shows_the_card_and_that_of_another_network(page):
     assert "28x28 pixels in grey, as in Fashion-MNIST" in page.one("#models-content").text
     Select(page.one("#model")).select_by_value("fashionnet-photo")
     page.wait(lambda: "160x160 pixels in colour, photos" in page.one("#models-content").text)
-    assert "It was not measured on photos of bags" in page.one("#models-content").text
+    assert "None was measured on photos of bags" in page.one("#models-content").text
 
 
 @needs_browser

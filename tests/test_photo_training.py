@@ -60,7 +60,7 @@ def test_one_command_trains_calibrates_and_exports(exported):
     assert card.input.shape == (160, 160, 3)
     assert card.license == "Apache-2.0"
     assert "ImageNet" in card.notice
-    assert "not measured on photos of bags" in card.notice
+    assert "None was measured on photos of bags" in card.notice
     assert card.metrics["photos"].count == 6  # eight photos of the fold, two of them of none of the classes
     assert card.metrics["test"].count == 200
     assert all(len(content) < 16e6 for content in artifact.content.values())
