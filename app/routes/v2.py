@@ -147,7 +147,20 @@ async def model_ready(predictor: ServedDep, readiness: ReadinessDep) -> Ready:
     return Ready(name=predictor.card.name, ready=True)
 
 
-_REQUEST = {"content": {"application/json": {"schema": InferenceRequest.model_json_schema()}}, "required": True}
+def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
+    """Returns a JSON schema with the definitions in place of the references: FastAPI registers no ``$defs``."""
+    match schema:
+        case {"$ref": reference}:
+            return _inlined(definitions[reference.rpartition("/")[2]], definitions)
+        case dict():
+            return {key: _inlined(value, definitions) for key, value in schema.items() if key != "$defs"}
+        case list():
+            return [_inlined(item, definitions) for item in schema]
+    return schema
+
+
+_SCHEMA = InferenceRequest.model_json_schema()
+_REQUEST = {"content": {"application/json": {"schema": _inlined(_SCHEMA, _SCHEMA["$defs"])}}, "required": True}
 _EXAMPLE = {
     "model_name": "fashionnet",
     "model_version": "0123456789ab",
