@@ -46,7 +46,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, protected_namespaces=())
 
-    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 for every interface")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     engine_threads: int = Field(1, ge=1, description="compute threads of each worker's engines")
     workers: int = Field(
@@ -87,6 +87,9 @@ class Settings(BaseSettings):
     access_log: bool = Field(False, description="log each request")
     tracing: bool = Field(False, description="OpenTelemetry traces, configured by OTEL_* (extra otel)")
     drain_seconds: float = Field(0, ge=0, description="seconds between SIGTERM (not ready, still serving) and the stop")
+    worker_timeout_seconds: int = Field(
+        30, ge=2, description="seconds after which a worker that does not respond is replaced"
+    )
 
     @model_validator(mode="after")
     def _folders_are_there(self) -> Self:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from math import inf
 from typing import Any, ClassVar
 
 from fastapi import FastAPI
@@ -14,17 +15,19 @@ from uvicorn_worker import UvicornWorker
 from app.server.processes import STOP_SECONDS, uvicorn_options
 from app.settings import Settings
 
-HANG_SECONDS = 30
-"""A worker whose event loop is blocked for this many seconds is replaced."""
-
 
 class ServiceWorker(UvicornWorker):  # type: ignore[misc]
     """uvicorn with the service's options; stops if gunicorn's master has died, which would leave the port taken."""
 
-    CONFIG_KWARGS: ClassVar = {"loop": "auto", "timeout_keep_alive": 5, **uvicorn_options()}
+    CONFIG_KWARGS: ClassVar = {
+        "loop": "auto",
+        "timeout_keep_alive": 5,
+        "timeout_notify": -inf,  # uvicorn compares wall-clock times: a positive value fails if the clock is set back
+        **uvicorn_options(),
+    }
 
     async def callback_notify(self) -> None:
-        """Tells the master that this worker lives; called every ``HANG_SECONDS / 2`` seconds."""
+        """Tells the master that this worker lives; called every second."""
         await super().callback_notify()
         if os.getppid() != self.ppid:
             signal.raise_signal(signal.SIGTERM)
@@ -61,7 +64,7 @@ def serve_by_workers(app: FastAPI, settings: Settings) -> None:
         "workers": settings.workers,
         "worker_class": ServiceWorker,
         "preload_app": True,
-        "timeout": HANG_SECONDS,
+        "timeout": settings.worker_timeout_seconds,
         "graceful_timeout": STOP_SECONDS + int(settings.drain_seconds) + 1,
         "loglevel": settings.log_level,
         "errorlog": None,  # app/logs.py configures gunicorn's logger
