@@ -4,27 +4,32 @@
 - ``NAME.onnx``: the graph in full precision
 - ``NAME.int8.onnx``: the graph with 8-bit weights and activations (optional)
 - ``NAME.detector.safetensors``: the out-of-distribution detector
-- ``NAME.json``: the card, with the checksums of the other files
+- ``NAME.json``: the card, with the checksums of the other files and one of its own fields
 
 Loading compares the checksums and never unpickles.
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError, to_json
 
+from model.data import CLASSES
 from model.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing
-from model.files import write_atomically
+from model.files import remove_temporary_files, write_atomically
 from model.inputs import ModelInput
 from model.metrics import Metrics, Report
 
 Format = Literal["safetensors", "onnx", "int8.onnx", "detector.safetensors"]
 REQUIRED: frozenset[Format] = frozenset({"safetensors", "onnx", "detector.safetensors"})
+CHECKSUM = "sha256"
+"""The field of a card with the checksum of its other fields."""
 
 
 class FileRecord(BaseModel):
@@ -60,7 +65,7 @@ class ModelCard(BaseModel):
     ``validation``."""
     int8_metrics: dict[str, Report | Metrics] = {}
     """Figures of the 8-bit graph, if there is one."""
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(ge=0.05, le=20)
     """Calibration: probabilities are softmax(logits / temperature)."""
     ood_auroc: dict[str, float] = {}
     """AUROC of the OOD score by kind of OOD images, against the test images."""
@@ -70,6 +75,13 @@ class ModelCard(BaseModel):
     notice: str = ""
     """Other people's weights and data that the model is made of, and what it was and was not measured on."""
     files: dict[Format, FileRecord] = {}
+
+    @field_validator("classes")
+    @classmethod
+    def _require_classes(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if classes != CLASSES:
+            raise PydanticCustomError("classes", "these are not the ten classes of Fashion-MNIST in their order")
+        return classes
 
     def measured_with(self, engine: str) -> dict[str, Report | Metrics]:
         """Returns the figures by split of the graph that the named engine runs."""
@@ -105,25 +117,55 @@ def load_artifact(folder: Path, name: str, formats: Iterable[Format] | None = No
 def read_card(folder: Path, name: str) -> ModelCard:
     """Reads the card ``NAME.json`` alone.
 
+    ``sha256`` in the file is the checksum of its other fields. A card without it, of an earlier version or made by
+    hand, is accepted if its fields are valid.
+
     Raises:
         ArtifactMissing: the card does not exist.
-        ArtifactCorrupt: the card is invalid or describes another model.
+        ArtifactCorrupt: the card is invalid, was altered, or describes another model.
         ArtifactError: the card cannot be read.
     """
     path = folder / f"{name}.json"
+    fields = _parse(path)
+    expected = fields.pop(CHECKSUM, None)
+    card = _validate(path, fields)
+    if expected not in (None, _checksum(fields)):
+        raise ArtifactCorrupt(
+            f"{path} was altered, its {CHECKSUM} is not that of its other fields: restore it from a release or a "
+            f"backup, or remove {CHECKSUM} if the change is yours."
+        )
+    if card.name != name or not set(card.files) >= REQUIRED:
+        raise ArtifactCorrupt(f"{path} is not the complete card of {name}: {_REMEDY}")
+    return card
+
+
+def _parse(path: Path) -> dict[str, Any]:
     try:
-        card = ModelCard.model_validate_json(_read(path))
+        fields = json.loads(_read(path))
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict):
+        raise ArtifactCorrupt(f"{path} is not a model card, because it is no JSON object: {_REMEDY}")
+    return fields
+
+
+def _validate(path: Path, fields: dict[str, Any]) -> ModelCard:
+    try:
+        return ModelCard.model_validate(fields)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
-        raise ArtifactCorrupt(f"{path} is not a model card ({where}: {problem['msg']}). {_REMEDY}") from None
-    if card.name != name or not set(card.files) >= REQUIRED:
-        raise ArtifactCorrupt(f"{path} is not the complete card of {name}. {_REMEDY}")
-    return card
+        raise ArtifactCorrupt(f"{path} is not a model card ({where}: {problem['msg']}): {_REMEDY}") from None
+
+
+def _checksum(fields: dict[str, Any]) -> str:
+    """Returns the SHA-256 of the fields as JSON with sorted keys, which spaces and line feeds do not change."""
+    return _sha256(json.dumps(fields, sort_keys=True).encode())
 
 
 def save_artifact(folder: Path, card: ModelCard, content: dict[Format, bytes]) -> ModelCard:
     """Writes the files atomically, the card last. Returns the card with their checksums."""
+    remove_temporary_files(folder, f"{card.name}.")
     sums = {format_: FileRecord(sha256=_sha256(data), bytes=len(data)) for format_, data in content.items()}
     card = card.model_copy(update={"files": sums})
     for format_, data in content.items():
@@ -132,8 +174,10 @@ def save_artifact(folder: Path, card: ModelCard, content: dict[Format, bytes]) -
 
 
 def save_card(folder: Path, card: ModelCard) -> ModelCard:
-    """Writes ``NAME.json`` alone. Returns the card."""
-    text = _NUMBERS.sub(lambda numbers: " ".join(numbers[0].split()), card.model_dump_json(indent=2))
+    """Writes ``NAME.json`` alone, with the checksum of its fields. Returns the card."""
+    fields = json.loads(card.model_dump_json())
+    text = to_json(fields | {CHECKSUM: _checksum(fields)}, indent=2).decode()
+    text = _NUMBERS.sub(lambda numbers: " ".join(numbers[0].split()), text)
     write_atomically(folder / f"{card.name}.json", text.encode() + b"\n")
     return card
 
@@ -145,37 +189,43 @@ _NUMBERS = re.compile(r"(?<=\[)\n[-+.eE\d,\s]+(?=\])")
 def list_artifacts(folder: Path) -> list[str]:
     """Returns the sorted names of the artefacts in ``folder``: the cards that have weights or a graph.
 
-    Other JSON files, such as the configuration of a training run, are ignored.
+    Other JSON files, such as the configuration of a training run, are ignored. Raises ArtifactError if the folder
+    cannot be read.
     """
     formats = get_args(Format)
-    return sorted(
-        card.stem
-        for card in folder.glob("*.json")
-        if any(card.with_name(f"{card.stem}.{format_}").exists() for format_ in formats)
-    )
+    try:
+        return sorted(
+            card.stem
+            for card in folder.glob("*.json")
+            if any(card.with_name(f"{card.stem}.{format_}").exists() for format_ in formats)
+        )
+    except OSError as error:
+        raise ArtifactError(_unreadable(folder, error)) from None
 
 
-_REMEDY = "Restore the files of this model from a release or a backup."
+_REMEDY = "restore the files of this model from a release or a backup."
 
 
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise ArtifactMissing(f"{path} is missing. {_REMEDY}") from None
+        raise ArtifactMissing(f"{path} is missing: {_REMEDY}") from None
     except OSError as error:
-        raise ArtifactError(
-            f"{path} cannot be read ({error.strerror}): let the user that runs FashionNet read it, or restore it."
-        ) from None
+        raise ArtifactError(_unreadable(path, error)) from None
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    return f"{path} cannot be read ({error.strerror}): let the user that runs FashionNet read it, or restore it."
 
 
 def _read_checked(path: Path, card: ModelCard, format_: Format) -> bytes:
     content = _read(path)
     expected = card.files[format_]
     if len(content) < expected.bytes:
-        raise ArtifactCorrupt(f"{path} is truncated: {len(content)} bytes of {expected.bytes}. {_REMEDY}")
+        raise ArtifactCorrupt(f"{path} is truncated to {len(content)} of {expected.bytes} bytes: {_REMEDY}")
     if _sha256(content) != expected.sha256:
-        raise ArtifactCorrupt(f"{path} was altered: its SHA-256 is not the one in its card. {_REMEDY}")
+        raise ArtifactCorrupt(f"{path} was altered, its SHA-256 is not the one in its card: {_REMEDY}")
     return content
 
 

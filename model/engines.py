@@ -90,6 +90,7 @@ class OnnxEngine:
         self._outputs = {output.name for output in self.session.get_outputs()}
         if not self._outputs.issuperset(EngineOutputs._fields):
             raise _of_an_earlier_version(artifact, graph)
+        _require_shape(artifact, graph, tuple(self.session.get_inputs()[0].shape[1:]))
 
     def run(self, images: NDArray[np.uint8]) -> EngineOutputs:
         """Images uint8 ``[N, *shape]``, as the model's card declares them -> logits, features and scores."""
@@ -132,6 +133,7 @@ class TorchEngine:
         self.torch = torch
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network, self.score = load_network(artifact).to(self.device), score.to(self.device)
+        _require_shape(artifact, "safetensors", self.network.input.shape)
 
     def run(self, images: NDArray[np.uint8]) -> EngineOutputs:
         """Images uint8 ``[N, *shape]``, as the model's card declares them -> logits, features and scores."""
@@ -150,6 +152,15 @@ class TorchEngine:
     def _batch(self, images: NDArray[np.uint8]) -> "torch.Tensor":
         # A copy: torch warns about the read-only arrays that come from bytes.
         return self.torch.from_numpy(np.array(images)).to(self.device)
+
+
+def _require_shape(artifact: Artifact, file: Format, shape: tuple[int, ...]) -> None:
+    name, declared = artifact.card.name, artifact.card.input.shape
+    if declared != shape:
+        raise ArtifactCorrupt(
+            f"{name}.json declares an input of shape {declared}, but {name}.{file} takes {shape}: restore the files of "
+            "this model from a release or a backup."
+        )
 
 
 def _of_an_earlier_version(artifact: Artifact, file: Format) -> ArtifactCorrupt:

@@ -20,13 +20,17 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+TEMPORARY = ".tmp"
+"""How the names of temporary files end."""
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a temporary file in the same folder, flushes it to disk and renames it.
 
     Readers see the old file or the new one, even after a crash or a power cut. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -37,3 +41,10 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporary_files(folder: Path, name: str = "") -> None:
+    """Deletes what killed processes left of files whose names begin with ``name``; nobody may write them now."""
+    for path in folder.glob(f".*{TEMPORARY}"):
+        if path.name.startswith(f".{name}"):
+            path.unlink(missing_ok=True)

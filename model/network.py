@@ -357,7 +357,10 @@ def load_network(artifact: Artifact) -> Network:
     """
     architecture = artifact.card.architecture
     if architecture not in ARCHITECTURES:
-        raise ArtifactCorrupt(f"This version has no architecture {architecture!r}.")
+        raise ArtifactCorrupt(
+            f"{artifact.card.name}.json names the architecture {architecture!r}, which this version does not have: use "
+            "an artefact of this version, or train one."
+        )
     members = [create_network(architecture) for _ in range(artifact.card.members)]
     network = members[0] if len(members) == 1 else Ensemble(members)
     try:

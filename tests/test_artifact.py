@@ -1,10 +1,14 @@
+import contextlib
+import functools
 import json
+import operator
+import re
 import shutil
 
 import numpy as np
 import pytest
 
-from model import WEIGHTS, Report, load_artifact
+from model import CLASSES, WEIGHTS, Report, create_engine, load_artifact
 from model.artifact import list_artifacts, read_card, save_artifact, save_card
 from model.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing
 from model.evaluation import Metrics
@@ -21,6 +25,20 @@ def folder(tmp_path):
     for path in WEIGHTS.glob("fashionnet.*"):
         shutil.copy(path, tmp_path)
     return tmp_path
+
+
+def fields_of(path):
+    return json.loads(path.read_text())
+
+
+def edit_by_hand(path, **changes):
+    """Change fields of a card and remove its checksum, as its error message says."""
+    fields = fields_of(path) | changes
+    path.write_text(json.dumps({name: value for name, value in fields.items() if name != "sha256"}))
+
+
+def is_one_sentence(text):
+    return text.endswith(".") and not re.search(r"\n|\. ", text)
 
 
 def test_the_committed_artefact_is_whole_and_says_what_it_is(artifact):
@@ -47,11 +65,11 @@ def test_the_committed_cards_hold_all_figures_of_the_test_images(name, engine):
 
 
 def test_a_card_of_an_earlier_version_has_the_short_figures(folder, artifact):
-    path = folder / "fashionnet.json"
-    card = json.loads(path.read_text())
-    for split, figures in card["metrics"].items():
-        card["metrics"][split] = {key: figures[key] for key in Metrics.model_fields}
-    path.write_text(json.dumps(card))
+    metrics = {
+        split: {key: figures[key] for key in Metrics.model_fields}
+        for split, figures in fields_of(folder / "fashionnet.json")["metrics"].items()
+    }
+    edit_by_hand(folder / "fashionnet.json", metrics=metrics)
     figures = read_card(folder, "fashionnet").metrics["test"]
     assert figures == Metrics(**artifact.card.metrics["test"].model_dump())
 
@@ -85,7 +103,7 @@ def test_an_altered_file_is_refused(folder, format_):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ArtifactCorrupt, match=r"was altered.*Restore the files"):
+    with pytest.raises(ArtifactCorrupt, match=r"was altered.*restore the files"):
         load_artifact(folder, "fashionnet")
 
 
@@ -93,7 +111,7 @@ def test_an_altered_file_is_refused(folder, format_):
 def test_a_truncated_file_is_refused(folder, format_):
     path = folder / f"fashionnet.{format_}"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ArtifactCorrupt, match="is truncated: "):
+    with pytest.raises(ArtifactCorrupt, match="is truncated to "):
         load_artifact(folder, "fashionnet")
 
 
@@ -137,10 +155,158 @@ def test_a_card_that_is_none_is_refused(folder, content):
 
 @pytest.mark.parametrize("change", [{"name": "other"}, {"files": {}}])
 def test_a_card_of_something_else_is_refused(folder, change):
-    path = folder / "fashionnet.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    edit_by_hand(folder / "fashionnet.json", **change)
     with pytest.raises(ArtifactCorrupt, match="not the complete card"):
         read_card(folder, "fashionnet")
+
+
+def places(value, place=()):
+    """The places of all values in a card: names of fields, and positions in lists."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*place, key)
+        yield from places(inner, (*place, key))
+
+
+OTHERS = [None, "", "a", 0, -1, 11, 1e308, float("nan"), float("inf"), True, [], ["a"] * 10, {}]
+
+
+@pytest.mark.parametrize("name", list_artifacts(WEIGHTS))
+def test_a_field_of_a_card_that_changes_is_refused(name, tmp_path):
+    """Every field at the top, in ``input`` and in ``files``, and some of the others."""
+    path, text = tmp_path / f"{name}.json", (WEIGHTS / f"{name}.json").read_text()
+    found = list(places(json.loads(text)))
+    chosen = [place for place in found if len(place) == 1 or place[0] in ("input", "files")]
+    sampled = np.random.default_rng(0).choice(len(found), 12, replace=False)
+    for *outer, key in chosen + [found[index] for index in sampled]:
+        for other in OTHERS:
+            fields = json.loads(text)
+            inner = functools.reduce(operator.getitem, outer, fields)
+            if json.dumps(inner[key]) == json.dumps(other) or (key, other) == ("sha256", None):
+                continue
+            inner[key] = other
+            path.write_text(json.dumps(fields))
+            with pytest.raises(ArtifactCorrupt) as refusal:
+                read_card(tmp_path, name)
+            assert is_one_sentence(str(refusal.value))
+            assert str(path) in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("temperature", 0), ("temperature", -1), ("temperature", 21), ("temperature", 1e308), ("temperature", "a"),
+        ("temperature", float("nan")), ("temperature", float("inf")), ("temperature", None),
+        ("classes", CLASSES[:9]), ("classes", [*CLASSES, "Hat"]), ("classes", ["a"] * 10), ("classes", [""] * 10),
+        ("classes", CLASSES[::-1]), ("classes", []), ("members", 0), ("parameters", "many"), ("input", {"height": 0}),
+        ("input", {"channels": 2}), ("input", {"convention": "x"}), ("files", {"safetensors": {"sha256": "0"}}),
+    ],
+)  # fmt: skip
+def test_a_card_made_by_hand_with_a_wrong_field_is_refused_by_its_name(folder, field, value):
+    edit_by_hand(folder / "fashionnet.json", **{field: value})
+    with pytest.raises(ArtifactCorrupt, match=rf"fashionnet\.json is not a model card \({field}") as refusal:
+        read_card(folder, "fashionnet")
+    assert is_one_sentence(str(refusal.value))
+
+
+@pytest.mark.parametrize("field", ["temperature", "classes", "metrics", "files", "name"])
+def test_a_card_without_a_field_is_refused(folder, field):
+    path = folder / "fashionnet.json"
+    path.write_text(
+        json.dumps({name: value for name, value in fields_of(path).items() if name not in (field, "sha256")})
+    )
+    with pytest.raises(ArtifactCorrupt, match=f"({field}: Field required)|not the complete card"):
+        read_card(folder, "fashionnet")
+
+
+@pytest.mark.parametrize("engine", ["onnx", "onnx-int8", "torch"])
+@pytest.mark.parametrize("size", [{"height": 32}, {"channels": 3}])
+def test_a_card_that_declares_another_input_than_the_graph_takes_is_refused(folder, engine, size):
+    edit_by_hand(folder / "fashionnet.json", input=size)
+    with pytest.raises(ArtifactCorrupt, match=r"fashionnet\.json declares an input of shape") as refusal:
+        create_engine(engine, load_artifact(folder, "fashionnet"))
+    assert is_one_sentence(str(refusal.value))
+
+
+@pytest.mark.parametrize("change", [{"architecture": "x"}, {"members": 2}])
+def test_a_card_of_another_network_than_the_weights_is_refused(folder, change):
+    edit_by_hand(folder / "fashionnet.json", **change)
+    with pytest.raises(ArtifactCorrupt, match="architecture") as refusal:
+        create_engine("torch", load_artifact(folder, "fashionnet"))
+    assert is_one_sentence(str(refusal.value))
+
+
+def test_a_card_made_by_hand_is_accepted(folder, artifact):
+    edit_by_hand(folder / "fashionnet.json", description="Mine.")
+    assert read_card(folder, "fashionnet") == artifact.card.model_copy(update={"description": "Mine."})
+
+
+def damaged(content):
+    """The content with one bit flipped, near its ends and at random places; and truncated."""
+    rng = np.random.default_rng(0)
+    near = [*range(16), *range(len(content) - 16, len(content))]
+    for place in [*near, *rng.integers(len(content), size=32)]:
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << rng.integers(8)
+        yield bytes(flipped)
+    yield from (content[: len(content) * part // 8] for part in range(8))
+    yield content[:-1]
+
+
+@pytest.mark.parametrize("suffix", ["json", *FORMATS])
+def test_no_damage_goes_unnoticed(folder, suffix):
+    path = folder / f"fashionnet.{suffix}"
+    content = path.read_bytes()
+    fields = json.loads(content) if suffix == "json" else None
+    for altered in damaged(content):
+        if fields and same_json(altered, fields):  # a space that became a tab, or a line feed
+            continue
+        path.write_bytes(altered)
+        with pytest.raises(ArtifactCorrupt) as refusal:
+            load_artifact(folder, "fashionnet", None if suffix == "json" else (suffix,))
+        assert is_one_sentence(str(refusal.value))
+
+
+def same_json(content, fields):
+    with contextlib.suppress(ValueError):
+        return json.loads(content) == fields
+    return False
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def replace_by_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage"), [("json", flip), ("json", replace_by_folder), ("onnx", truncate), ("onnx", replace_by_folder)]
+)
+def test_a_service_with_a_damaged_model_ends_with_one_sentence(folder, suffix, damage):
+    damage(folder / f"fashionnet.{suffix}")
+    done = run("-m", "app", FASHIONNET_MODEL_DIR=str(folder), FASHIONNET_PORT="0", FASHIONNET_ENGINE="onnx")
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"fashionnet: {folder}/fashionnet.{suffix} ")
+    assert is_one_sentence(line)
+
+
+def test_a_folder_of_models_that_cannot_be_searched_is_one_sentence(folder):
+    obeying = obeying_permissions()
+    folder.chmod(0o400)
+    done = run(*obeying, "-m", "app", FASHIONNET_MODEL_DIR=str(folder), FASHIONNET_PORT="0")
+    folder.chmod(0o700)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"fashionnet: {folder} cannot be read (Permission denied)")
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(folder, artifact, monkeypatch):
@@ -153,6 +319,14 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(folder, artifac
     with pytest.raises(OSError, match="No space"):
         save_artifact(folder, artifact.card, {"safetensors": b"new", "onnx": b"new"})
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_what_a_killed_write_left_is_removed_by_the_next_one(artifact, tmp_path):
+    kept = tmp_path / ".fashionnet-deep.onnx.1234.tmp"
+    for path in (kept, tmp_path / ".fashionnet.onnx.1234.tmp"):
+        path.touch()
+    save_artifact(tmp_path, artifact.card, artifact.content)
+    assert list(tmp_path.glob("*.tmp")) == [kept], "the other one is of another artefact"
 
 
 def test_the_artefacts_of_a_folder_are_listed_by_their_cards(folder):

@@ -225,6 +225,7 @@ def describe(network: Network, trainer: Trainer) -> ModelCard:
         input=network.input,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         classes=CLASSES,
+        temperature=1,
         recipe=config.recipe.model_dump(),
         training={
             "seed": config.seed,
