@@ -2,25 +2,35 @@
 
 import argparse
 import errno
+import os
+import shutil
+import signal
 import socket
 import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from app.settings import Settings
 
+LEAST_DESCRIPTORS = 64
+METRICS_BYTES = 1_000_000
+"""Space for the metrics of one worker; it needs about half of that."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line and runs the command; exits with one sentence if something prevents that."""
-    from app.command_line import run, settings_of
-    from app.settings import SettingsError
-
     words = sys.argv[1:] if argv is None else argv
     if words[:1] == ["download"]:
+        from app.command_line import run
+
         sys.exit(run(partial(download, download_parser().parse_args(words[1:]))))
+    on_stop_signal(lambda: os._exit(0))
+    from app.command_line import settings_of
+    from app.settings import SettingsError
+
     arguments = serve_parser().parse_args(words)
     try:
         settings = settings_of(arguments)
@@ -74,17 +84,43 @@ def download(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def on_stop_signal(handler: Callable[[], object]) -> None:
+    """Calls ``handler`` on SIGTERM, SIGINT and SIGHUP, until the server has handlers of its own.
+
+    The first process of a container has to: the kernel ignores what it has no handler for.
+    """
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup and signal.getsignal(hangup) is not signal.SIG_IGN:  # as under nohup
+        signal.signal(hangup, lambda *_: signal.raise_signal(signal.SIGTERM))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: handler())
+
+
 def start(settings: "Settings") -> None:
     """Checks what would stop the service, then serves."""
-    from app.settings import share_metrics
+    from app.settings import metrics_folder, share_metrics
 
     require_free_port(settings.host, settings.port)
-    if settings.workers == 1:
+    require_descriptors()
+    if settings.workers == 1 and not metrics_folder():
         serve(settings)
         return
-    with metrics_folder() as folder:
-        share_metrics(folder)  # before anything imports prometheus_client
+    folder, owner = create_metrics_folder(metrics_folder(), settings.workers), os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:  # a worker that ends comes by here too
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def end() -> None:
+        remove()
+        os._exit(0)
+
+    on_stop_signal(end)
+    share_metrics(folder)  # before anything imports prometheus_client
+    try:
         serve(settings)
+    finally:
+        remove()
 
 
 def require_free_port(host: str, port: int) -> None:
@@ -110,14 +146,38 @@ def _address_sentence(error: OSError, host: str, port: int) -> str:
     )
 
 
-def metrics_folder() -> "tempfile.TemporaryDirectory[str]":
-    """Returns the folder in which workers share their metrics; exits with one sentence if none can be written."""
+def require_descriptors() -> None:
+    """Exits with one sentence if the process may not open enough files."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit < LEAST_DESCRIPTORS:
+        sys.exit(
+            f"fashionnet: Only {limit} files may be open at once, and the service needs {LEAST_DESCRIPTORS}: "
+            "raise the limit, such as by `ulimit -n 1024`."
+        )
+
+
+def create_metrics_folder(parent: Path | None, workers: int) -> Path:
+    """Returns a new folder in which workers share their metrics; exits with one sentence if it cannot be written."""
+    from app.metrics_files import create_folder
+
     try:
-        return tempfile.TemporaryDirectory(prefix="fashionnet-metrics-")
+        folder = create_folder(parent)
+        free = shutil.disk_usage(folder).free
     except OSError as error:
         sys.exit(
             f"fashionnet: {error}: several workers share their metrics there; mount one, or set FASHIONNET_WORKERS=1"
         )
+    if free < workers * METRICS_BYTES:
+        folder.rmdir()
+        sys.exit(
+            f"fashionnet: {folder.parent} has {free:,} bytes left, and the metrics need {workers * METRICS_BYTES:,}: "
+            "free space there, set TMPDIR to another folder, or set FASHIONNET_WORKERS=1."
+        )
+    return folder
 
 
 def serve(settings: "Settings") -> None:
@@ -125,7 +185,9 @@ def serve(settings: "Settings") -> None:
     from app import server
     from app.main import create_app
 
-    server.serve(create_app(settings), settings)
+    application = create_app(settings)
+    on_stop_signal(sys.exit)  # uvicorn stops, and then raises the signal again
+    server.serve(application, settings)
 
 
 if __name__ == "__main__":

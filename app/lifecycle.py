@@ -5,7 +5,7 @@ import gc
 import logging
 import signal
 import threading
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
 from typing import Any
@@ -16,7 +16,7 @@ from starlette.datastructures import State
 from app.inference.admission import Admission
 from app.inference.executors import Executors
 from app.inference.predictor import Predictors
-from app.metrics import IN_PROGRESS, QUEUE_DEPTH
+from app.metrics import IN_PROGRESS, QUEUE_DEPTH, create_files
 from app.problems import NotReady, count_problems
 
 logger = logging.getLogger("fashionnet")
@@ -27,6 +27,7 @@ class Readiness:
 
     def __init__(self) -> None:
         self.reason: str | None = "The service is starting: its self-test has not finished yet."
+        self.stopping = False
 
     async def settle(self, self_test: Awaitable[None]) -> None:
         """Waits for the self-test and becomes ready, or keeps the reason why not."""
@@ -36,11 +37,12 @@ class Readiness:
             logger.exception("the self-test failed")
             self.reason = "The self-test inference failed; the log says how."
         else:
-            self.reason = None
+            if not self.stopping:
+                self.reason = None
 
     def stop(self) -> None:
         """Becomes unready because the service stops."""
-        self.reason = "The service is stopping."
+        self.reason, self.stopping = "The service is stopping.", True
 
     def require(self) -> None:
         """Raises NotReady with the reason if the service is not ready."""
@@ -55,6 +57,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     readiness: Readiness = state.readiness
     state.admission = Admission(state.settings.queue_size, state.settings.max_wait_seconds)
     state.predictors = Predictors(state.models, executors, state.settings, state.admission)
+    for model in state.models:
+        create_files(model.card.name, model.card.classes)
     self_test = asyncio.create_task(readiness.settle(state.predictors.self_test()))
     gauges = asyncio.create_task(_keep_gauges(state))
     gc.collect()
@@ -69,25 +73,32 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
 
 @contextmanager
 def drain_on_signal(readiness: Readiness, seconds: float) -> Iterator[None]:
-    """On SIGTERM the process is unready for ``seconds`` before the server stops, so that load balancers turn away.
+    """On SIGTERM or SIGINT the process is unready for ``seconds`` before it stops, so that load balancers turn away.
 
-    The server's own handler is called after that. Nothing happens if the application does not run in the main thread
-    (tests, Ray Serve) or if nobody handles the signal.
+    Then the server's own handler is called; at once if the same signal comes again. Nothing happens if the
+    application does not run in the main thread (tests, Ray Serve) or if nobody handles the signals.
     """
-    before = signal.getsignal(signal.SIGTERM)
-    # Without a handler to call afterwards, ours would make the process deaf to SIGTERM.
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    loop = asyncio.get_running_loop()
+    # Without a handler to call afterwards, ours would make the process deaf to the signal.
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Callable[..., Any]] = {
+        number: handler for number, handler in handlers.items() if callable(handler)
+    }
+    loop, received = asyncio.get_running_loop(), set[int]()
 
-    def stop(signum: int, frame: FrameType | None) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        delay = 0 if number in received else seconds
+        received.add(number)
         readiness.stop()
-        loop.call_soon_threadsafe(loop.call_later, seconds, before, signum, frame)
+        loop.call_soon_threadsafe(loop.call_later, delay, before[number], number, frame)
 
-    signal.signal(signal.SIGTERM, stop)
+    for number in before:
+        signal.signal(number, stop)
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def update_metrics(state: State) -> None:

@@ -1,11 +1,14 @@
 """Logging as text or JSON, with the request's identifier."""
 
+import errno
 import logging
 import logging.config
+import time
 from contextvars import ContextVar
 from typing import Any
 
 from app.settings import Settings, environment_warnings
+from model.files import one_line
 
 logger = logging.getLogger("fashionnet")
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -21,8 +24,28 @@ class RequestIdFilter(logging.Filter):
         return True
 
 
+class DescriptorFilter(logging.Filter):
+    """Shortens what the event loop logs if no file descriptor is left for a connection: to one line a minute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._quiet_until = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keeps the records of other errors."""
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
+            return True
+        record.msg = "No file descriptor is left, so new connections wait: raise the limit (ulimit -n)."
+        record.args, record.exc_info, now = None, None, time.monotonic()
+        if now < self._quiet_until:
+            return False
+        self._quiet_until = now + 60
+        return True
+
+
 class TextFormatter(logging.Formatter):
-    """``LEVEL    message [request identifier]``."""
+    """``LEVEL    message [request identifier]``; control characters, which callers may send, are escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns the record as a line, followed by its traceback if it has one."""
@@ -30,14 +53,19 @@ class TextFormatter(logging.Formatter):
         record.suffix = f" [{identifier}]" if identifier else ""
         return super().format(record)
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - of logging
+        """Returns the record as one line, without its traceback."""
+        return one_line(super().formatMessage(record).rstrip())
+
 
 def log_config(settings: Settings) -> dict[str, Any]:
     """Returns the configuration of the service's and the servers' loggers for ``logging.config.dictConfig``."""
     logger = {"handlers": ["stderr"], "level": settings.log_level.upper()}
+    server, library = logger | {"propagate": False}, logger | {"level": "WARNING", "propagate": False}
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "filters": {"request": {"()": RequestIdFilter}},
+        "filters": {"request": {"()": RequestIdFilter}, "descriptors": {"()": DescriptorFilter}},
         "formatters": {
             "text": {"()": TextFormatter, "fmt": "%(levelname)-8s %(message)s%(suffix)s"},
             "json": {
@@ -50,22 +78,27 @@ def log_config(settings: Settings) -> dict[str, Any]:
         "handlers": {
             "stderr": {
                 "class": "logging.StreamHandler",
+                "level": settings.log_level.upper(),
                 "formatter": settings.log_format,
                 "filters": ["request"],
             }
         },
         "loggers": {
             "fashionnet": logger,
-            "uvicorn": logger | {"propagate": False},
-            "gunicorn.error": logger | {"propagate": False},
+            "asyncio": library | {"filters": ["descriptors"]},
+            "opentelemetry": library,
+            "py.warnings": library,
+            "gunicorn.error": server,
+            "uvicorn": server,
             "uvicorn.access": {"handlers": [], "propagate": False},  # app/middleware.py has its own
         },
     }
 
 
 def configure(settings: Settings) -> None:
-    """Configures logging by the settings."""
+    """Configures logging by the settings; Python's warnings are logged too."""
     logging.config.dictConfig(log_config(settings))
+    logging.captureWarnings(True)
 
 
 def log_ignored_variables() -> None:

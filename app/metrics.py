@@ -6,14 +6,16 @@ two; the stages of a request are timed on every sixteenth.
 """
 
 import itertools
+import struct
 import time
+from collections.abc import Iterable
 from functools import cache
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from app.settings import metrics_folder
-from model import Prediction
+from model import FashionNetError, Prediction
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _STAGE_SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, *_SECONDS[:-3])
@@ -47,7 +49,7 @@ MODEL_INFO = Gauge(
     "fashionnet_model_info",
     "The served networks; always 1.",
     ["model", "version", "architecture", "engine"],
-    multiprocess_mode="max",
+    multiprocess_mode="livemax",
 )
 SAMPLE = 16
 _requests = itertools.count()
@@ -85,6 +87,16 @@ class BatchObserver:
             STAGES.labels("compute").observe(took)
 
 
+def create_files(model: str, labels: Iterable[str]) -> None:
+    """Creates the series of a model, so that each type of metric has its file before a request needs it.
+
+    A worker whose file is open already does not notice when the folder is removed.
+    """
+    for label in labels:
+        _confidence(model, label)
+    PROBLEMS.labels("overloaded")
+
+
 def count_prediction(prediction: Prediction) -> None:
     """Counts a prediction by model and label, and sums up its confidence."""
     _confidence(prediction.model, prediction.label).observe(prediction.confidence)
@@ -95,11 +107,27 @@ def _confidence(model: str, label: str) -> Summary:
     return CONFIDENCE.labels(model, label)
 
 
+class MetricsUnavailable(FashionNetError):
+    """The folder in which workers share their metrics is gone or damaged."""
+
+
 def exposition() -> bytes:
-    """Returns all metrics in Prometheus's text format, of all workers if they share a folder."""
+    """Returns all metrics in Prometheus's text format, of all workers if they share a folder.
+
+    Raises:
+        MetricsUnavailable: the files in that folder cannot be read.
+    """
     folder = metrics_folder()
     if folder is None:
         return generate_latest(REGISTRY)
+    from app.metrics_files import reading  # needs a system that can fork, as several workers do
+
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
-    return generate_latest(registry)
+    try:
+        with reading(folder):
+            MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
+            return generate_latest(registry)
+    except (OSError, ValueError, RuntimeError, LookupError, struct.error) as error:
+        raise MetricsUnavailable(
+            "The workers' metrics cannot be read; the log names their folder. Restart the service to make it anew."
+        ) from error

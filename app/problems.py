@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from app.inference.errors import InferenceError, Overloaded, UnknownImage, UnknownModel
-from app.metrics import PROBLEMS
+from app.metrics import PROBLEMS, MetricsUnavailable
 from model import FashionNetError
 from model.errors import (
     DamagedImage,
@@ -130,6 +130,7 @@ OTHER_ERRORS: dict[type[Exception], ProblemType] = {
     DamagedImage: ProblemType(422, "damaged-image", "Damaged image"),
     TooManyPixels: ProblemType(413, "too-many-pixels", "Too many pixels"),
     DataError: ProblemType(503, "data-unavailable", "Data set unavailable"),
+    MetricsUnavailable: ProblemType(503, "metrics-unavailable", "Metrics unavailable"),
     UnknownModel: ProblemType(404, "unknown-model", "Unknown model"),
     UnknownImage: ProblemType(404, "unknown-image", "Unknown image"),
     Overloaded: ProblemType(429, "overloaded", "Too many requests"),
@@ -157,6 +158,8 @@ def problem_of(error: BaseException, path: str = "") -> Problem:
         case DataError():
             logger.warning("%s", error)
             return type_of(type(error)).problem(error.public)
+        case MetricsUnavailable():
+            logger.warning("%s (%s)", error, error.__cause__)
     found = type_of(type(error))
     if found is INTERNAL:
         logger.error("unexpected error", exc_info=error)

@@ -131,9 +131,9 @@ def metrics_folder() -> Path | None:
     return Path(folder) if folder else None
 
 
-def share_metrics(folder: str) -> None:
-    """Makes processes that start later share their metrics in ``folder``, unless a folder is set already."""
-    os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)
+def share_metrics(folder: Path) -> None:
+    """Makes processes that start later share their metrics in ``folder``."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
 
 
 def read_settings(flags: Mapping[str, Any] | None = None) -> Settings:

@@ -8,11 +8,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from app.dependencies import ReadinessDep
 from app.lifecycle import update_metrics
-from app.metrics import exposition
-from app.problems import NotReady, problem_responses
+from app.metrics import MetricsUnavailable, exposition
+from app.problems import NotReady, Responses, problem_responses
 from app.schemas import Health
 
 router = APIRouter()
+_METRICS: Responses = {200: {"content": {"text/plain": {}}, "description": "Prometheus's text format"}}
 
 
 @router.get("/health/live", tags=["health"])
@@ -32,7 +33,7 @@ async def ready(readiness: ReadinessDep) -> Health:
     "/metrics",
     tags=["metrics"],
     response_class=PlainTextResponse,
-    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus's text format"}},
+    responses=_METRICS | problem_responses(MetricsUnavailable),
 )
 async def metrics(request: Request) -> Response:
     """Returns the metrics of all workers for Prometheus."""

@@ -2,18 +2,22 @@
 
 import os
 import signal
+import sys
+from functools import partial
 from math import inf
+from types import FrameType
 from typing import Any, ClassVar
 
 from fastapi import FastAPI
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
-from prometheus_client.multiprocess import mark_process_dead
 from uvicorn_worker import UvicornWorker
 
+from app.server.crash_loop import CrashLoop
+from app.server.ended_workers import merge_ended
 from app.server.processes import STOP_SECONDS, uvicorn_options
-from app.settings import Settings
+from app.settings import Settings, metrics_folder
 
 
 class ServiceWorker(UvicornWorker):  # type: ignore[misc]
@@ -25,6 +29,22 @@ class ServiceWorker(UvicornWorker):  # type: ignore[misc]
         "timeout_notify": -inf,  # uvicorn compares wall-clock times: a positive value fails if the clock is set back
         **uvicorn_options(),
     }
+
+    def init_signals(self) -> None:
+        """Leaves SIGHUP, which a terminal sends to all processes when it closes, to the master."""
+        super().init_signals()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def handle_exit(self, _signal: int, _frame: FrameType | None) -> None:
+        """Stops, and sooner if it stops already; called on SIGQUIT, which gunicorn's master sends for a quick end."""
+        signal.raise_signal(signal.SIGTERM)
+
+    def run(self) -> None:
+        """Serves; exits with 1 if the application cannot start, as gunicorn stops every worker on uvicorn's 3."""
+        try:
+            super().run()
+        except SystemExit as end:
+            sys.exit(1 if end.code else 0)
 
     async def callback_notify(self) -> None:
         """Tells the master that this worker lives; called every second."""
@@ -59,6 +79,7 @@ class Service(BaseApplication):  # type: ignore[misc]
 def serve_by_workers(app: FastAPI, settings: Settings) -> None:
     """Runs the application in ``settings.workers`` processes until the master is told to stop."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    crash_loop = CrashLoop()
     options = {
         "bind": f"{host}:{settings.port}",
         "workers": settings.workers,
@@ -69,10 +90,37 @@ def serve_by_workers(app: FastAPI, settings: Settings) -> None:
         "loglevel": settings.log_level,
         "errorlog": None,  # app/logs.py configures gunicorn's logger
         "control_socket_disable": True,
-        "child_exit": _forget_metrics,
+        "when_ready": partial(_stop_on_other_signals, signal.getsignal(signal.SIGHUP)),
+        "pre_fork": crash_loop.before_start,
+        "post_fork": _end_if_told_already,
+        "child_exit": partial(_after_end, crash_loop),
     }
     Service(app, options).run()
 
 
-def _forget_metrics(_arbiter: Arbiter, worker: Worker) -> None:
-    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+def _stop_on_other_signals(on_hangup: Any, arbiter: Arbiter) -> None:
+    """Makes SIGINT stop the service as SIGTERM does, and SIGHUP do what it did before gunicorn took it over.
+
+    gunicorn itself drops open requests on SIGINT, and keeps that for a second one.
+    """
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, arbiter.signal)
+        signal.raise_signal(signal.SIGTERM)
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGHUP, on_hangup)
+
+
+def _end_if_told_already(arbiter: Arbiter, _worker: Worker) -> None:
+    """Ends a new worker that got SIGTERM when it still had the master's handler, which only queues signals."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    while not arbiter.SIG_QUEUE.empty():
+        if arbiter.SIG_QUEUE.get() == signal.SIGTERM:
+            sys.exit()
+
+
+def _after_end(crash_loop: CrashLoop, _arbiter: Arbiter, worker: Worker) -> None:
+    crash_loop.after_end(worker)
+    if folder := metrics_folder():
+        merge_ended(folder, worker.pid)

@@ -1,0 +1,70 @@
+"""Workers that die soon after their start: a pause before the next one, and an end if none can live."""
+
+import logging
+import shutil
+import time
+from contextlib import suppress
+
+from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
+from gunicorn.workers.base import Worker
+
+from app.settings import metrics_folder
+
+logger = logging.getLogger("fashionnet")
+
+YOUNG_SECONDS = 5
+MOST_DEATHS = 10
+LONGEST_PAUSE = 2.0
+LEAST_FREE_BYTES = 1_000_000
+
+
+class CrashLoop:
+    """Counts the workers in a row that died young; its two methods are hooks of gunicorn."""
+
+    def __init__(self) -> None:
+        self.deaths = 0
+
+    def before_start(self, arbiter: Arbiter, worker: Worker) -> None:
+        """Waits before a worker starts if others died young, longer each time.
+
+        Raises:
+            HaltServer: too many died, and no worker is older than that.
+        """
+        _restore_metrics_folder()
+        if self.deaths:
+            self._wait_or_end([other for other in arbiter.WORKERS.values() if _age(other) > YOUNG_SECONDS])
+        worker.started = time.monotonic()
+
+    def after_end(self, worker: Worker) -> None:
+        """Counts a worker that has ended."""
+        self.deaths = self.deaths + 1 if _age(worker) < YOUNG_SECONDS else 0
+
+    def _wait_or_end(self, serving: list[Worker]) -> None:
+        what = f"{self.deaths} workers in a row ended within {YOUNG_SECONDS} s of their start: {_reason()}"
+        if self.deaths >= MOST_DEATHS and not serving:
+            raise HaltServer(what, 1)
+        pause = min(0.1 * 2 ** (self.deaths - 1), LONGEST_PAUSE)
+        logger.warning("%s The next worker starts in %.1f s.", what, pause)
+        time.sleep(pause)
+
+
+def _age(worker: Worker) -> float:
+    started: float = worker.started
+    return time.monotonic() - started
+
+
+def _restore_metrics_folder() -> None:
+    if folder := metrics_folder():
+        with suppress(OSError):  # the new worker fails, and _reason says why
+            folder.mkdir(exist_ok=True)
+
+
+def _reason() -> str:
+    folder = metrics_folder()
+    try:
+        if folder and shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
+            return f"the disk of {folder}, where workers share their metrics, is full; free space there."
+    except OSError as error:
+        return f"workers share their metrics in {folder}, which cannot be used ({error.strerror}); start again."
+    return "the lines above say why; look at the limits for memory and open files too."

@@ -1,0 +1,326 @@
+"""What happens to the service when its processes, its disk or its limits fail."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.pictures import grey_png
+from tests.servers import client_of, is_ready, port_of, process, run, service, wait_until
+
+STOP_SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+PNG = {"Content-Type": "image/png"}
+SLACK = 3
+"""Seconds that a busy machine may add."""
+
+
+def predict(client: httpx.Client) -> httpx.Response:
+    return client.post("/predict", files={"file": grey_png()})
+
+
+def workers_of(server: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(server.pid).children()
+
+
+def metrics_folders(parent: Path) -> list[Path]:
+    return list(parent.glob("*fashionnet-metrics-*"))
+
+
+def handles(pid: int, number: int) -> bool:
+    """Whether the process has a handler for a signal."""
+    caught = re.search(r"SigCgt:\s+(\w+)", Path(f"/proc/{pid}/status").read_text())[1]
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+def assert_ended_well(server: subprocess.Popen[str], seconds: float) -> str:
+    """The service ends in time, with status 0 and without a traceback. Returns its log."""
+    _, log = server.communicate(timeout=seconds)
+    assert server.returncode == 0, log
+    assert "Traceback" not in log
+    return log
+
+
+@contextlib.contextmanager
+def load(client: httpx.Client, callers: int = 4) -> Iterator[list[int]]:
+    """Callers that connect anew whenever a connection fails; yields the statuses of the responses."""
+    statuses, over = [], threading.Event()
+
+    def call() -> None:
+        while not over.is_set():
+            with contextlib.suppress(httpx.TransportError), httpx.Client(base_url=client.base_url, timeout=10) as mine:
+                while not over.is_set():
+                    statuses.append(predict(mine).status_code)
+            time.sleep(0.01)
+
+    threads = [threading.Thread(target=call) for _ in range(callers)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_until(lambda: len(statuses) > 20)
+        yield statuses
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
+def test_a_signal_during_the_start_ends_it_at_once(tmp_path, number):
+    delays = [0, 0.2, 0.5, 1.2]
+    environment = {"FASHIONNET_PORT": "0", "FASHIONNET_WORKERS": "2", "TMPDIR": str(tmp_path)}
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(process("-m", "app", **environment)) for _ in delays]
+        for server, delay in zip(servers, delays, strict=True):
+            wait_until(lambda server=server: handles(server.pid, signal.SIGTERM))  # the last that gets one
+            time.sleep(delay)
+            server.send_signal(number)
+        for server in servers:
+            assert_ended_well(server, 2 + SLACK)
+    assert not metrics_folders(tmp_path)
+
+
+@pytest.mark.parametrize("delay", [0, 0.5])
+def test_the_first_process_of_a_container_ends_during_its_start_too(delay):
+    """The kernel ignores SIGTERM there if there is no handler."""
+    apart = ["unshare", "--pid", "--fork"]
+    if not shutil.which("unshare") or subprocess.run([*apart, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("needs unshare (util-linux) and the right to use it")
+    code = f"import os, sys; os.execvp('unshare', {apart} + [sys.executable, '-m', 'app'])"
+    with process("-c", code, FASHIONNET_PORT="0") as outside:
+        wait_until(lambda: any(handles(child.pid, signal.SIGTERM) for child in workers_of(outside)))
+        first, *_ = workers_of(outside)
+        time.sleep(delay)
+        first.send_signal(signal.SIGTERM)
+        assert_ended_well(outside, 2 + SLACK)
+
+
+@pytest.mark.parametrize(
+    ("workers", "number", "drain"),
+    [(1, signal.SIGTERM, 0), (1, signal.SIGINT, 1), (2, signal.SIGTERM, 1), (2, signal.SIGINT, 0)],
+)
+def test_under_load_it_ends_in_time_and_responds_to_what_is_in_flight(tmp_path, monkeypatch, workers, number, drain):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with service(workers=workers, drain_seconds=drain) as (server, client), load(client) as statuses:
+        sending, release = threading.Event(), threading.Event()
+
+        def upload() -> Iterator[bytes]:
+            yield grey_png()[:50]
+            sending.set()
+            release.wait()
+            yield grey_png()[50:]
+
+        with ThreadPoolExecutor() as pool:
+            uploaded = pool.submit(httpx.post, f"{client.base_url}/predict", content=upload(), headers=PNG, timeout=20)
+            sending.wait()
+            time.sleep(0.2)
+            server.send_signal(number)
+            start = time.monotonic()
+            time.sleep(0.2)
+            release.set()
+            assert uploaded.result().status_code == 200
+        assert_ended_well(server, drain + 2 + SLACK)
+        assert time.monotonic() - start >= drain
+    assert set(statuses) == {200}
+    assert not metrics_folders(tmp_path)
+
+
+@pytest.mark.slow
+def test_it_ends_each_time_that_it_is_stopped_under_load():
+    for _ in range(25):
+        with service(workers=2, drain_seconds=0.3) as (server, client), load(client, 16):
+            server.send_signal(signal.SIGTERM)
+            assert_ended_well(server, 2 + 2 * SLACK)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_second_signal_ends_it_sooner(workers):
+    with service(workers=workers, drain_seconds=60) as (server, client):
+        server.send_signal(signal.SIGINT)
+        wait_until(lambda: client.get("/health/ready").status_code == 503)
+        client.close()
+        server.send_signal(signal.SIGINT)
+        assert_ended_well(server, 3 + SLACK)
+
+
+def test_a_killed_worker_is_replaced_and_the_other_responds():
+    with service(workers=2) as (server, client), load(client) as statuses:
+        victim, other = workers_of(server)
+        victim.kill()
+        start = time.monotonic()
+        wait_until(lambda: len(set(workers_of(server)) - {victim, other}) == 1)
+        assert time.monotonic() - start < 2
+        before = len(statuses)
+        wait_until(lambda: len(statuses) > before + 20)
+        assert other.is_running()
+    assert set(statuses) == {200}
+
+
+def test_a_stopped_worker_is_replaced_after_the_timeout():
+    with service(workers=2, worker_timeout_seconds=3) as (server, _):
+        victim, other = workers_of(server)
+        time.sleep(1.5)  # until it has reported for the first time
+        victim.suspend()
+        wait_until(lambda: victim not in workers_of(server))
+        wait_until(lambda: len(workers_of(server)) == 2)
+        assert other in workers_of(server)
+
+
+def test_workers_end_soon_after_their_master_was_killed(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with service(workers=2, drain_seconds=60) as (server, client), load(client):
+        workers, port = workers_of(server), port_of(server)
+        server.kill()
+        wait_until(lambda: not any(worker.is_running() for worker in workers), 3 + SLACK)
+        with socket.create_server(("127.0.0.1", port)):
+            pass
+    assert len(metrics_folders(tmp_path)) == 1
+
+
+def test_what_killed_services_left_behind_is_removed_at_the_next_start(tmp_path):
+    environment = {"FASHIONNET_PORT": "0", "FASHIONNET_WORKERS": "2", "TMPDIR": str(tmp_path)}
+    abandoned = tmp_path / "fashionnet-metrics-abandoned"
+    abandoned.mkdir()
+    (abandoned / "counter_1.db").write_bytes(bytes(100))
+    with process("-m", "app", **environment) as first, client_of(first):
+        [mine] = metrics_folders(tmp_path)
+        assert mine != abandoned
+        with process("-m", "app", **environment) as second, client_of(second):
+            assert len(metrics_folders(tmp_path)) == 2, "that of a service that runs stays"
+
+
+def test_a_removed_metrics_folder_disturbs_no_request_and_comes_back_with_a_worker(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with service(workers=2) as (server, client):
+        [folder] = metrics_folders(tmp_path)
+        shutil.rmtree(folder)
+        assert predict(client).status_code == 200
+        assert client.post("/predict", content=b"nothing").status_code == 415
+        assert client.get("/gallery", params={"rows": 0}).status_code == 422
+        problem = client.get("/metrics")
+        assert (problem.status_code, problem.json()["type"]) == (503, "urn:fashionnet:problem:metrics-unavailable")
+        for worker in workers_of(server):
+            worker.kill()
+        wait_until(lambda: is_ready(client))
+        wait_until(lambda: client.get("/metrics").status_code == 200)
+        assert predict(client).status_code == 200
+        server.send_signal(signal.SIGTERM)
+        log = assert_ended_well(server, 2 + SLACK)
+    assert f"{folder}" in log
+    assert not metrics_folders(tmp_path)
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Callable[[int], Path]]:
+    """Makes a file system in memory of so many kilobytes."""
+    made = []
+
+    def make(kilobytes: int) -> Path:
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(tmp_path)]
+        if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+            pytest.skip("needs the right to mount a file system in memory")
+        made.append(tmp_path)
+        return tmp_path
+
+    yield make
+    for path in made:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def test_a_full_disk_stops_the_start_with_one_sentence(small_disk):
+    done = run("-m", "app", FASHIONNET_PORT="0", FASHIONNET_WORKERS="2", TMPDIR=str(small_disk(64)))
+    assert done.returncode == 1
+    assert re.fullmatch(r"fashionnet: \S+ has [\d,]+ bytes left, .*: free space there, .*\.\n", done.stderr)
+
+
+@pytest.mark.slow
+def test_workers_that_die_at_their_start_are_started_ever_more_slowly_until_it_ends(small_disk):
+    disk = small_disk(8_000)
+    environment = {"FASHIONNET_PORT": "0", "FASHIONNET_WORKERS": "2", "TMPDIR": str(disk)}
+    with process("-m", "app", **environment) as server, client_of(server) as client:
+        with contextlib.suppress(OSError), (disk / "large").open("wb") as file:
+            while file.write(bytes(1024)):
+                file.flush()
+        for worker in workers_of(server):
+            worker.kill()
+        client.close()
+        _, log = server.communicate(timeout=60)
+    assert server.returncode == 1
+    assert "Traceback" not in log
+    assert re.search(
+        r"Reason: \d+ workers in a row ended within 5 s of their start: the disk of \S+, .* free space", log
+    )
+    assert log.count("Booting worker") < 20
+
+
+def test_without_a_folder_for_metrics_several_workers_say_so(tmp_path):
+    missing = tmp_path / "missing"
+    done = run("-m", "app", FASHIONNET_PORT="0", FASHIONNET_WORKERS="2", PROMETHEUS_MULTIPROC_DIR=str(missing))
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "several workers share their metrics there" in done.stderr
+
+
+def limited(descriptors: int) -> tuple[str, str]:
+    """Arguments of Python for the service with a limit on its open files."""
+    code = "import resource, runpy; resource.setrlimit(resource.RLIMIT_NOFILE, ({0}, {0})); "
+    return "-c", code.format(descriptors) + "runpy.run_module('app', run_name='__main__')"
+
+
+def test_too_few_file_descriptors_stop_the_start_with_one_sentence():
+    done = run(*limited(20), FASHIONNET_PORT="0")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert done.stderr.startswith("fashionnet: Only 20 files may be open")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_without_file_descriptors_connections_wait_and_the_log_stays_short(workers):
+    with process(*limited(64), FASHIONNET_PORT="0", FASHIONNET_WORKERS=workers) as server, client_of(server) as client:
+        address = ("127.0.0.1", port_of(server))
+        with contextlib.ExitStack() as stack:
+            for _ in range(300):
+                stack.enter_context(socket.create_connection(address))
+            time.sleep(3)
+        with httpx.Client(base_url=client.base_url, timeout=20) as later:
+            assert predict(later).status_code == 200
+        client.close()
+        server.send_signal(signal.SIGTERM)
+        log = assert_ended_well(server, 2 + SLACK)
+    assert len(log.splitlines()) < 40
+
+
+def test_a_path_forges_no_line_of_the_log():
+    with service(workers=1, access_log="true") as (server, client):
+        assert client.get("/a%0aERROR    stolen%1b[2J%00").status_code == 404
+        client.close()
+        server.send_signal(signal.SIGTERM)
+        log = assert_ended_well(server, 2 + SLACK)
+    assert r"GET /a\nERROR    stolen\x1b[2J\x00 404" in log
+    assert not re.search(r"^ERROR", log, re.MULTILINE)
+
+
+def test_warnings_of_python_are_lines_of_the_json_log():
+    code = "import warnings; from app.main import create_app; create_app(); warnings.warn('beware')"
+    done = run("-c", code, FASHIONNET_LOG_FORMAT="json")
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert "beware" in lines[-1]["message"]
+    assert lines[-1]["logger"] == "py.warnings"
+
+
+def test_no_host_is_refused():
+    done = run("-m", "app", "--host", "")
+    assert done.returncode == 1
+    assert done.stderr.startswith("fashionnet: --host=''")
+    assert len(done.stderr.splitlines()) == 1
