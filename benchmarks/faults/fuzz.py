@@ -1,0 +1,51 @@
+"""Hostile requests, of the kinds in tests/fuzz."""
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.faults.figures import Figure
+from tests.fuzz.campaign import Campaign, Findings
+from tests.fuzz.inputs import bombs, mutated
+from tests.fuzz.target import start
+
+SECONDS = 1.0
+"""In which every response has to be there."""
+
+
+def measure_fuzz(count: int, seed: int, connections: int) -> Iterator[Figure]:
+    """Sends so many mutated requests over several connections, and the ones that are made by hand among the first."""
+    with tempfile.TemporaryDirectory() as folder, start(Path(folder), workers=2) as target:
+        campaign = Campaign(target, seconds=SECONDS, connections=connections)
+        findings = campaign.run(chain(bombs(), mutated(count, seed)))
+    _print_faults(findings)
+    yield from _figures(findings, f"{findings.statuses.total():,} hostile requests, {connections} connections")
+
+
+def _figures(findings: Findings, part: str) -> Iterator[Figure]:
+    statuses = findings.statuses
+    seconds = [took for took, _ in findings.seconds]
+    late = sum(took > SECONDS for took in seconds)
+    sentences = [fault.sentence for fault in findings.faults]
+    others = [sentence for sentence in sentences if not sentence.startswith("answered after")]
+    yield Figure(part, "status 5xx", sum(count for (_, status), count in statuses.items() if status >= 500), most=0)
+    yield Figure(part, "without a response", sum(sentence.startswith("no response") for sentence in others), most=0)
+    yield Figure(part, "faults of any kind but time", len(others), most=0)
+    yield Figure(part, f"responses after more than {SECONDS:g} s", late, most=0)
+    yield Figure(part, "slowest response", max(seconds), "s", SECONDS)
+    yield Figure(part, "p99 of the responses", float(np.quantile(seconds, 0.99)), "s")
+    yield Figure(part, "longest /health/live", findings.worst_live, "s", SECONDS)
+    yield Figure(part, "memory before", findings.megabytes[0], "MB")
+    yield Figure(part, "memory afterwards", findings.megabytes[1], "MB")
+    yield Figure(part, "duration", findings.duration, "s")
+
+
+def _print_faults(findings: Findings) -> None:
+    """Prints how often each kind of request had each fault, with one example."""
+    examples = {(fault.request.kind if fault.request else "", fault.sentence): fault for fault in findings.faults}
+    for key, count in findings.counted().most_common():
+        print(f"{count} x {examples.get(key, key)}", file=sys.stderr)

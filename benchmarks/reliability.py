@@ -1,0 +1,89 @@
+r"""The service under hostile requests, faults and overload; each part starts services of its own.
+
+    PYTHONPATH=. FASHIONNET_DATA_DIR=... python benchmarks/reliability.py --fuzz 300000 --kills 30 --stops 20 \
+        --terms 50 --connections 1000 --head --overload 30 --soak 30 --write benchmarks/results/reliability
+
+Without --write nothing is kept. Only the parts that are named run. Everything goes over the loopback interface. The
+first lines of what was wrong with hostile requests go to the standard error.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from benchmarks.faults.figures import Figure
+from benchmarks.faults.fuzz import measure_fuzz
+from benchmarks.faults.overload import measure_overload
+from benchmarks.faults.processes import measure_kills, measure_stops, measure_terms
+from benchmarks.faults.slow_clients import measure_connections, measure_head
+from benchmarks.faults.soak import measure_soak
+from benchmarks.photos import machine, table
+
+Part = Callable[[], Iterator[Figure]]
+HEAD = ("what", "figure", "measured", "bar", "met")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Returns the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--fuzz", type=int, metavar="N", help="mutated requests, and those that are made by hand")
+    add("--seed", type=int, default=0, help="of the mutated requests")
+    add("--callers", type=int, default=8, help="connections that send hostile requests")
+    add("--kills", type=int, metavar="N", help="workers to kill under load")
+    add("--stops", type=int, metavar="N", help="workers to stop for some seconds under load")
+    add("--terms", type=int, metavar="N", help="services to tell to stop under load")
+    add("--connections", type=int, metavar="N", help="silent connections, and as many with half a head")
+    add("--head", action="store_true", help="a head of 64 MB")
+    add("--overload", type=float, metavar="SECONDS", help="of each kind of expensive request")
+    add("--soak", type=float, metavar="MINUTES", help="of mixed traffic")
+    add("--write", type=Path, metavar="STEM", help="write STEM.md and STEM.json")
+    return parser.parse_args()
+
+
+def chosen(arguments: argparse.Namespace) -> Iterator[Part]:
+    """Yields the parts that the command line names."""
+    if arguments.fuzz:
+        yield partial(measure_fuzz, arguments.fuzz, arguments.seed, arguments.callers)
+    if arguments.head:
+        yield measure_head
+    counted = {"connections": measure_connections, "kills": measure_kills, "stops": measure_stops,
+               "terms": measure_terms, "overload": measure_overload, "soak": measure_soak}  # fmt: skip
+    for name, measure in counted.items():
+        if amount := getattr(arguments, name):
+            yield partial(measure, amount)
+
+
+def report(figures: list[Figure]) -> str:
+    """Returns the figures as Markdown."""
+    bars = [figure for figure in figures if figure.most is not None]
+    notes = (
+        f"{sum(figure.is_met for figure in bars)} of {len(bars)} bars are met. Services with two workers (for the head "
+        "one), the load on the same cores; memory is the proportional set size of all processes of a service. "
+        f"{machine()}; {datetime.now(UTC).date()}. Made by `python benchmarks/reliability.py`.\n"
+    )
+    return "\n\n".join(["# Reliability", table(HEAD, [figure.row() for figure in figures]), notes])
+
+
+def main() -> None:
+    """Measures and reports."""
+    arguments = parse_arguments()
+    figures: list[Figure] = []
+    for part in chosen(arguments):
+        for figure in part():
+            figures.append(figure)
+            print(" | ".join(figure.row()), flush=True)
+    text = report(figures)
+    print(text)
+    if arguments.write:
+        arguments.write.with_suffix(".md").write_text(text)
+        result = {"date": str(datetime.now(UTC).date()), "machine": machine(), "figures": [asdict(f) for f in figures]}
+        arguments.write.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
