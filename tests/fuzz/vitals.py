@@ -1,5 +1,6 @@
 """What must be the same before and after: workers, descriptors, memory and files."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,14 +38,17 @@ class Vitals:
 def measure(server: psutil.Process, folder: Path) -> Vitals:
     """Returns the vitals of a service whose temporary files are in ``folder``."""
     family = [server, *server.children(recursive=True)]
-    workers = frozenset(child.pid for child in server.children())
-    files = frozenset(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix != METRICS)
-    return Vitals(workers, sum(process.num_fds() for process in family), sum(map(megabytes, family)), files)
+    taken = [_taken(process) for process in family]
+    return Vitals(
+        workers=frozenset(child.pid for child in server.children()),
+        descriptors=sum(descriptors for descriptors, _ in taken),
+        megabytes=sum(size for _, size in taken) / 1e6,
+        files=frozenset(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix != METRICS),
+    )
 
 
-def megabytes(process: psutil.Process) -> float:
-    """Returns the proportional set size of a process; 0 for one that has ended."""
-    try:
-        return float(process.memory_full_info().pss) / 1e6
-    except psutil.Error:
-        return 0.0
+def _taken(process: psutil.Process) -> tuple[int, int]:
+    """Returns the open descriptors and the bytes of a process; none of one that has just ended."""
+    with contextlib.suppress(psutil.Error):
+        return process.num_fds(), process.memory_full_info().pss
+    return 0, 0
