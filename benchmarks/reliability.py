@@ -33,7 +33,7 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--fuzz", type=int, metavar="N", help="mutated requests, and those that are made by hand")
     add("--seed", type=int, default=0, help="of the mutated requests")
-    add("--callers", type=int, default=8, help="connections that send hostile requests")
+    add("--callers", type=int, default=8, help="connections that send mutated requests")
     add("--kills", type=int, metavar="N", help="workers to kill under load")
     add("--stops", type=int, metavar="N", help="workers to stop for some seconds under load")
     add("--terms", type=int, metavar="N", help="services to tell to stop under load")
