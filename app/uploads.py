@@ -20,6 +20,8 @@ FRAMING = 64 * 1024
 """Bytes that a multipart body may have in addition to its files."""
 FIELDS = 32
 """Parts that a form for one picture may have; browsers and tools add a few."""
+HEADERS = "latin-1"
+"""Charset that decodes any header of a part: file names need not be UTF-8, and nobody uses them."""
 RAW_TYPES = ("image/", "application/octet-stream")
 
 
@@ -104,7 +106,9 @@ async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
     """
     collector = _Collector(limits)
     try:
-        parser = PushMultipartParser(_boundary(request), max_segment_count=limits.files + FIELDS)
+        parser = PushMultipartParser(
+            _boundary(request), max_segment_count=limits.files + FIELDS, header_charset=HEADERS
+        )
         async for chunk in _chunks(request, limits.body_bytes, limits.seconds):
             for event in parser.parse(chunk):
                 collector.add(event)
@@ -185,7 +189,7 @@ class _Collector:
             self._current.append(event, self.limits.file_bytes)
 
     def _begin(self, segment: MultipartSegment) -> Upload | None:
-        name = segment.name or ""
+        name = (segment.name or "").encode(HEADERS, "replace").decode(errors="replace")
         if segment.filename is None and name != "file":
             return None  # a plain form field
         if len(self.uploads) == self.limits.files:

@@ -279,6 +279,18 @@ def test_the_sentence_for_a_wrong_content_type_is_a_command_that_works(client):
     assert "curl -F file=@shirt.png" in detail
 
 
+@pytest.mark.parametrize("name", ["chemise-\xe9t\xe9".encode("latin-1"), "\u30b7\u30e3\u30c4".encode("shift-jis")])
+def test_the_name_of_a_file_need_not_be_utf_8(client, name):
+    part = PART.replace(b'"x"', b'"%s.png"' % name)
+    assert client.post("/predict", **form(part + grey_png() + b"\r\n--b--\r\n")).status_code == 200
+
+
+def test_the_name_of_a_field_need_not_be_utf_8(client):
+    part = PART.replace(b'"file"', b'"\xff"')
+    response = client.post("/predict", **form(part + grey_png() + b"\r\n--b--\r\n"))
+    assert "under the name 'file'" in assert_problem(response, 422, "missing-file")
+
+
 def test_a_file_field_without_a_filename_is_taken(client):
     body = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n' + trousers_png() + b"\r\n--b--\r\n"
     assert client.post("/predict", **form(body)).json()["label"] == "Trouser"
