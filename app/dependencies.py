@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Request
 
+from app.inference.admission import Admission
 from app.inference.evaluator import Evaluator
 from app.inference.predictor import Classifier, Predictor, Predictors
 from app.lifecycle import Readiness
@@ -43,6 +44,11 @@ async def _readiness(request: Request) -> Readiness:
     return readiness
 
 
+async def _admission(request: Request) -> Admission:
+    admission: Admission = request.app.state.admission
+    return admission
+
+
 async def _evaluator(request: Request) -> Evaluator:
     evaluator: Evaluator = request.app.state.evaluator
     return evaluator
@@ -70,6 +76,7 @@ ClassifierDep = Annotated[Classifier, Depends(classifier)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 PredictorsDep = Annotated[Predictors, Depends(_predictors)]
 ReadinessDep = Annotated[Readiness, Depends(_readiness)]
+AdmissionDep = Annotated[Admission, Depends(_admission)]
 EvaluatorDep = Annotated[Evaluator, Depends(_evaluator)]
 
 

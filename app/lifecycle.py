@@ -55,7 +55,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     """Runs the self-test while the first health checks are answered already; drains at the end."""
     state, executors = app.state, Executors.create()
     readiness: Readiness = state.readiness
-    state.admission = Admission(state.settings.queue_size, state.settings.max_wait_seconds)
+    state.admission = Admission(state.settings.queue_size, state.settings.max_wait_seconds, state.settings.body_memory)
     state.predictors = Predictors(state.models, executors, state.settings, state.admission)
     for model in state.models:
         create_files(model.card.name, model.card.classes)
@@ -69,6 +69,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         gauges.cancel()
         await self_test
         executors.shut_down()
+        state.predictors.decoder.sandbox.close()
 
 
 @contextmanager

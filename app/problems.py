@@ -18,7 +18,7 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from app.inference.errors import InferenceError, Overloaded, UnknownImage, UnknownModel
+from app.inference.errors import HelperLost, InferenceError, Overloaded, UnknownImage, UnknownModel
 from app.metrics import PROBLEMS, MetricsUnavailable
 from model import FashionNetError
 from model.errors import (
@@ -26,6 +26,7 @@ from model.errors import (
     DataError,
     EmptyImage,
     NotAnImage,
+    TooComplex,
     TooManyPixels,
     UnknownFormat,
 )
@@ -129,13 +130,15 @@ OTHER_ERRORS: dict[type[Exception], ProblemType] = {
     UnknownFormat: ProblemType(415, "unknown-format", "Unsupported image format"),
     DamagedImage: ProblemType(422, "damaged-image", "Damaged image"),
     TooManyPixels: ProblemType(413, "too-many-pixels", "Too many pixels"),
+    TooComplex: ProblemType(413, "too-complex", "Picture takes too long to decode"),
     DataError: ProblemType(503, "data-unavailable", "Data set unavailable"),
     MetricsUnavailable: ProblemType(503, "metrics-unavailable", "Metrics unavailable"),
     UnknownModel: ProblemType(404, "unknown-model", "Unknown model"),
     UnknownImage: ProblemType(404, "unknown-image", "Unknown image"),
     Overloaded: ProblemType(429, "overloaded", "Too many requests"),
+    HelperLost: ProblemType(503, "decoder-unavailable", "Decoder unavailable"),
 }
-IMAGE_ERRORS = (EmptyImage, NotAnImage, UnknownFormat, DamagedImage, TooManyPixels)
+IMAGE_ERRORS = (EmptyImage, NotAnImage, UnknownFormat, DamagedImage, TooManyPixels, TooComplex, HelperLost)
 INTERNAL = ProblemType(500, "internal", "Internal error")
 
 
@@ -172,10 +175,19 @@ def render(error: Exception, path: str = "") -> Response:
     Under ``/v2`` the body also has the Open Inference Protocol's key ``error``.
     """
     problem = problem_of(error, path)
-    headers = RETRY_AFTER if isinstance(error, Overloaded) else getattr(error, "headers", None)
+    headers = _headers(error)
     count_problems(problem.type.removeprefix(TYPE_PREFIX))
     members = problem.model_dump() | ({"error": problem.detail} if path.startswith("/v2") else {})
     return Response(to_json(members), problem.status, headers, MEDIA_TYPE)
+
+
+def _headers(error: Exception) -> Mapping[str, str] | None:
+    match error:
+        case Overloaded():
+            return {"Retry-After": str(error.seconds)}
+        case HelperLost():
+            return RETRY_AFTER
+    return getattr(error, "headers", None)
 
 
 def count_problems(slug: str, count: int = 1) -> None:

@@ -21,6 +21,8 @@ from model.installation import install_command
 from model.prediction import ModelPair
 
 PREFIX = "FASHIONNET_"
+MEMORY_PER_WORKER = 150_000_000
+"""Bytes."""
 _FALLBACK_MODEL = "fashionnet"
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$")
 """The ends of the variables by which Kubernetes and Docker describe a service, such as one named ``fashionnet``."""
@@ -71,8 +73,17 @@ class Settings(BaseSettings):
     data_url: str = Field(DEFAULT_DATA_URL, description="mirror that the data set is downloaded from")
     max_upload_bytes: int = Field(10_000_000, ge=1, description="largest picture, in bytes")
     max_files: int = Field(256, ge=1, description="most pictures in one /predict/batch request")
-    max_request_bytes: int = Field(100_000_000, ge=1, description="largest body of a request for many, in bytes")
+    max_request_bytes: int = Field(50_000_000, ge=1, description="largest body of a request for many, in bytes")
+    max_json_bytes: int = Field(8_000_000, ge=1, description="largest JSON of a /v2 request, in bytes")
     max_pixels: int = Field(50_000_000, ge=1, description="largest picture, in pixels")
+    decode_seconds: float = Field(0.8, gt=0, description="CPU time in which a picture must be decoded")
+    memory_bytes: int = Field(
+        default_factory=lambda settings: MEMORY_PER_WORKER * settings["workers"],
+        ge=1,
+        description="memory that the service may take for requests, in bytes",
+    )
+    max_connections: int = Field(1000, ge=1, description="most connections of a worker at once; more wait")
+    keep_alive_seconds: int = Field(75, ge=1, description="seconds that an idle connection waits for a request")
     body_timeout_seconds: float = Field(30, gt=0, description="seconds in which a request body must arrive")
     queue_size: int = Field(96, ge=1, description="pictures that may be pending in one worker; more get 429")
     max_wait_seconds: float = Field(1, gt=0, description="longest expected wait of a picture; past it, 429")
@@ -90,6 +101,26 @@ class Settings(BaseSettings):
     worker_timeout_seconds: int = Field(
         30, ge=2, description="seconds after which a worker that does not respond is replaced"
     )
+
+    @property
+    def picture_memory(self) -> int:
+        """Bytes that decoding one picture may take. A worker decodes one at a time."""
+        return self.memory_bytes // self.workers * 2 // 3
+
+    @property
+    def body_memory(self) -> int:
+        """Bytes of request bodies that a worker may hold."""
+        return self.memory_bytes // self.workers - self.picture_memory
+
+    @model_validator(mode="after")
+    def _memory_is_enough(self) -> Self:
+        if self.body_memory < max(self.max_request_bytes, self.max_upload_bytes):
+            least = 3 * max(self.max_request_bytes, self.max_upload_bytes) * self.workers
+            raise ValueError(
+                f"FASHIONNET_MEMORY_BYTES: a third of each worker's share must hold one request: set at least {least}, "
+                "or lower FASHIONNET_MAX_REQUEST_BYTES"
+            )
+        return self
 
     @model_validator(mode="after")
     def _folders_are_there(self) -> Self:

@@ -13,6 +13,7 @@ from multipart import MultipartError, MultipartSegment, ParserLimitReached, Push
 from starlette.requests import Request
 from starlette.types import Message
 
+from app.inference.admission import BodyMemory
 from app.problems import BodyTooLarge, MalformedBody, MissingFile, SlowBody, TooManyFiles, UnsupportedBody
 from app.settings import Settings
 
@@ -77,68 +78,81 @@ class Limits:
         )
 
 
-async def read_picture(request: Request, limits: Limits) -> bytes:
+def declared_length(request: Request) -> int:
+    """Returns the Content-Length; 0 if there is none that is a number."""
+    value = request.headers.get("content-length", "")
+    return int(value) if value.isdecimal() and len(value) < 20 else 0
+
+
+async def read_picture(request: Request, limits: Limits, memory: BodyMemory) -> bytes:
     """The one picture of a request: the multipart field ``file``, or a raw body of an image content type.
 
     Raises:
         MissingFile, MalformedBody, UnsupportedBody, BodyTooLarge, TooManyFiles, SlowBody: what is wrong with the body.
+        Overloaded: there is no room for the body.
     """
-    content_type = request.headers.get("content-type", "")
+    content_type = request.headers.get("content-type", "").lower()
     if content_type.startswith(RAW_TYPES):
-        return await read_body(request, limits.file_bytes, limits.seconds)
-    uploads = await read_uploads(request, limits)
+        return await read_body(request, limits.file_bytes, limits.seconds, memory)
+    uploads = [upload async for upload in read_uploads(request, limits, memory)]
     for upload in uploads:
         if upload.field == "file":
             return upload.read(limits.file_bytes)
     raise MissingFile(f"The form has no file under the name 'file'{_names(uploads)}: send it as  -F file=@shirt.png")
 
 
-async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
-    """Returns the body; raises BodyTooLarge past ``max_bytes``, SlowBody past ``seconds``."""
-    return b"".join([chunk async for chunk in _chunks(request, max_bytes, seconds)])
+async def read_body(request: Request, max_bytes: int, seconds: float, memory: BodyMemory) -> bytes:
+    """Returns the body; raises BodyTooLarge past ``max_bytes``, SlowBody past ``seconds``, Overloaded without room."""
+    body = bytearray()
+    async for chunk in _chunks(request, max_bytes, seconds, memory):
+        body += chunk
+    return bytes(body)
 
 
-async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
-    """Returns all files of a multipart body in their order.
+async def read_uploads(request: Request, limits: Limits, memory: BodyMemory) -> AsyncIterator[Upload]:
+    """Yields the files of a multipart body in their order, each as soon as it is complete.
 
     Raises:
         MalformedBody, UnsupportedBody, BodyTooLarge, TooManyFiles, SlowBody: what is wrong with the body.
+        Overloaded: there is no room for the body.
     """
     collector = _Collector(limits)
     try:
         parser = PushMultipartParser(
             _boundary(request), max_segment_count=limits.files + FIELDS, header_charset=HEADERS
         )
-        async for chunk in _chunks(request, limits.body_bytes, limits.seconds):
+        async for chunk in _chunks(request, limits.body_bytes, limits.seconds, memory):
             for event in parser.parse(chunk):
-                collector.add(event)
+                upload = collector.add(event)
+                if upload is not None:
+                    yield upload
         parser.close()
     except ParserLimitReached as error:
         raise MalformedBody(f"The multipart body exceeds a limit: {error}.") from error
     except (MultipartError, UnicodeDecodeError) as error:
         raise MalformedBody(f"The multipart body is malformed: {error}.") from error
-    return collector.uploads
 
 
 def _too_large(max_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(f"The limit is {max_bytes:,} bytes: send a smaller file.")
 
 
-async def _chunks(request: Request, max_bytes: int, seconds: float) -> AsyncIterator[bytes]:
+async def _chunks(request: Request, max_bytes: int, seconds: float, memory: BodyMemory) -> AsyncIterator[bytes]:
     """Yields the body's chunks; stops at the limits, and before the first byte if Content-Length exceeds the limit.
 
     Args:
         request: nothing of its body was received yet.
         max_bytes: of the whole body.
-        seconds: until the whole body must be here.
+        seconds: that are spent waiting for the body; what the caller does between two chunks does not count.
+        memory: counts the bytes.
     """
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_bytes:
+    if declared_length(request) > max_bytes:
         raise _too_large(max_bytes)
-    deadline = asyncio.get_running_loop().time() + seconds
-    size, more = 0, True
+    loop, size, more = asyncio.get_running_loop(), 0, True
     while more:
-        message = await _receive_until(deadline, request)
+        start = loop.time()
+        message = await _receive_until(start + seconds, request)
+        seconds -= loop.time() - start
         if message["type"] == "http.disconnect":  # nobody reads the response, and nothing here went wrong
             raise MalformedBody("The connection was closed before the body was complete.")
         more = message.get("more_body", False)
@@ -146,6 +160,7 @@ async def _chunks(request: Request, max_bytes: int, seconds: float) -> AsyncIter
         size += len(chunk)
         if size > max_bytes:
             raise _too_large(max_bytes)
+        memory.add(len(chunk))
         yield chunk
 
 
@@ -178,21 +193,25 @@ class _Collector:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.uploads: list[Upload] = []
+        self.count = 0
         self._current: Upload | None = None
 
-    def add(self, event: MultipartSegment | bytes | bytearray | None) -> None:
-        """Takes the next event of a part: its head, its content piece by piece, then None."""
+    def add(self, event: MultipartSegment | bytes | bytearray | None) -> Upload | None:
+        """Takes the next event of a part: its head, its content piece by piece, then None; returns a complete file."""
         if isinstance(event, MultipartSegment):
             self._current = self._begin(event)
-        elif event is not None and self._current is not None:
+        elif event is None:
+            complete, self._current = self._current, None
+            return complete
+        elif self._current is not None:
             self._current.append(event, self.limits.file_bytes)
+        return None
 
     def _begin(self, segment: MultipartSegment) -> Upload | None:
         name = (segment.name or "").encode(HEADERS, "replace").decode(errors="replace")
         if segment.filename is None and name != "file":
             return None  # a plain form field
-        if len(self.uploads) == self.limits.files:
+        if self.count == self.limits.files:
             raise TooManyFiles(f"The limit is {self.limits.files} files in one request: send several requests.")
-        self.uploads.append(Upload(name))
-        return self.uploads[-1]
+        self.count += 1
+        return Upload(name)

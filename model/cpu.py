@@ -3,8 +3,12 @@
 import ctypes
 import os
 import platform
+import sys
 from functools import cache
 from pathlib import Path
+
+if sys.platform != "win32":
+    import resource
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -44,6 +48,24 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def release_freed_memory() -> None:
+    """Makes glibc return large blocks to the kernel as soon as they are freed.
+
+    By default it raises the size from which on it does so to that of the largest block freed so far. Then a process
+    that once held a large picture stays large.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+
+
+def limit_memory(additional: int) -> None:
+    """Makes the system refuse this process more than ``additional`` bytes above what it has now (Linux)."""
+    if sys.platform == "linux":
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + additional
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 @cache

@@ -10,7 +10,8 @@ FashionNetError
 │   ├── NotAnImage          nothing that we know as a picture
 │   ├── UnknownFormat       a picture, but of a format outside the allow list
 │   ├── DamagedImage        the format is right, the content is not: truncated or altered
-│   └── TooManyPixels       decoding it would cost too much
+│   ├── TooManyPixels       decoding it would take too much memory
+│   └── TooComplex          decoding it takes too long
 ├── ArtifactError           a trained network cannot be loaded or written
 │   ├── ArtifactMissing
 │   └── ArtifactCorrupt
@@ -68,6 +69,10 @@ class DamagedImage(ImageError):
 
 class TooManyPixels(ImageError):
     """The image has more pixels than the decoder may allocate."""
+
+
+class TooComplex(ImageError):
+    """Decoding the image takes too long."""
 
 
 class ArtifactError(FashionNetError):

@@ -37,6 +37,7 @@ PEERS = {
 DEFAULTS = {
     "workers": "usable cores divided by the threads",
     "model_dir": "the weights of FashionNet",
+    "memory_bytes": "150 MB for each worker",
     "default_model": "`fashionnet`, or the only model of the folder",
     "data_dir": "`data` in a clone, else the data folder of the user",
 }

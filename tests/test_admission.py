@@ -9,84 +9,124 @@ import time
 
 import httpx
 import pytest
+from PIL import Image
 
-from app.inference.admission import MAX_BATCHES, Admission
+from app.inference.admission import Admission, picture_cost
 from app.inference.errors import Overloaded
 from app.middleware import RequestMiddleware
 from app.settings import Settings
 from tests.held_engines import hold_engines
-from tests.pictures import encode, grey_png, scene, trousers
+from tests.pictures import encode, grey_png, scene
 from tests.problems import assert_problem, assert_problem_body
 from tests.servers import serve, wait_for_queue, wait_until
 
-FORM = {"files": {"file": ("x.png", encode(trousers()))}}
+FORM = {"files": {"file": ("x.png", grey_png())}}
+PHOTO = {"files": {"file": encode(scene("wood")[0], "JPEG")}}
 
 
-def run(use, max_pending=3, max_wait=60.0):
+def run(use, max_items=3, max_wait=60.0, max_body_bytes=1_000_000):
     """Runs the coroutine function ``use`` with an admission."""
 
     async def main():
-        await use(Admission(max_pending, max_wait))
+        await use(Admission(max_items, max_wait, max_body_bytes))
 
     asyncio.run(main())
 
 
-def test_past_the_bound_a_picture_is_rejected_until_another_is_done():
+def test_past_the_bound_an_image_is_rejected_until_another_is_done():
     async def use(admission):
         with contextlib.ExitStack() as stack:
             for _ in range(3):
-                stack.enter_context(admission.admit())
-            with pytest.raises(Overloaded), admission.admit():
+                stack.enter_context(admission.images.admit())
+            with pytest.raises(Overloaded), admission.images.admit():
                 pass
             with pytest.raises(Overloaded):
-                admission.require()
-        with admission.admit():
-            assert admission.pending == 1
+                admission.images.require()
+            admission.pictures.require()
+        with admission.images.admit():
+            assert admission.images.items == 1
 
     run(use)
 
 
-def test_announced_pictures_count_as_pending_until_the_next_iteration():
+def test_announced_images_count_until_the_next_iteration():
     async def use(admission):
-        assert [admission.announce() for _ in range(5)] == [True] * 3 + [False] * 2
+        assert [admission.announce(500) for _ in range(5)] == [True] * 3 + [False] * 2
         assert admission.take_rejected() == 2
         await asyncio.sleep(0)
-        with admission.admit():
-            assert [admission.announce() for _ in range(3)] == [True, True, False]
+        with admission.images.admit():
+            assert [admission.announce(500) for _ in range(3)] == [True, True, False]
         assert admission.take_rejected() == 1
         assert admission.take_rejected() == 0
 
     run(use)
 
 
-def test_slow_pictures_are_rejected_where_quick_ones_are_not():
-    """At 10 ms each, 5 pictures may wait for 50 ms, whatever ``max_pending`` is."""
+def test_work_is_rejected_once_what_is_ahead_of_it_takes_longer_than_the_wait():
+    """By cost, not by number: a picture of 50 MB counts as much as 500 small ones."""
 
     async def use(admission):
-        for _ in range(20):
-            with admission.admit():
-                await asyncio.sleep(0.01)
-        assert 2 <= taken(admission) <= 6
-        for _ in range(60):
-            with admission.admit():
-                pass
-        assert taken(admission) == 100, "the measurement follows"
-
-    def taken(admission):
+        with admission.pictures.reserve(picture_cost(40_000_000)), pytest.raises(Overloaded) as caught:
+            admission.pictures.require()
+        assert caught.value.seconds == 1
         with contextlib.ExitStack() as stack:
-            while not admission.is_full:
-                stack.enter_context(admission.admit())
-            return admission.pending
+            while not admission.pictures.is_full():
+                stack.enter_context(admission.pictures.reserve(picture_cost(0)))
+            assert admission.pictures.items in (250, 251)
 
-    run(use, max_pending=100, max_wait=0.05)
+    run(use, max_wait=0.5)
 
 
-def test_a_picture_that_fails_is_no_longer_pending():
+def test_the_rejection_says_how_many_seconds_the_work_ahead_takes():
+    async def use(admission):
+        with admission.batches.reserve(7.5), pytest.raises(Overloaded, match="Try again in 7 seconds") as caught:
+            admission.batches.require()
+        assert caught.value.seconds == 7
+
+    run(use, max_wait=1)
+
+
+def test_the_pace_is_measured():
+    """Where work takes ten times its cost, a tenth of it may wait."""
+
+    async def use(admission):
+        for _ in range(30):
+            with admission.pictures.admit(0.001):
+                await asyncio.sleep(0.01)
+        with admission.pictures.reserve(0.1):
+            assert 0.9 < admission.pictures.wait < 2
+        for _ in range(60):
+            with admission.pictures.admit(10):
+                pass
+        with admission.pictures.reserve(0.1):
+            assert admission.pictures.wait < 0.01, "the measurement follows"
+
+    run(use, max_wait=100)
+
+
+def test_work_that_fails_is_no_longer_counted():
     async def use(admission):
         for _ in range(9):
-            with pytest.raises(ZeroDivisionError), admission.admit():
+            with pytest.raises(ZeroDivisionError), admission.images.admit():
                 raise ZeroDivisionError
-        assert admission.pending == 0
+        assert admission.images.items == 0
+        assert admission.images.wait == 0
+
+    run(use)
+
+
+def test_bodies_are_rejected_when_there_is_no_room_for_them():
+    async def use(admission):
+        with admission.body() as first, admission.body() as second:
+            first.add(60_000)
+            assert admission.body_bytes == 0, "the first bytes of each body are free"
+            first.add(700_000)
+            second.add(200_000)
+            with pytest.raises(Overloaded):
+                second.add(200_000)
+            first.release(400_000)
+            second.add(200_000)
+        assert admission.body_bytes == 0
 
     run(use)
 
@@ -114,25 +154,25 @@ def full(small_data, monkeypatch):
         for thread in threads:
             thread.join()
         assert statuses == [200, 200], "what was admitted is answered"
-        assert client.post("/predict", **FORM).json()["label"] == "Trouser", "the service is as before"
+        assert client.post("/predict", **FORM).status_code == 200, "the service is as before"
 
 
 def test_photos_are_rejected_before_they_are_decoded(small_data, monkeypatch):
     engines, statuses = hold_engines(monkeypatch), []
-    photo = {"files": {"file": encode(scene("wood")[0], "JPEG")}}
-    with serve(Settings(data_dir=small_data.root, queue_size=1)) as client:
+    with serve(Settings(data_dir=small_data.root, max_wait_seconds=0.001)) as client:
         for engine in engines:
             engine.hold.set()
 
         def call():
             with httpx.Client(base_url=client.base_url, timeout=60) as mine:
-                statuses.append(mine.post("/predict", **photo).status_code)
+                statuses.append(mine.post("/predict", **PHOTO).status_code)
 
         thread = threading.Thread(target=call)
         thread.start()
         wait_until(lambda: any(engine.begun.is_set() for engine in engines))
-        monkeypatch.setattr("app.inference.predictor.preprocess", None)
-        assert_problem(client.post("/predict", **photo), 429, "overloaded")
+        monkeypatch.setattr("app.inference.decoding.Decoder.preprocess", None)
+        assert_problem(client.post("/predict", **PHOTO), 429, "overloaded")
+        assert_problem(client.post("/explain", **PHOTO), 429, "overloaded")
         for engine in engines:
             engine.gate.set()
         thread.join()
@@ -183,7 +223,7 @@ def test_the_protocol_rejects_before_the_application_runs(full, monkeypatch):
         assert_problem(full.post("/predict?model=fashionnet", **FORM), 429, "overloaded")
 
 
-@pytest.mark.parametrize("path", ["/predict/batch", "/predictions", "/v2/models/fashionnet/infer"])
+@pytest.mark.parametrize("path", ["/predict/batch", "/predictions", "/v2/models/other/infer"])
 def test_other_paths_are_not_rejected_by_the_protocol(full, path):
     assert full.post(path, content=b"x").status_code in (400, 404, 415)
 
@@ -193,11 +233,14 @@ def test_what_needs_no_engine_is_answered_all_the_same(full):
     assert_problem(full.get("/predict"), 405, "method-not-allowed")
 
 
-def test_explanations_and_the_open_inference_protocol_are_rejected_too(full):
-    assert_problem(full.post("/explain", **FORM), 429, "overloaded")
+def test_the_open_inference_protocol_rejects_too(full):
     tensor = {"name": "images", "shape": [1, 28, 28], "datatype": "UINT8", "data": [0] * 784}
     problem = full.post("/v2/models/fashionnet/infer", json={"inputs": [tensor]})
     assert problem.status_code == 429
+
+
+def test_photos_do_not_wait_for_images(full):
+    assert full.post("/predict", params={"model": "fashionnet-photo"}, **PHOTO).status_code == 200
 
 
 def test_a_rejected_connection_goes_on(full):
@@ -276,22 +319,50 @@ def test_rejections_are_counted(full):
 
 def test_a_few_requests_for_many_pictures_wait_and_the_next_is_rejected(small_data, monkeypatch):
     engines, statuses = hold_engines(monkeypatch), []
-    with serve(Settings(data_dir=small_data.root)) as client:
+    with serve(Settings(data_dir=small_data.root, max_wait_seconds=0.005)) as client:
         engines[0].hold.set()
 
         def call():
             with httpx.Client(base_url=client.base_url, timeout=60) as mine:
                 statuses.append(mine.post("/predict/batch", files=[("files", grey_png())] * 2).status_code)
 
-        threads = [threading.Thread(target=call) for _ in range(MAX_BATCHES + 2)]
+        threads = [threading.Thread(target=call) for _ in range(5)]
         for thread in threads:
             thread.start()
         wait_until(lambda: statuses == [429, 429])
         engines[0].gate.set()
         for thread in threads:
             thread.join()
-        assert sorted(statuses) == [200] * MAX_BATCHES + [429, 429]
+        assert sorted(statuses) == [200, 200, 200, 429, 429]
         assert client.post("/predict/batch", files={"files": grey_png()}).status_code == 200
+
+
+def test_a_form_is_classified_while_it_arrives_and_takes_little_memory(small_data):
+    """Its pictures are larger in sum than all bodies that may be in memory."""
+    settings = Settings(
+        data_dir=small_data.root, workers=1, memory_bytes=15_000_000, max_request_bytes=5_000_000,
+        max_upload_bytes=1_000_000,
+    )  # fmt: skip
+    with serve(settings) as client:
+        photo = encode(Image.effect_noise((900, 900), 90))
+        assert 700_000 < len(photo) < 1_000_000
+        answers = client.post("/predict/batch", files=[("files", photo)] * 5).json()["predictions"]
+        assert [set(answer) >= {"label"} for answer in answers] == [True] * 5
+
+
+def test_bodies_that_there_is_no_room_for_are_429(small_data):
+    settings = Settings(
+        data_dir=small_data.root, workers=1, memory_bytes=3_000_000, max_request_bytes=1_000_000,
+        max_upload_bytes=1_000_000,
+    )  # fmt: skip
+    with serve(settings) as client, contextlib.ExitStack() as stack:
+        for _ in range(2):
+            address = (client.base_url.host, client.base_url.port)
+            connection = stack.enter_context(contextlib.closing(socket.create_connection(address)))
+            connection.sendall(head(900_000) + bytes(450_000))
+        time.sleep(0.3)
+        photo = encode(Image.effect_noise((700, 700), 90))
+        assert_problem(client.post("/predict", content=photo, headers={"Content-Type": "image/png"}), 429, "overloaded")
 
 
 def answer_of(connection: socket.socket) -> bytes:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.inference.predictor import SMALL_BYTES
+from app.inference.decoding import NATIVE_BYTES
 from app.settings import Settings
 from model import CLASSES, WEIGHTS, preprocess
 from model.prediction import PREDICTION, SINGLE_MODEL, ModelPair, classify_pictures, input_of, load_model_pair
@@ -178,7 +178,7 @@ def test_the_network_for_photos_answers_every_picture_where_it_is_asked_for(clie
 def test_photos_are_answered_by_the_network_for_them_unless_another_is_asked_for(client, form):
     photo = scene("wood")[0] if form == "JPEG" else scene("wood")[0].resize((24, 24))
     content = encode(photo, form.split()[-1])
-    assert (len(content) < SMALL_BYTES) == (form != "JPEG")
+    assert (len(content) < NATIVE_BYTES) == (form != "JPEG")
     files = [("files", content), ("files", trousers_png()), ("files", b"nothing"), ("files", content)]
 
     def answering(**query):
@@ -426,8 +426,8 @@ def test_what_nobody_foresaw_is_500_without_a_word_of_the_inside(small_data, mon
         raise RuntimeError("secret of the inside")
 
     with serve(Settings(data_dir=small_data.root)) as client:
-        monkeypatch.setattr("app.inference.predictor.preprocess", broken)
-        detail = assert_problem(post(client, trousers_png()), 500, "internal")
+        monkeypatch.setattr("app.inference.decoding.preprocess_native", broken)
+        detail = assert_problem(post(client, grey_png(1)), 500, "internal")
         assert "secret" not in detail
         assert "secret of the inside" in caplog.text
         monkeypatch.undo()
@@ -436,11 +436,11 @@ def test_what_nobody_foresaw_is_500_without_a_word_of_the_inside(small_data, mon
 
 def test_the_connection_outlives_what_nobody_foresaw(small_data, monkeypatch):
     """The server announced no end of the connection, so it must not be closed: the next request may be on its way."""
-    monkeypatch.setattr("app.inference.predictor.preprocess", lambda *_: 1 / 0)
+    monkeypatch.setattr("app.inference.decoding.preprocess_native", lambda *_: 1 / 0)
     with serve(Settings(data_dir=small_data.root)) as client:
         connection = http.client.HTTPConnection(client.base_url.host, client.base_url.port, timeout=30)
         for _ in range(3):
-            connection.request("POST", "/predict", trousers_png(), {"Content-Type": "image/png"})
+            connection.request("POST", "/predict", grey_png(1), {"Content-Type": "image/png"})
             response = connection.getresponse()
             assert (response.status, json.loads(response.read())["status"]) == (500, 500)
             time.sleep(0.2)  # long enough for a close to arrive

@@ -12,7 +12,7 @@ from PIL import Image
 
 from model.errors import DamagedImage, EmptyImage, ImageError, NotAnImage, TooManyPixels, UnknownFormat
 from model.inputs import ModelInput
-from model.preprocessing.decode import FORMATS, decode, decode_small_png
+from model.preprocessing.decode import FORMATS, DecodeLimits, decode, decode_small_png
 from model.preprocessing.fit import fit_data_set
 from model.preprocessing.pipeline import NOT_A_PRODUCT_PICTURE, PictureKind, preprocess
 from tests.pictures import COLOUR_SQUARE, encode, grey_png, random_image, scene, trousers
@@ -188,7 +188,7 @@ def test_a_truncated_picture_is_refused(format_):
 
 def test_too_many_pixels_are_refused_before_they_are_decoded():
     with pytest.raises(TooManyPixels, match="300 x 300"):
-        pixels_of(encode(trousers()), max_pixels=1000)
+        pixels_of(encode(trousers()), limits=DecodeLimits(1000))
 
 
 @pytest.mark.parametrize("side", [10_000, 20_000])
@@ -423,4 +423,57 @@ def test_a_model_for_photos_refuses_what_the_others_refuse(content, error):
     with pytest.raises(error):
         for_photos(content)
     with pytest.raises(TooManyPixels):
-        preprocess(encode(trousers()), input_of=lambda _: COLOUR_SQUARE, max_pixels=1000)
+        preprocess(encode(trousers()), input_of=lambda _: COLOUR_SQUARE, limits=DecodeLimits(1000))
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "I;16"])
+def test_a_large_picture_is_reduced_before_it_is_converted_and_looks_the_same(mode):
+    image = trousers().resize((1400, 1000))
+    sixteen_bits = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    content = encode(sixteen_bits if mode == "I;16" else image.convert(mode))
+    whole, reduced = decode(content), decode(content, needed=100)
+    assert reduced.image.size == (140, 100)
+    assert whole.size == reduced.size == (1400, 1000)
+    expected = np.asarray(whole.image.reduce(10), np.float32)
+    assert np.abs(np.asarray(reduced.image, np.float32) - expected).max() <= 1
+
+
+def test_a_long_narrow_picture_is_reduced_too():
+    assert decode(encode(Image.new("L", (3, 9_000_000))), needed=100).image.size == (2, 4_500_000)
+
+
+@pytest.mark.parametrize(
+    ("options", "megabytes"),
+    [(("RGB", "PNG"), 10), (("P", "PNG"), 2.5), (("RGB", "WEBP"), 40), (("RGB", "TIFF"), 20)],
+)
+def test_pictures_are_refused_by_the_memory_that_decoding_takes(options, megabytes):
+    mode, kind = options
+    content = encode(Image.new(mode, (2500, 1000)), kind)
+    assert decode(content, DecodeLimits(memory=int(megabytes * 1e6))).size == (2500, 1000)
+    with pytest.raises(
+        TooManyPixels, match=rf"2500 x 1000 pixels, which take {megabytes:.0f} MB to decode from {kind}"
+    ):
+        decode(content, DecodeLimits(memory=int(megabytes * 1e6) - 1))
+
+
+def test_a_jpeg_that_is_decoded_smaller_takes_less_memory_unless_it_is_progressive():
+    image, limits = Image.new("RGB", (2000, 2000)), DecodeLimits(memory=1_000_000)
+    assert decode(encode(image, "JPEG"), limits, needed=200).image.size == (250, 250)
+    with pytest.raises(TooManyPixels):
+        decode(encode(image, "JPEG"), limits)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", progressive=True)
+    with pytest.raises(TooManyPixels):
+        decode(buffer.getvalue(), limits, needed=200)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_is_that_of_the_upright_picture(orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    buffer = io.BytesIO()
+    Image.new("RGB", (600, 400)).save(buffer, "JPEG", exif=exif)
+    decoded = decode(buffer.getvalue(), needed=100)
+    assert decoded.size == ((400, 600) if orientation > 4 else (600, 400))
+    assert (decoded.image.width < decoded.image.height) == (orientation > 4)
+    assert decoded.turned == (orientation > 1)

@@ -1,68 +1,175 @@
-"""Decides whether one more picture, or one more request for many pictures, may wait.
+"""Decides whether a request may wait, before its work is done and before its memory is taken.
 
-A picture is rejected if it would wait longer than ``max_wait``, or if ``max_pending`` pictures are there already. The
-expected wait is the number of pending pictures times the seconds per picture. The latter are measured while pictures
-are pending, so they include everything that the process does meanwhile, rejections for example.
+Work waits in queues by what it waits for. A request is rejected if the work ahead of it would take longer than
+``max_wait``. The expected wait is the cost of that work, in seconds on a typical machine, times the pace: how many
+seconds a second of cost takes here and now. The pace is measured while there is work, so it includes everything that
+the process does meanwhile.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from app.inference.errors import Overloaded
 
-WINDOW = 64
-"""Pictures after which the seconds per picture are measured again."""
+WINDOW_ITEMS, WINDOW_SECONDS = 64, 0.25
+"""After so many items or seconds, whichever is first, the pace is measured again."""
 SMOOTHING = 0.25
 """Weight of the latest measurement in the moving average."""
-MAX_BATCHES = 8
-"""Most requests for many pictures at once. Each may hold ``max_request_bytes``."""
 CHUNKS_AT_ONCE = 2
 """While the engine runs one chunk, the pictures of the next are decoded."""
+SMALL_BODY = 8192
+"""Bytes; a larger body hardly contains a native image of the data set."""
+FREE_BYTES = 64 * 1024
+"""Of each body, which are not counted: the maximum of connections bounds them."""
+
+IMAGE_COST = 1e-4
+"""Seconds for an image that need not be decoded."""
+EXPLANATION_COST, DRAWING_COST = 0.06, 0.1
+
+
+def picture_cost(size: int) -> float:
+    """Returns the cost of encoded pictures of ``size`` bytes in all."""
+    return 0.002 + 2e-8 * size
+
+
+class WorkQueue:
+    """Work that waits for the same thing; not thread-safe, for one event loop.
+
+    Args:
+        max_wait: longest expected wait in seconds.
+        max_items: most items that may wait.
+    """
+
+    def __init__(self, max_wait: float, max_items: float = math.inf) -> None:
+        self.max_wait = max_wait
+        self.max_items = max_items
+        self.items = 0
+        self._cost = 0.0
+        self._pace = 1.0
+        self._running = 0
+        self._window_start, self._window_cost, self._window_items = 0.0, 0.0, 0
+
+    @property
+    def wait(self) -> float:
+        """The expected wait of the next item in seconds."""
+        return self._cost * self._pace
+
+    def is_full(self, announced: int = 0) -> bool:
+        """Whether an item would be rejected that comes after ``announced`` others which are not in the queue yet."""
+        wait = (self._cost + announced * IMAGE_COST) * self._pace
+        return self.items + announced >= self.max_items or wait > self.max_wait
+
+    def require(self) -> None:
+        """Raises Overloaded if one more item would be rejected."""
+        if self.is_full():
+            raise Overloaded(math.ceil(self.wait - self.max_wait))
+
+    @contextmanager
+    def admit(self, cost: float = IMAGE_COST) -> Iterator[None]:
+        """Counts an item while the context lasts, which does its work; raises Overloaded if it may not wait."""
+        self.require()
+        with self.reserve(cost), self.measure(cost):
+            yield
+
+    @contextmanager
+    def reserve(self, cost: float) -> Iterator[None]:
+        """Counts an item while the context lasts."""
+        self.items += 1
+        self._cost += cost
+        try:
+            yield
+        finally:
+            self.items -= 1
+            self._cost = self._cost - cost if self.items else 0.0
+
+    @contextmanager
+    def measure(self, cost: float) -> Iterator[None]:
+        """Measures the pace of what the context does."""
+        if not self._running:
+            self._start_window(time.perf_counter())
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+            self._window_cost += cost
+            self._window_items += 1
+            now = time.perf_counter()
+            due = self._window_items == WINDOW_ITEMS or now - self._window_start > WINDOW_SECONDS
+            if (due or not self._running) and self._window_cost:
+                latest = (now - self._window_start) / self._window_cost
+                self._pace += SMOOTHING * (latest - self._pace)
+                self._start_window(now)
+
+    def _start_window(self, now: float) -> None:
+        self._window_start, self._window_cost, self._window_items = now, 0.0, 0
+
+
+class BodyMemory:
+    """The bytes of one request's body that are in memory."""
+
+    def __init__(self, admission: "Admission") -> None:
+        self._admission = admission
+        self._seen = 0
+        self.counted = 0
+
+    def add(self, count: int) -> None:
+        """Counts bytes that have arrived; raises Overloaded if there is no room for them."""
+        self._seen += count
+        if self._seen <= FREE_BYTES:
+            return
+        if self._admission.body_bytes + count > self._admission.max_body_bytes:
+            raise Overloaded
+        self._admission.body_bytes += count
+        self.counted += count
+
+    def release(self, count: int | None = None) -> None:
+        """Counts bytes as freed; all by default."""
+        count = self.counted if count is None else min(count, self.counted)
+        self._admission.body_bytes -= count
+        self.counted -= count
 
 
 class Admission:
     """The admission of one process; not thread-safe, for one event loop.
 
     Args:
-        max_pending: most pictures that may be pending.
+        max_items: most native images that may wait.
         max_wait: longest expected wait in seconds.
+        max_body_bytes: most bytes of all requests' bodies in memory.
     """
 
-    def __init__(self, max_pending: int, max_wait: float) -> None:
-        self.max_pending = max_pending
-        self.max_wait = max_wait
-        self.pending = 0
+    def __init__(self, max_items: int, max_wait: float, max_body_bytes: int) -> None:
+        self.images = WorkQueue(max_wait, max_items)
+        """Single images that need no decoder; they are classified in micro-batches."""
+        self.pictures = WorkQueue(max_wait)
+        """Single pictures, to be decoded, and explanations."""
+        self.batches = WorkQueue(max_wait)
+        """Requests for many pictures. They leave turns to single pictures, so these do not wait for them."""
+        self.drawings = WorkQueue(max_wait)
+        """Galleries and other figures."""
+        self.max_body_bytes = max_body_bytes
+        self.body_bytes = 0
         self.rejected = 0
         """Requests that the server rejected since ``take_rejected``."""
         self._announced = 0
-        self._seconds_each = 0.0
-        self._window_start = 0.0
-        self._done = 0
-        """Pictures since ``_window_start``."""
-        self._batches = 0
         self.chunk_turns = asyncio.Semaphore(CHUNKS_AT_ONCE)
         """Held by each chunk of a request for many pictures while it is decoded and inferred."""
 
-    @property
-    def is_full(self) -> bool:
-        """Whether one more picture would be rejected."""
-        ahead = self.pending + self._announced
-        return ahead >= self.max_pending or ahead * self._seconds_each > self.max_wait
+    def queue_of(self, body_bytes: int) -> WorkQueue:
+        """Returns the queue of a single picture in a body of this size."""
+        return self.images if body_bytes <= SMALL_BODY else self.pictures
 
-    def require(self) -> None:
-        """Raises Overloaded if one more picture would be rejected."""
-        if self.is_full:
-            raise Overloaded
-
-    def announce(self) -> bool:
+    def announce(self, body_bytes: int = 0) -> bool:
         """Returns whether the picture of a request may come, before the application has the request.
 
-        One iteration of the event loop reads many requests before the application runs for any of them. Therefore an
-        announced picture counts as pending until the next iteration, in which ``admit`` counts it.
+        One iteration of the event loop reads many requests before the application runs for any of them. Therefore
+        announced pictures count until the next iteration, in which the queue counts them.
         """
-        if self.is_full:
+        if self.queue_of(body_bytes).is_full(self._announced):
             self.rejected += 1
             return False
         if not self._announced:
@@ -71,41 +178,18 @@ class Admission:
         return True
 
     @contextmanager
-    def admit(self) -> Iterator[None]:
-        """Counts a picture as pending while the context lasts; raises Overloaded if it may not wait."""
-        self.require()
-        if not self.pending:
-            self._window_start, self._done = time.perf_counter(), 0
-        self.pending += 1
+    def body(self) -> Iterator[BodyMemory]:
+        """Counts the bytes of a request's body while the context lasts."""
+        memory = BodyMemory(self)
         try:
-            yield
+            yield memory
         finally:
-            self.pending -= 1
-            self._done += 1
-            if not self.pending or self._done == WINDOW:
-                self._end_window()
-
-    @contextmanager
-    def admit_batch(self) -> Iterator[None]:
-        """Counts a request for many pictures while the context lasts; raises Overloaded if there are too many."""
-        if self._batches == MAX_BATCHES:
-            raise Overloaded
-        self._batches += 1
-        try:
-            yield
-        finally:
-            self._batches -= 1
+            memory.release()
 
     def take_rejected(self) -> int:
         """Returns ``rejected`` and sets it to 0."""
         rejected, self.rejected = self.rejected, 0
         return rejected
-
-    def _end_window(self) -> None:
-        now = time.perf_counter()
-        latest = (now - self._window_start) / self._done
-        self._seconds_each += SMOOTHING * (latest - self._seconds_each)
-        self._window_start, self._done = now, 0
 
     def _forget_announced(self) -> None:
         self._announced = 0

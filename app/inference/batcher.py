@@ -46,7 +46,7 @@ class MicroBatcher(Generic[Value, Result]):
 
     def __init__(
         self,
-        function: Callable[[list[Value]], Sequence[Result | Exception]],
+        function: Callable[[list[Value]], Sequence[Result]],
         executor: Executor | None,
         *,
         max_batch: int,
@@ -106,7 +106,7 @@ class MicroBatcher(Generic[Value, Result]):
             item.settle(result)
         self.observe(len(batch), start - batch[0].since, time.perf_counter() - start)
 
-    async def _call(self, values: list[Value]) -> Sequence[Result | Exception]:
+    async def _call(self, values: list[Value]) -> Sequence[Result]:
         if self.executor is None:
             results = self.function(values)
         else:

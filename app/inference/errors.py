@@ -14,7 +14,20 @@ class UnknownImage(InferenceError):
 
 
 class Overloaded(InferenceError):
-    """More pictures wait than the service can answer soon."""
+    """More work waits than the service can do soon.
+
+    Args:
+        seconds: after which a request would be accepted, as far as is known.
+    """
+
+    def __init__(self, seconds: int = 1) -> None:
+        self.seconds = max(seconds, 1)
+        when = "a second" if self.seconds == 1 else f"{self.seconds} seconds"
+        super().__init__(f"The server is busy. Try again in {when}.")
+
+
+class HelperLost(InferenceError):
+    """The process that decodes pictures is gone."""
 
     def __init__(self) -> None:
-        super().__init__("The server is busy. Try again in a second.")
+        super().__init__("The server cannot decode pictures at the moment. Try again in a second.")

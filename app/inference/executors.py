@@ -17,7 +17,7 @@ class Executors(NamedTuple):
     background: Executor
     """One thread of low priority, for inference that predictions must not wait for."""
     decoding: Executor
-    """Few threads, because each may hold a decoded picture of ``max_pixels``."""
+    """One thread, which waits for the helper process that decodes, and draws."""
 
     @classmethod
     def create(cls) -> "Executors":
@@ -25,7 +25,7 @@ class Executors(NamedTuple):
         return cls(
             ThreadPoolExecutor(1, "inference"),
             ThreadPoolExecutor(1, "background", lower_priority),
-            ThreadPoolExecutor(2, "decoding"),
+            ThreadPoolExecutor(1, "decoding"),
         )
 
     def shut_down(self) -> None:

@@ -1,35 +1,38 @@
 """From encoded pictures to predictions."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.inference.admission import Admission
+from app.inference.admission import EXPLANATION_COST, Admission, BodyMemory, picture_cost
 from app.inference.batcher import MicroBatcher
+from app.inference.decoding import Decoder, is_native
 from app.inference.errors import UnknownModel
 from app.inference.executors import Executors
 from app.inference.models import ServedModel
 from app.metrics import MODEL_INFO, BatchObserver, StageTimer, count_prediction
 from app.settings import Settings
-from model import Engine, ModelCard, Picture, Prediction, classify, preprocess
+from model import Engine, ModelCard, Picture, Prediction, classify
 from model.engines import EngineOutputs, ImageOutput, batches
-from model.errors import ImageError
 from model.explanation import attribute
+from model.plots import draw_explanation
 from model.prediction import LoadedModel, ModelPair, choice_reason, classify_pictures, input_of, run_pictures, stack
-from model.preprocessing import IDENTITY, is_native_png
+from model.preprocessing import IDENTITY, PictureKind
 
-SMALL_BYTES = 4096
-"""Encoded pictures up to this size are decoded on the event loop: that takes less than handing them to a thread."""
 CHUNK = 32
 """Pictures of a request for many that are decoded and classified together."""
+CHUNK_BYTES = 4_000_000
+"""Bytes of encoded pictures after which a chunk has no more pictures."""
 NO_TIMER = StageTimer(on=False)
 
 Item = TypeVar("Item")
+Outcomes = list[Prediction | Exception]
 
 
 class Inferred(NamedTuple):
@@ -45,6 +48,8 @@ class Explanation(NamedTuple):
     prediction: Prediction
     attribution: NDArray[np.float32]
     """``[28, 28]``, see ``model.explanation.attribute``."""
+    drawing: bytes | None = None
+    """A PNG."""
 
 
 class Predictor:
@@ -53,7 +58,7 @@ class Predictor:
     Args:
         model: the card and the engine.
         executors: the threads of this process.
-        settings: of which ``max_pixels`` and ``max_batch_size`` matter.
+        settings: of which ``max_batch_size`` matters.
         admission: of this process.
     """
 
@@ -62,7 +67,6 @@ class Predictor:
         self.engine: Engine = model.engine()
         self.executors = executors
         self.admission = admission
-        self.max_pixels = settings.max_pixels
         self.on_event_loop = model.on_event_loop
         self.batcher = MicroBatcher(
             self._compute,
@@ -72,13 +76,9 @@ class Predictor:
         )
         MODEL_INFO.labels(self.card.name, self.card.version, self.card.architecture, self.engine.name).set(1)
 
-    async def submit(self, value: bytes | Picture) -> Inferred:
-        """Returns the engine's output for one picture, computed in the next micro-batch.
-
-        Raises:
-            ImageError: the encoded picture cannot be used.
-        """
-        return await self.batcher.submit(value)
+    async def submit(self, picture: Picture) -> Inferred:
+        """Returns the engine's output for one picture, computed in the next micro-batch."""
+        return await self.batcher.submit(picture)
 
     def answer(self, inferred: Inferred, choice: str, *, with_image: bool = False) -> Prediction:
         """Returns the prediction for one picture and counts it; ``choice`` says why this model was chosen."""
@@ -109,29 +109,20 @@ class Predictor:
     def _executor(self, *, background: bool) -> Executor:
         return self.executors.background if background else self.executors.inference
 
-    def decode(self, content: bytes) -> Picture | ImageError:
-        """Returns the decoded picture, or the error; runs in the calling thread."""
-        try:
-            return preprocess(content, lambda _: self.card.input, self.max_pixels)
-        except ImageError as error:
-            return error
-
-    def _compute(self, values: list[bytes | Picture]) -> list[Inferred | Exception]:
-        pictures = [self.decode(value) if isinstance(value, bytes) else value for value in values]
-        good = [picture for picture in pictures if isinstance(picture, Picture)]
-        outputs = run_pictures(self.engine, good)
-        return [Inferred(picture, next(outputs)) if isinstance(picture, Picture) else picture for picture in pictures]
+    def _compute(self, pictures: list[Picture]) -> list[Inferred]:
+        return [Inferred(*each) for each in zip(pictures, run_pictures(self.engine, pictures), strict=True)]
 
 
 class Classifier:
     """Classifies encoded pictures by one model, or photos by another model than all other pictures."""
 
-    def __init__(self, default: Predictor, photos: Predictor | None = None) -> None:
+    def __init__(self, decoder: Decoder, default: Predictor, photos: Predictor | None = None) -> None:
+        self.decoder = decoder
         self.predictors = ModelPair(default, photos or default)
         loaded = {each: LoadedModel(each.engine, each.card) for each in self.predictors}
         self.loaded = ModelPair(*(loaded[each] for each in self.predictors))
-        self.input_of = partial(input_of, self.loaded)
-        self.executors, self.admission, self.max_pixels = default.executors, default.admission, default.max_pixels
+        self.inputs = {kind: input_of(self.loaded, kind) for kind in PictureKind}
+        self.executors, self.admission = default.executors, default.admission
 
     @property
     def default(self) -> Predictor:
@@ -140,7 +131,7 @@ class Classifier:
 
     def runs_in_thread(self, content: bytes) -> bool:
         """Whether a prediction takes long enough that the client may disconnect meanwhile."""
-        return not (self.default.on_event_loop and _is_decoded_in_batch(content))
+        return not (self.default.on_event_loop and is_native(content))
 
     async def predict(self, content: bytes, timer: StageTimer = NO_TIMER, *, with_image: bool = False) -> Prediction:
         """Classifies one encoded picture; ``with_image`` adds the network's input.
@@ -149,52 +140,84 @@ class Classifier:
             ImageError: the picture cannot be used.
             Overloaded: the picture would wait too long.
         """
-        with self.admission.admit():
-            if _is_decoded_in_batch(content):
-                predictor, inferred = self.default, await self.default.submit(content)
-            else:
-                picture = await self.preprocess(content)
-                predictor = self.predictors.choose(picture.kind)
-                inferred = await predictor.submit(picture)
+        inferred = await self.infer(content)
         timer.end("wait")
-        return predictor.answer(inferred, self._choice(inferred), with_image=with_image)
+        return self._answer(inferred, with_image=with_image)
 
     async def predict_many(
-        self, contents: Sequence[bytes | Exception], *, with_image: bool = False
-    ) -> list[Prediction | BaseException]:
-        """Returns a prediction or an error for each encoded picture; a given exception is returned as it is."""
-        parts = [contents[start : start + CHUNK] for start in range(0, len(contents), CHUNK)]
-        answered = await asyncio.gather(*(self._predict_chunk(part, with_image=with_image) for part in parts))
-        return [answer for part in answered for answer in part]
+        self, contents: AsyncIterable[bytes | Exception], memory: BodyMemory, *, with_image: bool = False
+    ) -> Outcomes:
+        """Returns a prediction or an error for each encoded picture; a given exception is returned as it is.
 
-    async def explain(self, content: bytes) -> Explanation:
-        """Classifies one encoded picture and attributes the prediction to its pixels; raises as ``predict``."""
-        with self.admission.admit():
-            picture = await self.preprocess(content)
-            predictor = self.predictors.choose(picture.kind)
-            inferred = await predictor.submit(picture)
-            prediction = predictor.answer(inferred, self._choice(inferred))
-            work = partial(attribute, predictor.engine, picture.image, prediction.class_id, predictor.card.temperature)
-            heat = await asyncio.get_running_loop().run_in_executor(self.executors.inference, work)
-        return Explanation(prediction, heat)
+        Pictures are classified while others arrive. Those that are done count as freed in ``memory``.
+        """
+        tasks: list[asyncio.Task[Outcomes]] = []
+        try:
+            async for chunk in _chunks(contents):
+                await self.admission.chunk_turns.acquire()
+                tasks.append(self._start_chunk(chunk, memory, with_image=with_image))
+            return [outcome for outcomes in await asyncio.gather(*tasks) for outcome in outcomes]
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def infer(self, content: bytes) -> Inferred:
+        """Returns the engine's output for one encoded picture; raises as ``predict``."""
+        with self._admit(content):
+            return await self._infer(content)
 
     async def preprocess(self, content: bytes) -> Picture:
-        """Decodes a picture, a large one in a thread; raises ImageError if it cannot be used."""
-        work = partial(preprocess, content, self.input_of, self.max_pixels)
-        if len(content) <= SMALL_BYTES:
-            return work()
-        return await asyncio.get_running_loop().run_in_executor(self.executors.decoding, work)
+        """Returns the model's input for an encoded picture; raises ImageError if it cannot be used."""
+        return await self.decoder.preprocess(content, self.inputs)
 
-    def _choice(self, inferred: Inferred) -> str:
-        return choice_reason(self.predictors, inferred.picture.kind)
+    async def explain(self, content: bytes, *, drawn: bool) -> Explanation:
+        """Classifies one encoded picture and attributes the prediction to its pixels; raises as ``predict``."""
+        with self.admission.pictures.admit(EXPLANATION_COST + picture_cost(len(content))):
+            inferred = await self._infer(content)
+            prediction = self._answer(inferred)
+            heat = await self._attribute(inferred, prediction.class_id)
+            if not drawn:
+                return Explanation(prediction, heat)
+            # The picture is decoded again, larger and in grey.
+            drawing = await self.decoder.run(draw_explanation, content, heat, prediction.preprocessing)
+            return Explanation(prediction, heat, drawing)
 
-    async def _predict_chunk(
-        self, contents: Sequence[bytes | Exception], *, with_image: bool
-    ) -> list[Prediction | BaseException]:
-        async with self.admission.chunk_turns:
-            decoding = (self.preprocess(content) for content in contents if isinstance(content, bytes))
-            decoded = iter(await asyncio.gather(*decoding, return_exceptions=True))
-            pictures = [next(decoded) if isinstance(content, bytes) else content for content in contents]
+    async def _attribute(self, inferred: Inferred, class_id: int) -> NDArray[np.float32]:
+        predictor = self.predictors.choose(inferred.picture.kind)
+        work = partial(attribute, predictor.engine, inferred.picture.image, class_id, predictor.card.temperature)
+        return await asyncio.get_running_loop().run_in_executor(self.executors.inference, work)
+
+    def _admit(self, content: bytes) -> AbstractContextManager[None]:
+        if is_native(content):
+            return self.admission.images.admit()
+        return self.admission.pictures.admit(picture_cost(len(content)))
+
+    async def _infer(self, content: bytes) -> Inferred:
+        picture = await self.preprocess(content)
+        return await self.predictors.choose(picture.kind).submit(picture)
+
+    def _answer(self, inferred: Inferred, *, with_image: bool = False) -> Prediction:
+        kind = inferred.picture.kind
+        reason = choice_reason(self.predictors, kind)
+        return self.predictors.choose(kind).answer(inferred, reason, with_image=with_image)
+
+    def _start_chunk(
+        self, contents: list[bytes | Exception], memory: BodyMemory, *, with_image: bool
+    ) -> asyncio.Task[Outcomes]:
+        """Starts a chunk that has its turn; at its end the turn and the memory are given back."""
+        task = asyncio.create_task(self._predict_chunk(contents, with_image=with_image))
+
+        def give_back(_: asyncio.Task[Outcomes]) -> None:
+            self.admission.chunk_turns.release()
+            memory.release(_size(contents))
+
+        task.add_done_callback(give_back)
+        return task
+
+    async def _predict_chunk(self, contents: list[bytes | Exception], *, with_image: bool) -> Outcomes:
+        with self.admission.batches.measure(picture_cost(_size(contents))):
+            # One after the other, so that single pictures are decoded in between.
+            pictures = [await self.decoder.preprocess_or_error(content, self.inputs) for content in contents]
             work = partial(classify_pictures, self.loaded, pictures, with_image=with_image)
             outcomes = await asyncio.get_running_loop().run_in_executor(self.executors.inference, work)
         for outcome in outcomes:
@@ -203,16 +226,32 @@ class Classifier:
         return outcomes
 
 
+async def _chunks(contents: AsyncIterable[bytes | Exception]) -> AsyncIterator[list[bytes | Exception]]:
+    chunk: list[bytes | Exception] = []
+    async for content in contents:
+        chunk.append(content)
+        if len(chunk) == CHUNK or _size(chunk) >= CHUNK_BYTES:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _size(contents: Iterable[bytes | Exception]) -> int:
+    return sum(len(content) for content in contents if isinstance(content, bytes))
+
+
 class Predictors(Mapping[str, Predictor]):
     """The served models by name, and the classifiers that requests address."""
 
     def __init__(
         self, models: Sequence[ServedModel], executors: Executors, settings: Settings, admission: Admission
     ) -> None:
+        self.decoder = Decoder(settings, executors.decoding)
         self._by_name = {model.card.name: Predictor(model, executors, settings, admission) for model in models}
         self.default, self.photos = settings.models_among(self._by_name)
-        self._classifiers = {name: Classifier(predictor) for name, predictor in self._by_name.items()}
-        self._unnamed = Classifier(self[self.default], self[self.photos])
+        self._classifiers = {name: Classifier(self.decoder, predictor) for name, predictor in self._by_name.items()}
+        self._unnamed = Classifier(self.decoder, self[self.default], self[self.photos])
 
     def __getitem__(self, name: str) -> Predictor:
         try:
@@ -234,8 +273,3 @@ class Predictors(Mapping[str, Predictor]):
         """Tests every model."""
         for predictor in self.values():
             await predictor.self_test()
-
-
-def _is_decoded_in_batch(content: bytes) -> bool:
-    """Whether an encoded picture is small and of 28x28 grey pixels, so that it is decoded with its batch."""
-    return len(content) <= SMALL_BYTES and is_native_png(content)

@@ -1,9 +1,12 @@
 """``GET /evaluate`` and its picture."""
 
+from functools import partial
+
 from fastapi import APIRouter, Response
 
-from app.dependencies import EvaluatorDep, PredictorDep
-from app.inference.errors import UnknownModel
+from app.dependencies import AdmissionDep, EvaluatorDep, PredictorDep
+from app.inference.admission import DRAWING_COST
+from app.inference.errors import Overloaded, UnknownModel
 from app.inference.evaluator import Evaluation, Progress
 from app.problems import InvalidQuery, Responses, problem_responses
 from model.errors import DataError
@@ -31,10 +34,12 @@ async def progress(evaluator: EvaluatorDep, predictor: PredictorDep) -> Progress
 
 @router.get(
     "/evaluate/confusion.png",
-    responses=PICTURE | FAILURES,
+    responses=PICTURE | FAILURES | problem_responses(Overloaded),
     response_class=Response,
 )
-async def confusion(evaluator: EvaluatorDep, predictor: PredictorDep) -> Response:
+async def confusion(evaluator: EvaluatorDep, predictor: PredictorDep, admission: AdmissionDep) -> Response:
     """Draws the confusion matrix as a heat map."""
     evaluation = await evaluator.evaluate(predictor)
-    return Response(draw_confusion(evaluation.confusion_matrix, predictor.card.classes), media_type="image/png")
+    with admission.drawings.admit(DRAWING_COST):
+        draw = partial(draw_confusion, evaluation.confusion_matrix, predictor.card.classes)
+        return Response(await predictor.run_in_background(draw), media_type="image/png")

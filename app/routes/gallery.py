@@ -7,15 +7,16 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Response
 from PIL import Image
 
-from app.dependencies import EvaluatorDep, PredictorDep
-from app.inference.errors import UnknownImage, UnknownModel
+from app.dependencies import AdmissionDep, EvaluatorDep, PredictorDep
+from app.inference.admission import DRAWING_COST
+from app.inference.errors import Overloaded, UnknownImage, UnknownModel
 from app.inference.evaluator import GalleryItems, Selection
 from app.problems import InvalidQuery, Responses, problem_responses
 from model.errors import DataError
 
 router = APIRouter(tags=["evaluation"])
 
-_FAILURES = problem_responses(InvalidQuery, UnknownModel, DataError)
+_FAILURES = problem_responses(InvalidQuery, UnknownModel, Overloaded, DataError)
 _RESPONSES: Responses = {
     200: {"content": {"image/png": {}}, "description": "a grid of captioned test images"},
     304: {"description": "the picture is the one whose ETag the request names"},
@@ -29,6 +30,7 @@ _IMAGE: Responses = {200: {"content": {"image/png": {}}, "description": "28x28 p
 async def gallery(
     evaluator: EvaluatorDep,
     predictor: PredictorDep,
+    admission: AdmissionDep,
     selection: Annotated[Selection, Query()],
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
@@ -40,15 +42,21 @@ async def gallery(
     headers = {"ETag": etag, "Cache-Control": "no-cache"}
     if if_none_match and etag in if_none_match:
         return Response(status_code=304, headers=headers)
-    return Response(await evaluator.draw_gallery(predictor, selection), headers=headers, media_type="image/png")
+    with admission.drawings.admit(DRAWING_COST):
+        png = await evaluator.draw_gallery(predictor, selection)
+    return Response(png, headers=headers, media_type="image/png")
 
 
 @router.get("/gallery/items", responses=_FAILURES)
 async def items(
-    evaluator: EvaluatorDep, predictor: PredictorDep, selection: Annotated[Selection, Query()]
+    evaluator: EvaluatorDep,
+    predictor: PredictorDep,
+    admission: AdmissionDep,
+    selection: Annotated[Selection, Query()],
 ) -> GalleryItems:
     """Lists the test images that `/gallery` draws for the same query."""
-    return await evaluator.gallery(predictor, selection)
+    with admission.drawings.admit(DRAWING_COST):
+        return await evaluator.gallery(predictor, selection)
 
 
 @router.get(

@@ -9,6 +9,7 @@ from starlette.routing import Route
 
 from app.dependencies import classifier, find_classifier, image_wanted, wants_image
 from app.fast_path import DirectRoute
+from app.inference.admission import Admission, picture_cost
 from app.inference.errors import Overloaded, UnknownModel
 from app.metrics import StageTimer
 from app.middleware import CLIENT_CLOSED_REQUEST
@@ -24,7 +25,7 @@ from app.problems import (
     problem_responses,
 )
 from app.schemas import BatchPrediction
-from app.uploads import Limits, read_picture, read_uploads
+from app.uploads import Limits, declared_length, read_picture, read_uploads
 from model import Prediction
 from model.prediction import PREDICTION
 
@@ -63,11 +64,13 @@ async def predict(request: Request) -> Response:
     """
     state, timer = request.app.state, StageTimer()
     chosen = find_classifier(request)
-    state.admission.require()  # before the body is read, which is cheapest
-    content = await read_picture(request, state.upload_limits)
-    timer.end("read")
-    work = chosen.predict(content, timer, with_image=wants_image(request))
-    prediction = await (cancel_on_disconnect(request, work) if chosen.runs_in_thread(content) else work)
+    admission: Admission = state.admission
+    admission.queue_of(declared_length(request)).require()  # before the body is read, which is cheapest
+    with admission.body() as memory:
+        content = await read_picture(request, state.upload_limits, memory)
+        timer.end("read")
+        work = chosen.predict(content, timer, with_image=wants_image(request))
+        prediction = await (cancel_on_disconnect(request, work) if chosen.runs_in_thread(content) else work)
     if prediction is None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     response = Response(PREDICTION.dump_json(prediction, exclude_none=True), media_type="application/json")
@@ -100,12 +103,14 @@ async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, Predi
 async def predict_batch(request: Request) -> Response:
     """Classifies many pictures; each file of the form gets a prediction or an `error`, in the order of the files."""
     state, chosen, with_image = request.app.state, find_classifier(request), wants_image(request)
-    with state.admission.admit_batch():
-        uploads = await read_uploads(request, Limits.of_batch(state.settings))
-        if not uploads:
-            raise MissingFile("The form has no file: send them as  -F files=@shirt.png -F files=@bag.png")
-        contents = [upload.read_or_error(state.settings.max_upload_bytes) for upload in uploads]
-        outcomes = await chosen.predict_many(contents, with_image=with_image)
+    admission: Admission = state.admission
+    admission.batches.require()
+    with admission.batches.reserve(picture_cost(declared_length(request))), admission.body() as memory:
+        uploads = read_uploads(request, Limits.of_batch(state.settings), memory)
+        contents = (upload.read_or_error(state.settings.max_upload_bytes) async for upload in uploads)
+        outcomes = await chosen.predict_many(contents, memory, with_image=with_image)
+    if not outcomes:
+        raise MissingFile("The form has no file: send them as  -F files=@shirt.png -F files=@bag.png")
     return Response(BatchPrediction.of(outcomes).model_dump_json(exclude_none=True), media_type="application/json")
 
 

@@ -1,6 +1,6 @@
 """The Open Inference Protocol v2 under ``/v2``, for the clients of Triton, KServe and MLServer."""
 
-import math
+import asyncio
 import zlib
 from collections.abc import Iterable
 from functools import partial
@@ -15,8 +15,11 @@ from starlette.routing import Route
 from app import VERSION
 from app.dependencies import PredictorsDep, ReadinessDep
 from app.fast_path import DirectRoute
+from app.inference.admission import IMAGE_COST, BodyMemory, picture_cost
+from app.inference.decoding import Decoder
 from app.inference.errors import Overloaded, UnknownModel
 from app.inference.predictor import Classifier, Predictor, Predictors
+from app.inference.sandbox import CallEnded
 from app.problems import (
     IMAGE_ERRORS,
     BodyTooLarge,
@@ -24,10 +27,13 @@ from app.problems import (
     InvalidQuery,
     NotReady,
     SlowBody,
+    TooManyFiles,
     problem_responses,
 )
-from app.routes.v2_codec import InferenceRequest, Output, RequestedOutput, encode_response, parse_request
-from app.uploads import read_body
+from app.routes.v2_codec import InferenceRequest, Output, RequestedOutput, encode_response
+from app.routes.v2_request import Body, Given, InferenceLimits, read_inference
+from app.settings import Settings
+from app.uploads import declared_length, read_body
 from model import ModelCard, Picture
 from model.engines import log_softmax, softmax
 from model.inputs import ModelInput
@@ -35,12 +41,12 @@ from model.preprocessing import IDENTITY
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
-Given = NDArray[np.uint8] | list[bytes]
-"""Images ``[N, *shape]`` as the model takes them, or encoded pictures."""
 OUTPUTS = {"log_probs": "FP32", "logits": "FP32", "probabilities": "FP32", "label": "BYTES"}
 EXTENSIONS = ["binary_tensor_data", "classification"]
 PLATFORMS = {"onnx": "onnx_onnxv1", "onnx-int8": "onnx_onnxv1", "torch": "pytorch"}
 LENGTH_HEADER = "inference-header-content-length"
+LARGE_BYTES = 1_000_000
+"""A binary tensor from this size on is checked in a thread."""
 
 
 class ServerMetadata(BaseModel):
@@ -167,7 +173,7 @@ _EXAMPLE = {
     "outputs": [{"name": "label", "shape": [1], "datatype": "BYTES", "data": ["Shirt"]}],
 }
 _INFER = problem_responses(
-    BodyTooLarge, SlowBody, InvalidInference, Overloaded, UnknownModel, InvalidQuery, *IMAGE_ERRORS
+    BodyTooLarge, TooManyFiles, SlowBody, InvalidInference, Overloaded, UnknownModel, InvalidQuery, *IMAGE_ERRORS
 ) | {200: {"description": "the asked outputs", "content": {"application/json": {"example": _EXAMPLE}}}}
 _infer_route = partial(
     router.post, responses=_INFER, openapi_extra={"requestBody": _REQUEST}, dependencies=[Depends(_served)]
@@ -183,11 +189,11 @@ async def infer(request: Request) -> Response:
 
     Returns `log_probs`, `logits`, `probabilities` and `label`, or those that `outputs` names, as JSON or binary.
     """
-    settings, predictor = request.app.state.settings, _find(request.app.state.predictors, **request.path_params)
-    packed = await read_body(request, settings.max_request_bytes, settings.body_timeout_seconds)
-    body = decompress(packed, request, settings.max_request_bytes)
-    asked, given = _read(body, _json_length(request), predictor.card.input)
-    logits = await _infer(given, predictor)
+    predictor = _find(request.app.state.predictors, **request.path_params)
+    predictor.admission.queue_of(declared_length(request)).require()
+    with predictor.admission.body() as memory:
+        asked, given = await _read(request, memory, predictor.card.input)
+        logits = await _infer(given, predictor, request.app.state.predictors.classifier(predictor.card.name))
     head = {"model_name": predictor.card.name, "model_version": predictor.card.version}
     head |= {"id": asked.id} if asked.id else {}
     content, json_length = encode_response(head, _outputs(asked, logits, predictor.card))
@@ -197,23 +203,47 @@ async def infer(request: Request) -> Response:
     return Response(content, headers=headers | encoding, media_type=media_type)
 
 
-async def _infer(given: Given, predictor: Predictor) -> NDArray[np.float32]:
+async def _read(request: Request, memory: BodyMemory, model_input: ModelInput) -> tuple[InferenceRequest, Given]:
+    """Returns the request and its images; the helper process reads what takes long."""
+    settings: Settings = request.app.state.settings
+    decoder: Decoder = request.app.state.predictors.decoder
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    content = await read_body(request, settings.max_request_bytes, settings.body_timeout_seconds, memory)
+    body = Body(content, encoding, _json_length(request))
+    limits = InferenceLimits(min(settings.max_json_bytes, settings.max_request_bytes), settings.max_files)
+    if body.is_quick and len(content) <= LARGE_BYTES:
+        return read_inference(body, model_input, limits)
+    if body.is_quick:
+        return await asyncio.to_thread(read_inference, body, model_input, limits)
+    try:
+        found = await decoder.call(read_inference, body, model_input, limits)
+    except CallEnded:
+        raise BodyTooLarge("The JSON takes too long to read: send the tensors binary.") from None
+    return found
+
+
+async def _infer(given: Given, predictor: Predictor, classifier: Classifier) -> NDArray[np.float32]:
     """Returns logits float32 ``[N, 10]``; one image goes through the micro-batcher, many in batches."""
-    if len(given) == 1:
-        with predictor.admission.admit():
-            picture = (await _decode(given, predictor))[0] if isinstance(given, list) else Picture(given[0], IDENTITY)
-            return (await predictor.submit(picture)).output.logits[None]
-    with predictor.admission.admit_batch():
-        if isinstance(given, list) and given:
-            outputs = await predictor.run_pictures(await _decode(given, predictor))
-            return np.stack([output.logits for output in outputs])
-        images = np.asarray(given, np.uint8).reshape(-1, *predictor.card.input.shape)
-        return (await predictor.run(images)).logits
+    admission = predictor.admission
+    if isinstance(given, list) and len(given) == 1:
+        return (await classifier.infer(given[0])).output.logits[None]
+    if not isinstance(given, list) and len(given) == 1:
+        with admission.images.admit():
+            return (await predictor.submit(Picture(given[0], IDENTITY))).output.logits[None]
+    cost = picture_cost(sum(map(len, given))) if isinstance(given, list) else IMAGE_COST * len(given)
+    admission.batches.require()
+    with admission.batches.reserve(cost):
+        async with admission.chunk_turns:
+            with admission.batches.measure(cost):
+                return await _infer_many(given, predictor, classifier)
 
 
-async def _decode(contents: list[bytes], predictor: Predictor) -> list[Picture]:
-    classifier = Classifier(predictor)
-    return [await classifier.preprocess(content) for content in contents]
+async def _infer_many(given: Given, predictor: Predictor, classifier: Classifier) -> NDArray[np.float32]:
+    if isinstance(given, list) and given:
+        pictures = [await classifier.preprocess(content) for content in given]
+        return np.stack([output.logits for output in await predictor.run_pictures(pictures)])
+    images = np.asarray(given, np.uint8).reshape(-1, *predictor.card.input.shape)
+    return (await predictor.run(images)).logits
 
 
 def compress(content: bytes, accepted: str) -> tuple[bytes, dict[str, str]]:
@@ -228,63 +258,13 @@ def compress(content: bytes, accepted: str) -> tuple[bytes, dict[str, str]]:
     return packer.compress(content) + packer.flush(), {"Content-Encoding": accepted}
 
 
-def decompress(body: bytes, request: Request, max_bytes: int) -> bytes:
-    """Returns the body without its Content-Encoding; raises BodyTooLarge if it exceeds ``max_bytes``."""
-    encoding = request.headers.get("content-encoding", "identity").lower()
-    if encoding == "identity":
-        return body
-    if encoding not in ("gzip", "deflate"):
-        raise InvalidInference(
-            f"The content encoding {encoding!r:.40} is not supported: send gzip, deflate or neither."
-        )
-    unpacker = zlib.decompressobj(wbits=47)  # gzip or zlib, by its header
-    try:
-        plain = unpacker.decompress(body, max_bytes + 1)
-    except zlib.error:
-        raise InvalidInference(f"The body is not {encoding}.") from None
-    if len(plain) > max_bytes:
-        raise BodyTooLarge(f"The body unpacks to more than {max_bytes:,} bytes: send several requests.")
-    if not unpacker.eof:
-        raise InvalidInference(f"The {encoding} body is truncated.")
-    return plain
-
-
 def _json_length(request: Request) -> int | None:
     value = request.headers.get(LENGTH_HEADER)
     if value is None:
         return None
-    if not value.isdecimal():
+    if not (value.isdecimal() and len(value) < 20):
         raise InvalidInference(f"Inference-Header-Content-Length is {value!r:.40}: send a number of bytes.")
     return int(value)
-
-
-def _read(body: bytes, json_length: int | None, model_input: ModelInput) -> tuple[InferenceRequest, Given]:
-    """Returns the request and its images; JSON of length 0 means that the body is one image."""
-    if json_length == 0:
-        asked = InferenceRequest(inputs=[], parameters={"binary_data_output": True})
-        is_pixels = len(body) == math.prod(model_input.shape)
-        return asked, np.frombuffer(body, np.uint8).reshape(1, *model_input.shape) if is_pixels else [body]
-    asked, tensors = parse_request(body, json_length)
-    if list(tensors) != ["images"]:
-        raise InvalidInference(f"The one input is 'images'; the request has {list(tensors)!r:.80}.")
-    return asked, _given(tensors["images"], model_input)
-
-
-def _given(values: NDArray[Any], model_input: ModelInput) -> Given:
-    if values.dtype == object:
-        return list(values.ravel())
-    shape = model_input.shape
-    shapes = [shape] if model_input.channels > 1 else [shape, (1, *shape)]
-    if values.shape[1:] not in shapes:
-        accepted = " nor ".join(str([-1, *accepted]) for accepted in shapes)
-        raise InvalidInference(
-            f"images: the shape {list(values.shape)} is {'neither' if len(shapes) > 1 else 'not'} {accepted}."
-        )
-    if values.dtype not in (np.uint8, np.float32):
-        raise InvalidInference(f"images: the datatypes are UINT8, FP32 and BYTES, not {values.dtype}.")
-    if values.dtype == np.float32 and not ((values >= 0) & (values <= 255)).all():
-        raise InvalidInference("images: FP32 values are pixels from 0 to 255.")
-    return values.round().astype(np.uint8).reshape(-1, *shape)
 
 
 def direct_routes(names: Iterable[str]) -> dict[str, DirectRoute]:

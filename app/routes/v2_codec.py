@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
-from app.problems import InvalidInference
+from app.problems import InvalidInference, TooManyFiles
 
 DTYPES = {
     "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2",
     "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
 }  # fmt: skip
 Array = NDArray[Any]
+MAX_ELEMENTS = 2**40
 
 
 class InputTensor(BaseModel):
@@ -50,8 +51,12 @@ class InferenceRequest(BaseModel):
 
     id: str | None = None
     parameters: dict[str, Any] = {}
-    inputs: list[InputTensor]
-    outputs: list[RequestedOutput] | None = None
+    inputs: list[InputTensor] = Field(max_length=8)
+    outputs: list[RequestedOutput] | None = Field(None, max_length=8)
+
+    def without_data(self) -> "InferenceRequest":
+        """Returns the request without its inputs, which may be large."""
+        return self.model_copy(update={"inputs": []})
 
     def wants_binary(self, output: RequestedOutput) -> bool:
         """Whether ``output`` is sent binary: by its own parameter, else by the request's."""
@@ -77,14 +82,14 @@ class Output:
     binary: bool
 
 
-def parse_request(body: bytes, json_length: int | None) -> tuple[InferenceRequest, dict[str, Array]]:
+def parse_request(body: bytes, json_length: int | None, max_images: int) -> tuple[InferenceRequest, dict[str, Array]]:
     """Returns the JSON part of a request body and its input tensors by name.
 
     ``json_length`` is the header Inference-Header-Content-Length: the JSON ends and binary tensors begin there.
     BYTES become arrays of ``bytes`` objects; in JSON they are base64.
 
     Raises:
-        InvalidInference: what is wrong with it.
+        InvalidInference, TooManyFiles: what is wrong with it.
     """
     if json_length is not None and not 0 <= json_length <= len(body):
         raise InvalidInference(f"Inference-Header-Content-Length is {json_length}, but the body has {len(body)} bytes.")
@@ -94,6 +99,8 @@ def parse_request(body: bytes, json_length: int | None) -> tuple[InferenceReques
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"]) or "body"
         raise InvalidInference(f"This is not an inference request: {where}: {problem['msg']}.") from None
+    for tensor in request.inputs:
+        _check_images(tensor, max_images)
     return request, dict(
         _tensors(request.inputs, memoryview(body)[len(body) if json_length is None else json_length :])
     )
@@ -119,7 +126,15 @@ def _tensors(inputs: Sequence[InputTensor], binary: memoryview) -> Iterator[tupl
 def _count(tensor: InputTensor) -> int:
     if min(tensor.shape, default=1) < 0:
         raise InvalidInference(f"{tensor.name}: the shape {tensor.shape} has a negative dimension.")
+    if math.prod(filter(None, tensor.shape)) > MAX_ELEMENTS:  # NumPy refuses such a shape even with a dimension of 0
+        raise InvalidInference(f"{tensor.name}: the shape {tensor.shape!r:.80} is too large.")
     return math.prod(tensor.shape)
+
+
+def _check_images(tensor: InputTensor, most: int) -> None:
+    images = _count(tensor) if tensor.datatype == "BYTES" else next(iter(tensor.shape), 1)
+    if images > most:
+        raise TooManyFiles(f"The limit is {most} images in one request: send several requests.")
 
 
 def _dtype(tensor: InputTensor) -> np.dtype[Any]:

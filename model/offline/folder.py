@@ -14,7 +14,7 @@ from model.errors import ImageError
 from model.files import printable
 from model.offline.tables import Outcome
 from model.prediction import LoadedModel, ModelPair, Prediction, classify_pictures, input_of
-from model.preprocessing.decode import MAX_PIXELS
+from model.preprocessing.decode import MAX_PIXELS, DecodeLimits
 from model.preprocessing.pipeline import Picture, preprocess
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
@@ -82,7 +82,7 @@ def _classify(batch: Sequence[_Decoded], models: ModelPair[LoadedModel]) -> list
 def _decode(source: Source, models: ModelPair[LoadedModel], max_pixels: int) -> _Decoded:
     file = printable(source.name)
     try:
-        return _Decoded(file, preprocess(source.read(), partial(input_of, models), max_pixels))
+        return _Decoded(file, preprocess(source.read(), partial(input_of, models), DecodeLimits(max_pixels)))
     except Exception as error:  # noqa: BLE001 - no file, however broken, ends the table
         return _Decoded(file, _message(error))
 

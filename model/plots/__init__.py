@@ -2,7 +2,7 @@
 
 from model.plots.confusion import draw_confusion
 from model.plots.gallery import draw_gallery, show
-from model.plots.heat_map import draw_canvas, draw_heat_map
+from model.plots.heat_map import draw_canvas, draw_explanation, draw_heat_map
 from model.plots.style import encode_png
 
-__all__ = ["draw_canvas", "draw_confusion", "draw_gallery", "draw_heat_map", "encode_png", "show"]
+__all__ = ["draw_canvas", "draw_confusion", "draw_explanation", "draw_gallery", "draw_heat_map", "encode_png", "show"]

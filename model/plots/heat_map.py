@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
 from model.plots.style import OPPOSES, SUPPORTS, encode_png
-from model.preprocessing.decode import MAX_PIXELS, decode
+from model.preprocessing.decode import DEFAULT_LIMITS, DecodeLimits, decode
 from model.preprocessing.pipeline import Preprocessing
 
 MAX_EDGE = 480
@@ -24,9 +24,16 @@ class Canvas(NamedTuple):
     """Width and height of the original picture."""
 
 
-def draw_canvas(content: bytes, max_pixels: int = MAX_PIXELS) -> Canvas:
+def draw_explanation(
+    content: bytes, heat: NDArray[np.float32], preprocessing: Preprocessing, limits: DecodeLimits = DEFAULT_LIMITS
+) -> bytes:
+    """Draws an explanation over an encoded picture, see ``draw_heat_map``; raises the same errors as ``preprocess``."""
+    return draw_heat_map(draw_canvas(content, limits), heat, preprocessing)
+
+
+def draw_canvas(content: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> Canvas:
     """Decodes a picture for ``draw_heat_map``. Raises the same errors as ``preprocess``."""
-    decoded = decode(content, max_pixels, needed=MAX_EDGE, grey=True)
+    decoded = decode(content, limits, needed=MAX_EDGE, grey=True)
     image = decoded.image.convert("L")
     image.thumbnail((MAX_EDGE, MAX_EDGE))
     if max(image.size) < MAX_EDGE // 4:

@@ -1,6 +1,27 @@
 """From an encoded picture to the network's input."""
 
+from model.preprocessing.decode import DecodeLimits
 from model.preprocessing.fit import fit_data_set
-from model.preprocessing.pipeline import IDENTITY, Picture, PictureKind, Preprocessing, is_native_png, preprocess
+from model.preprocessing.pipeline import (
+    IDENTITY,
+    InputOf,
+    Picture,
+    PictureKind,
+    Preprocessing,
+    is_native_png,
+    preprocess,
+    preprocess_native,
+)
 
-__all__ = ["IDENTITY", "Picture", "PictureKind", "Preprocessing", "fit_data_set", "is_native_png", "preprocess"]
+__all__ = [
+    "IDENTITY",
+    "DecodeLimits",
+    "InputOf",
+    "Picture",
+    "PictureKind",
+    "Preprocessing",
+    "fit_data_set",
+    "is_native_png",
+    "preprocess",
+    "preprocess_native",
+]

@@ -1,21 +1,28 @@
 """From the bytes of any picture to its pixels, or to a sentence that says why there are none."""
 
 import io
+import math
 import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import pyspng
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from model.errors import DamagedImage, EmptyImage, NotAnImage, TooManyPixels, UnknownFormat
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 50_000_000
+MAX_MEMORY = 16 * MAX_PIXELS
+"""Bytes; any picture of ``MAX_PIXELS``."""
+MAX_REDUCED_PIXELS = 4_000_000
+"""Of a long, narrow picture, whose shorter edge alone would hardly reduce it."""
+STRIP_PIXELS = 1_000_000
+"""A large picture is converted to RGB and reduced in strips of so many pixels."""
 
 _KNOWN_BUT_REFUSED = {
     b"%PDF": "PDF", b"%!PS": "PostScript", b"8BPS": "Photoshop", b"\x00\x00\x01\x00": "ICO", b"<svg": "SVG",
@@ -24,16 +31,33 @@ _KNOWN_BUT_REFUSED = {
 _ISO_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"avif": "AVIF"}
 
 _ORIENTATION = 274  # EXIF
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+"""What turns a picture of an EXIF orientation upright."""
 
 # Pillow only warns about a bomb half as large as the one it refuses; here both are refused.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+
+
+class DecodeLimits(NamedTuple):
+    """The largest picture that is decoded."""
+
+    pixels: int = MAX_PIXELS
+    memory: int = MAX_MEMORY
+    """Bytes that decoding takes."""
+
+
+DEFAULT_LIMITS = DecodeLimits()
 
 
 class Decoded(NamedTuple):
     """A picture, upright, its alpha on white."""
 
     image: Image.Image
-    """Mode ``L`` or ``RGB``; a JPEG that is far larger than needed comes at a half, a quarter or an eighth."""
+    """Mode ``L`` or ``RGB``; a picture that is far larger than needed comes reduced by a whole factor."""
     size: tuple[int, int]
     """Width and height of the whole picture, upright."""
     turned: bool
@@ -73,13 +97,13 @@ def _small_png_head(edge: int) -> bytes:
 
 
 def decode(
-    content: bytes, max_pixels: int = MAX_PIXELS, *, needed: int = 0, untouched: int = 0, grey: bool = False
+    content: bytes, limits: DecodeLimits = DEFAULT_LIMITS, *, needed: int = 0, untouched: int = 0, grey: bool = False
 ) -> Decoded:
     """An encoded picture (PNG, JPEG, WebP, GIF, BMP or TIFF; the first frame), decoded.
 
     Args:
         content: the file.
-        max_pixels: the most that are decoded.
+        limits: the largest picture that is decoded.
         needed: the edge, in pixels, that the picture need not exceed; 0: all of it.
         grey: whether brightness is all that is needed, which spares a JPEG its colours; other pictures keep theirs.
         untouched: the edge of square grey pictures that are decoded as they are, with no regard to their EXIF.
@@ -90,14 +114,46 @@ def decode(
     if not content:
         raise EmptyImage("The picture is empty (0 bytes): send the content of an image file.")
     image = _open(content)
-    if image.width * image.height > max_pixels:
+    size = image.size
+    if needed:
+        image.draft("L" if grey else "RGB", (needed, needed))
+    _check_size(image, size, limits)
+    if image.mode == "L" and image.size == (untouched, untouched):
+        return _guard(lambda: Decoded(_loaded(image), size, turned=False, transparent=False))
+    return _guard(lambda: _decoded(image, size, needed))
+
+
+def _check_size(image: Image.Image, size: tuple[int, int], limits: DecodeLimits) -> None:
+    """Raises TooManyPixels if a picture of ``size``, which ``image`` may hold a draft of, exceeds the limits."""
+    if size[0] * size[1] > limits.pixels:
         raise TooManyPixels(
-            f"The picture has {image.width} x {image.height} pixels, and {max_pixels:,} are the most that are decoded: "
+            f"The picture has {size[0]} x {size[1]} pixels, and {limits.pixels:,} are the most that are decoded: "
             "send a smaller one."
         )
-    if image.mode == "L" and image.size == (untouched, untouched):
-        return _guard(lambda: Decoded(_loaded(image), image.size, turned=False, transparent=False))
-    return _guard(lambda: _decoded(image, needed, "L" if grey else "RGB"))
+    memory = _decoding_memory(image, size)
+    if memory > limits.memory:
+        raise TooManyPixels(
+            f"The picture has {size[0]} x {size[1]} pixels, which take {memory / 1e6:.0f} MB to decode from "
+            f"{image.format}, and the limit is {limits.memory / 1e6:.0f} MB: send a smaller one, or a JPEG."
+        )
+
+
+_STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2}
+"""Bytes that Pillow stores for a pixel by mode; 4 for the others."""
+
+
+def _decoding_memory(image: Image.Image, size: tuple[int, int]) -> int:
+    """Returns the bytes that decoding takes; for compressed TIFF and progressive JPEG an upper bound."""
+    stored, pixels = _STORED.get(image.mode, 4) * image.width * image.height, size[0] * size[1]
+    match image.format:
+        case "WEBP":  # libwebp holds two canvases, Pillow the bytes of one, and the picture
+            return 16 * pixels
+        case "TIFF":  # a strip may be as large as the picture
+            return 2 * stored
+        case "JPEG" if image.info.get("progressive"):  # libjpeg holds the coefficients of the whole picture
+            return stored + 2 * len(image.getbands()) * pixels
+        case _:
+            return stored
 
 
 def _open(content: bytes) -> Image.Image:
@@ -107,6 +163,8 @@ def _open(content: bytes) -> Image.Image:
         raise TooManyPixels("The picture has too many pixels to be decoded: send a smaller one.") from None
     except UnidentifiedImageError:
         raise _unidentified(content) from None
+    except MemoryError:
+        raise
     except Exception as error:  # the decoders raise whatever a hostile header makes them stumble over
         raise _damaged() from error
 
@@ -116,6 +174,8 @@ def _guard(decoder: Callable[[], Decoded]) -> Decoded:
         return decoder()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise TooManyPixels("The picture has too many pixels to be decoded: send a smaller one.") from None
+    except MemoryError:
+        raise
     except Exception as error:  # as above
         raise _damaged() from error
 
@@ -139,38 +199,75 @@ def _loaded(image: Image.Image) -> Image.Image:
     return image
 
 
-def _decoded(image: Image.Image, needed: int, mode: str) -> Decoded:
-    turned = image.getexif().get(_ORIENTATION, 1) in range(2, 9)
-    width, height = image.size
-    if needed:
-        image.draft(mode, (needed, needed))
+def _decoded(image: Image.Image, size: tuple[int, int], needed: int) -> Decoded:
+    orientation = image.getexif().get(_ORIENTATION, 1)
     image.load()
-    upright = ImageOps.exif_transpose(image)
-    size = (width, height) if (upright.width > upright.height) == (width > height) else (height, width)
-    return Decoded(_flatten(upright), size, turned, image.has_transparency_data)
+    reduced, method = _reduced(image, _factor(image.size, needed)), _TRANSPOSE.get(orientation)
+    upright = reduced if method is None else reduced.transpose(method)
+    upright_size = size[::-1] if orientation in (5, 6, 7, 8) else size
+    return Decoded(upright, upright_size, method is not None, image.has_transparency_data)
 
 
-def _flatten(image: Image.Image) -> Image.Image:
-    """Any mode -> ``L`` or ``RGB``."""
-    if image.mode.startswith("I") or image.mode == "F":
-        return _to_eight_bits(image)
+def _factor(size: tuple[int, int], needed: int) -> int:
+    """Returns the factor that a picture is reduced by: its shorter edge keeps ``needed`` pixels; 1 if that is 0."""
+    if not needed:
+        return 1
+    return max(min(size) // needed, math.isqrt(size[0] * size[1] // MAX_REDUCED_PIXELS), 1)
+
+
+def _reduced(image: Image.Image, factor: int) -> Image.Image:
+    """Any mode -> ``L`` or ``RGB``, reduced by a whole factor. Only a strip of it is converted at a time."""
+    spread = _spread(image)
+    if factor == 1:
+        return _flatten(image, spread)
+    small = Image.new(_flatten(image.crop((0, 0, 1, 1)), spread).mode, _divided(image.size, factor))
+    for top, strip in _strips(image, factor):
+        small.paste(_flatten(strip, spread).reduce(factor), (0, top // factor))
+    return small
+
+
+def _divided(size: tuple[int, int], factor: int) -> tuple[int, int]:
+    return -(-size[0] // factor), -(-size[1] // factor)
+
+
+def _strips(image: Image.Image, factor: int) -> Iterator[tuple[int, Image.Image]]:
+    """Yields the top and the pixels of strips of about ``STRIP_PIXELS``, of a multiple of ``factor`` rows."""
+    rows = max(STRIP_PIXELS // (image.width * factor), 1) * factor
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _flatten(image: Image.Image, spread: tuple[float, float]) -> Image.Image:
+    """Any mode -> ``L`` or ``RGB``; ``spread`` are the values that become 0 and 255 in modes of more than 8 bits."""
+    if _is_deep(image):
+        return _to_eight_bits(image, *spread)
     if image.has_transparency_data:
         layers = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers).convert("RGB")
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
 
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey by its upper byte; 32-bit integers and floats, whose range nobody states, from least to most."""
-    values = np.asarray(image).astype(np.float64)
-    values = np.nan_to_num(values, posinf=0, neginf=0)
-    least, most = (
-        (0, 65535) if image.mode.startswith("I;16") or _within_16_bits(values) else (values.min(), values.max())
-    )
-    scaled = (values - least) / max(most - least, 1e-12) * 255
-    return Image.fromarray(scaled.round().astype(np.uint8), "L")
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode.startswith("I") or image.mode == "F"
 
 
-def _within_16_bits(values: NDArray[np.float64]) -> bool:
+def _spread(image: Image.Image) -> tuple[float, float]:
+    """Returns the least and the greatest value of a mode of more than 8 bits.
+
+    Those of 16 bits are 0 and 65535. 32-bit integers and floats, whose range nobody states, have the picture's own.
+    """
+    if not _is_deep(image) or image.mode.startswith("I;16"):
+        return 0, 65535
+    ranges = [(values.min(), values.max()) for values in (_finite(strip) for _, strip in _strips(image, 1))]
+    least, most = float(min(low for low, _ in ranges)), float(max(high for _, high in ranges))
     # Pillow opens some 16-bit PNGs and TIFFs as 32-bit integers.
-    return bool(values.min() >= 0 and 255 < values.max() <= 65535)
+    return (0, 65535) if least >= 0 and 255 < most <= 65535 else (least, most)
+
+
+def _to_eight_bits(image: Image.Image, least: float, most: float) -> Image.Image:
+    scaled = (_finite(image) - least) / max(most - least, 1e-12) * 255
+    return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8), "L")
+
+
+def _finite(image: Image.Image) -> NDArray[np.float64]:
+    return np.nan_to_num(np.asarray(image, np.float64), posinf=0, neginf=0)

@@ -19,7 +19,7 @@ from model.preprocessing.convention import (
     measure_background,
     trim,
 )
-from model.preprocessing.decode import MAX_PIXELS, Decoded, decode, decode_small_png, is_small_png
+from model.preprocessing.decode import DEFAULT_LIMITS, Decoded, DecodeLimits, decode, decode_small_png, is_small_png
 from model.preprocessing.fit import fit_data_set, squeeze
 
 DECODED_EDGE = 2 * WORKING_SIZE
@@ -79,21 +79,21 @@ def for_data_set(_: PictureKind) -> ModelInput:
     return ModelInput()
 
 
-def preprocess(content: bytes, input_of: InputOf = for_data_set, max_pixels: int = MAX_PIXELS) -> Picture:
+def preprocess(content: bytes, input_of: InputOf = for_data_set, limits: DecodeLimits = DEFAULT_LIMITS) -> Picture:
     """Decodes a picture (PNG, JPEG, WebP, GIF, BMP or TIFF; the first frame) and turns it into a model's input.
 
     Args:
         content: the file.
         input_of: the input of the model for a kind of picture.
-        max_pixels: the most that are decoded.
+        limits: the largest picture that is decoded.
 
     Raises:
         EmptyImage, NotAnImage, UnknownFormat, TooManyPixels, DamagedImage: why it cannot be used.
     """
-    small = decode_small_png(content, SIZE)
-    if small is not None:
-        return fit_data_set_image(small, input_of(PictureKind.DATA_SET))
-    decoded = decode(content, max_pixels, needed=DECODED_EDGE, untouched=SIZE)
+    native = preprocess_native(content, input_of)
+    if native is not None:
+        return native
+    decoded = decode(content, limits, needed=DECODED_EDGE, untouched=SIZE)
     image = decoded.image
     if image.size == (SIZE, SIZE) and _is_grey(image):
         return fit_data_set_image(np.asarray(image.convert("L")), input_of(PictureKind.DATA_SET))
@@ -105,6 +105,12 @@ def preprocess(content: bytes, input_of: InputOf = for_data_set, max_pixels: int
     if input_of(kind).convention == "photo":
         return _squeezed(decoded, input_of(kind), background, kind)
     return _trimmed(decoded, trim(small_image, background), small_image.size, background)
+
+
+def preprocess_native(content: bytes, input_of: InputOf) -> Picture | None:
+    """Returns the model's input for a 28x28 PNG of 8 bits of grey, the data set's own form; None for others."""
+    image = decode_small_png(content, SIZE)
+    return None if image is None else fit_data_set_image(image, input_of(PictureKind.DATA_SET))
 
 
 def fit_data_set_image(image: NDArray[np.uint8], model_input: ModelInput) -> Picture:

@@ -1,0 +1,210 @@
+"""Runs functions on hostile input in a helper process, which is ended if it takes too long or too much memory.
+
+Nothing can interrupt a decoder in a thread: a picture of some bytes may occupy it for minutes. The helper decodes
+instead. The kernel ends it once a call has used its CPU time, and refuses memory beyond the limit. A second process,
+the keeper, then forks the next helper at once. It is forked while the service starts, when hardly anything runs
+besides, because a process with threads should not be forked (docs/decisions/0024-decoding.md).
+"""
+
+import logging
+import mmap
+import os
+import pickle
+import signal
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast
+
+from app.inference.errors import HelperLost
+from model.cpu import limit_memory, release_freed_memory
+
+logger = logging.getLogger("fashionnet")
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+_HEAD = struct.Struct("=iI")
+"""An ``_Outcome`` or a signal, and the bytes of the pickle in the shared memory."""
+_LARGE = 1 << 20
+"""Bytes from which on the shared memory is returned to the system after a call."""
+
+
+class CallEnded(Exception):
+    """The base of what ends a call."""
+
+
+class TimeLimitExceeded(CallEnded):
+    """The call has used its CPU time."""
+
+
+class MemoryLimitExceeded(CallEnded):
+    """The call needs more memory than it may have."""
+
+
+class HelperCrashed(CallEnded):
+    """The call has ended the helper: a decoder has a fault."""
+
+
+class _Outcome(IntEnum):
+    RETURNED = 0
+    RAISED = -1
+
+
+class Sandbox(Protocol):
+    """Runs a function with limits."""
+
+    def run(self, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+        """Returns the result of the call; raises what it raises.
+
+        Raises:
+            CallEnded: the call took too long, or too much memory, or ended the helper.
+        """
+
+    def close(self) -> None:
+        """Ends the helper."""
+
+
+def create_sandbox(limits: "CallLimits") -> Sandbox:
+    """Returns a sandbox; without limits where the system cannot fork (Windows)."""
+    return HelperProcess(limits) if hasattr(os, "fork") else NoSandbox()
+
+
+class NoSandbox:
+    """Runs functions in the calling thread, without limits."""
+
+    def run(self, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+        """Returns the result of the call."""
+        return function(*args, **kwargs)
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+class CallLimits(NamedTuple):
+    """What one call may take."""
+
+    seconds: float
+    """CPU time."""
+    memory: int
+    """Bytes above what the process has at its start."""
+    message: int
+    """Bytes of the pickled arguments, and of the pickled result."""
+
+
+class HelperProcess:
+    """One helper process. Calls from several threads wait for each other."""
+
+    def __init__(self, limits: CallLimits) -> None:
+        self._memory = mmap.mmap(-1, limits.message)
+        self._socket, theirs = socket.socketpair()
+        self._lock = threading.Lock()
+        self._limits = limits
+        self._keeper = os.fork()
+        if self._keeper == 0:
+            _keep_helper(theirs, self._memory, limits)
+        theirs.close()
+
+    def run(self, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+        """Returns the result of the call, see ``Sandbox``; raises HelperLost if there is no helper any more."""
+        with self._lock:
+            size = _write(self._memory, (function, args, kwargs))
+            try:
+                self._socket.sendall(_HEAD.pack(_Outcome.RETURNED, size))
+                outcome, size = _HEAD.unpack(_receive(self._socket))
+            except (OSError, struct.error):
+                raise HelperLost from None
+            result: Any = pickle.loads(self._memory[:size]) if outcome <= 0 else _death(outcome)  # noqa: S301 - our own
+            _release(self._memory, size)
+        if outcome == _Outcome.RETURNED:
+            return cast("Result", result)
+        raise result
+
+    def close(self) -> None:
+        """Ends the keeper, and the helper too, which notices that the socket is closed."""
+        self._socket.close()
+        os.kill(self._keeper, signal.SIGKILL)
+        os.waitpid(self._keeper, 0)
+
+
+def _death(number: int) -> Exception:
+    if number == signal.SIGPROF:
+        return TimeLimitExceeded()
+    logger.warning("A picture ended its decoder by signal %d (%s).", number, signal.strsignal(number))
+    return HelperCrashed()
+
+
+def _keep_helper(control: socket.socket, memory: mmap.mmap, limits: CallLimits) -> None:
+    """Runs in the keeper: forks helpers until one ends by itself because the service has; never returns."""
+    _forget_parent(control)
+    while True:
+        helper = os.fork()
+        if helper == 0:
+            _help(control, memory, limits)
+        code = os.waitstatus_to_exitcode(os.waitpid(helper, 0)[1])
+        if code == 0:
+            os._exit(0)
+        control.sendall(_HEAD.pack(-code if code < 0 else signal.SIGABRT, 0))
+
+
+def _forget_parent(control: socket.socket) -> None:
+    """Closes the parent's files and connections, and leaves the signals that end it to the parent."""
+    os.set_inheritable(control.fileno(), False)
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):  # libtiff writes to the standard error stream
+        os.dup2(null, standard)
+    os.closerange(3, control.fileno())
+    os.closerange(control.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(ending, signal.SIG_IGN)
+    for used in (signal.SIGCHLD, signal.SIGPROF, signal.SIGABRT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
+        signal.signal(used, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
+
+
+def _help(control: socket.socket, memory: mmap.mmap, limits: CallLimits) -> None:
+    """Runs in a helper: executes calls until the service closes its end; never returns."""
+    code = 1
+    try:
+        release_freed_memory()
+        limit_memory(limits.memory)
+        while head := _receive(control):
+            call = pickle.loads(memory[: _HEAD.unpack(head)[1]])  # noqa: S301 - the service wrote it
+            signal.setitimer(signal.ITIMER_PROF, limits.seconds)
+            outcome, size = _answer(memory, *call)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            control.sendall(_HEAD.pack(outcome, size))
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _answer(memory: mmap.mmap, function: Callable[..., Any], args: Any, kwargs: Any) -> tuple[_Outcome, int]:
+    """Calls the function and writes its result, or what it raises, into the memory."""
+    try:
+        return _Outcome.RETURNED, _write(memory, function(*args, **kwargs))
+    except MemoryError:
+        return _Outcome.RAISED, _write(memory, MemoryLimitExceeded())
+    except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets it
+        return _Outcome.RAISED, _write(memory, error)
+
+
+def _write(memory: mmap.mmap, value: Any) -> int:
+    """Writes the pickled value and returns its bytes; raises MemoryLimitExceeded if there are too many."""
+    data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    if len(data) > len(memory):
+        raise MemoryLimitExceeded
+    memory[: len(data)] = data
+    return len(data)
+
+
+def _receive(control: socket.socket) -> bytes:
+    """Returns a head, which is so small that it comes whole; nothing if the other end is closed."""
+    return control.recv(_HEAD.size)
+
+
+def _release(memory: mmap.mmap, size: int) -> None:
+    """Returns the pages of a large message to the system, where it can do that (Linux)."""
+    if size > _LARGE and hasattr(mmap, "MADV_REMOVE"):
+        memory.madvise(mmap.MADV_REMOVE)
