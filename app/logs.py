@@ -1,9 +1,7 @@
 """Logging as text or JSON, with the request's identifier."""
 
-import errno
 import logging
 import logging.config
-import time
 from contextvars import ContextVar
 from typing import Any
 
@@ -21,26 +19,6 @@ class RequestIdFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Keeps every record."""
         record.request_id = request_id.get()
-        return True
-
-
-class DescriptorFilter(logging.Filter):
-    """Shortens what the event loop logs if no file descriptor is left for a connection: to one line a minute."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._quiet_until = 0.0
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Keeps the records of other errors."""
-        error = record.exc_info[1] if record.exc_info else None
-        if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
-            return True
-        record.msg = "No file descriptor is left, so new connections wait: raise the limit (ulimit -n)."
-        record.args, record.exc_info, now = None, None, time.monotonic()
-        if now < self._quiet_until:
-            return False
-        self._quiet_until = now + 60
         return True
 
 
@@ -65,7 +43,7 @@ def log_config(settings: Settings) -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "filters": {"request": {"()": RequestIdFilter}, "descriptors": {"()": DescriptorFilter}},
+        "filters": {"request": {"()": RequestIdFilter}},
         "formatters": {
             "text": {"()": TextFormatter, "fmt": "%(levelname)-8s %(message)s%(suffix)s"},
             "json": {
@@ -85,7 +63,7 @@ def log_config(settings: Settings) -> dict[str, Any]:
         },
         "loggers": {
             "fashionnet": logger,
-            "asyncio": library | {"filters": ["descriptors"]},
+            "asyncio": library,
             "opentelemetry": library,
             "py.warnings": library,
             "gunicorn.error": server,

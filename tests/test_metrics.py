@@ -9,10 +9,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.inference.executors import BACKGROUND_NICENESS, lower_priority
 from app.metrics import SAMPLE
+from app.metrics_files import merging, reading
 from app.settings import Settings
 from model import CLASSES
 from tests.pictures import grey_png
-from tests.servers import serve, service, wait_until
+from tests.servers import run, serve, service, wait_until
 
 
 def samples(client: httpx.Client) -> dict[tuple[str, tuple[str, ...]], float]:
@@ -118,3 +119,58 @@ def test_the_background_thread_yields_to_the_others():
     thread.join()
     assert found == [BACKGROUND_NICENESS]
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
+
+
+def test_many_ended_workers_lose_no_count_and_leave_few_files(tmp_path):
+    """A hundred processes count, end and are merged; a scrape says the same before and after, and takes no longer."""
+    code = """
+import os, sys, time
+from pathlib import Path
+from app import metrics
+from app.server.ended_workers import merge_ended
+folder = Path(sys.argv[1])
+def counted():
+    return sorted(line for line in metrics.exposition().splitlines() if not line.startswith(b"#"))
+ended = []
+for number in range(100):
+    pid = os.fork()
+    if not pid:
+        for status in range(200, 220):
+            metrics.REQUESTS.labels("/predict", status).observe(number / 100)
+        metrics.PROBLEMS.labels("overloaded").inc(number)
+        metrics.CONFIDENCE.labels("m", "l").observe(0.5)
+        metrics.IN_PROGRESS.set(1)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    ended.append(pid)
+    if number == 9:
+        before = counted()
+        for pid in ended: merge_ended(folder, pid)
+        assert b"fashionnet_requests_in_progress 10.0" in before
+        assert [line for line in before if b"in_progress" not in line] == [
+            line for line in counted() if b"in_progress" not in line
+        ]
+    elif number > 9:
+        merge_ended(folder, pid)
+start = time.perf_counter()
+text = metrics.exposition().decode()
+print(len(list(folder.glob("*.db"))), time.perf_counter() - start)
+print(text)
+"""
+    done = run("-c", code, str(tmp_path), PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
+    assert not done.stderr
+    figures, text = done.stdout.split("\n", 1)
+    files, seconds = figures.split()
+    assert int(files) <= 8
+    assert float(seconds) < 0.05, "quicker than a scrape of 500 files"
+    assert 'fashionnet_problems_total{type="overloaded"} 4950.0' in text
+    assert 'fashionnet_prediction_confidence_sum{label="l",model="m"} 50.0' in text
+    assert text.count("fashionnet_request_duration_seconds_count") == 20
+    assert 'fashionnet_request_duration_seconds_count{route="/predict",status="200"} 100.0' in text
+
+
+def test_a_scrape_and_a_merge_wait_for_each_other(tmp_path):
+    with reading(tmp_path), reading(tmp_path), pytest.raises(BlockingIOError), merging(tmp_path):
+        pass
+    with merging(tmp_path):
+        pass
