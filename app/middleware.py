@@ -4,7 +4,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 from prometheus_client import Histogram
@@ -45,7 +45,7 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (_HEADER, identifier)]
+                message["headers"] = [*message["headers"], (_HEADER, identifier), *self._goodbye()]
             await send(message)
 
         token = request_id.set(identifier.decode())
@@ -57,6 +57,10 @@ class RequestMiddleware:
             self._count(scope, status, time.perf_counter() - start)
             request_id.reset(token)
 
+    def _goodbye(self) -> Sequence[tuple[bytes, bytes]]:
+        """Returns the field that has clients connect anew, to a server that stays, while this one drains."""
+        return [(b"connection", b"close")] if self.state.readiness.stopping else ()
+
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         _requests(_pattern(scope), status).observe(seconds)
         if self.log_requests:
@@ -65,6 +69,27 @@ class RequestMiddleware:
                 "%s %s %d in %.1f ms", method, path, status, seconds * 1000,
                 extra={"status": status, "path": path, "method": method, "seconds": seconds},
             )  # fmt: skip
+
+
+class HeadMiddleware:
+    """Answers HEAD as GET without the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+        get = {**scope, "method": "GET"}
+
+        async def send_head(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        try:
+            await self.app(get, receive, send_head)
+        finally:
+            scope["route"] = get.get("route")  # for the metrics
 
 
 class CatchAllMiddleware:

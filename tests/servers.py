@@ -16,6 +16,7 @@ import uvicorn
 
 from app.main import create_app
 from app.server.protocol import LoadSheddingProtocol
+from app.server.server import Server
 from app.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -31,8 +32,9 @@ def serve(settings: Settings, *, ready: bool = True) -> Iterator[httpx.Client]:
         http=LoadSheddingProtocol,
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=settings.keep_alive_seconds,
     )
-    server = uvicorn.Server(config)
+    server = Server(config, settings.max_connections)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

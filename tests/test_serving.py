@@ -80,8 +80,13 @@ print(HTTP)
 
 def test_a_system_that_cannot_fork_runs_one_worker_and_says_so(monkeypatch, caplog):
     served = []
+
+    def run(server):
+        served.append(server.config.port)
+        server.started = True
+
     monkeypatch.delattr("os.fork")
-    monkeypatch.setattr("uvicorn.run", lambda _app, **options: served.append(options["port"]))
+    monkeypatch.setattr("uvicorn.Server.run", run)
     settings = Settings(workers=2, port=8123)
     processes.serve(create_app(settings), settings)
     assert served == [8123]

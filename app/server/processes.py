@@ -4,8 +4,10 @@ gunicorn's master loads the application once and forks the workers, which share 
 ends or hangs, and stops all of them on SIGTERM (docs/decisions/0021-processes.md).
 """
 
+import contextlib
 import logging
 import os
+import sys
 from typing import Any
 
 import uvicorn
@@ -16,6 +18,7 @@ from app.settings import Settings
 
 try:
     from app.server.protocol import LoadSheddingProtocol
+    from app.server.server import Server
 
     HTTP: Any = LoadSheddingProtocol
 except (ImportError, AttributeError):  # another uvicorn, or no httptools
@@ -25,6 +28,7 @@ logger = logging.getLogger("fashionnet")
 
 STOP_SECONDS = 30
 """Seconds that open requests get after the service was told to stop."""
+STARTUP_FAILURE = 3
 
 
 def serve(app: FastAPI, settings: Settings) -> None:
@@ -33,12 +37,33 @@ def serve(app: FastAPI, settings: Settings) -> None:
     if settings.workers > 1 and not can_fork:
         logger.warning("This system cannot fork: one worker runs instead of %d.", settings.workers)
     if settings.workers == 1 or not can_fork:
-        log = log_config(settings)
-        uvicorn.run(app, host=settings.host, port=settings.port, log_config=log, **uvicorn_options())
+        serve_by_one_process(app, settings)
     else:
         from app.server.workers import serve_by_workers  # gunicorn runs on Unix alone
 
         serve_by_workers(app, settings)
+
+
+def serve_by_one_process(app: FastAPI, settings: Settings) -> None:
+    """Runs the application in this process; exits with 3, as uvicorn does, if it cannot start."""
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=log_config(settings),
+        timeout_keep_alive=settings.keep_alive_seconds,
+        **uvicorn_options(),
+    )
+    server = make_server(config, settings)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
+
+
+def make_server(config: uvicorn.Config, settings: Settings) -> uvicorn.Server:
+    """Returns the server of one process; uvicorn's own if that is not the one that ours builds on."""
+    return uvicorn.Server(config) if HTTP == "auto" else Server(config, settings.max_connections)
 
 
 def uvicorn_options() -> dict[str, Any]:

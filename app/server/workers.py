@@ -16,7 +16,7 @@ from uvicorn_worker import UvicornWorker
 
 from app.server.crash_loop import CrashLoop
 from app.server.ended_workers import merge_ended
-from app.server.processes import STOP_SECONDS, uvicorn_options
+from app.server.processes import STOP_SECONDS, make_server, uvicorn_options
 from app.settings import Settings, metrics_folder
 
 
@@ -25,7 +25,6 @@ class ServiceWorker(UvicornWorker):  # type: ignore[misc]
 
     CONFIG_KWARGS: ClassVar = {
         "loop": "auto",
-        "timeout_keep_alive": 5,
         "timeout_notify": -inf,  # uvicorn compares wall-clock times: a positive value fails if the clock is set back
         **uvicorn_options(),
     }
@@ -45,6 +44,14 @@ class ServiceWorker(UvicornWorker):  # type: ignore[misc]
             super().run()
         except SystemExit as end:
             sys.exit(1 if end.code else 0)
+
+    async def _serve(self) -> None:
+        self.config.app = self.wsgi
+        server = make_server(self.config, self.wsgi.state.settings)
+        self._install_sigquit_handler()
+        await server.serve(sockets=self.sockets)
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
     async def callback_notify(self) -> None:
         """Tells the master that this worker lives; called every second."""
@@ -86,6 +93,7 @@ def serve_by_workers(app: FastAPI, settings: Settings) -> None:
         "worker_class": ServiceWorker,
         "preload_app": True,
         "timeout": settings.worker_timeout_seconds,
+        "keepalive": settings.keep_alive_seconds,
         "graceful_timeout": STOP_SECONDS + int(settings.drain_seconds) + 1,
         "loglevel": settings.log_level,
         "errorlog": None,  # app/logs.py configures gunicorn's logger
