@@ -36,6 +36,11 @@ def workers_of(server: subprocess.Popen[str]) -> list[psutil.Process]:
     return psutil.Process(server.pid).children()
 
 
+def descendants_of(server: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Workers, and the processes in which they decode."""
+    return psutil.Process(server.pid).children(recursive=True)
+
+
 def metrics_folders(parent: Path) -> list[Path]:
     return list(parent.glob("*fashionnet-metrics-*"))
 
@@ -136,8 +141,10 @@ def test_under_load_it_ends_in_time_and_responds_to_what_is_in_flight(tmp_path, 
             time.sleep(0.2)
             release.set()
             assert uploaded.result().status_code == 200
+        descendants = descendants_of(server)
         assert_ended_well(server, drain + 2 + SLACK)
         assert time.monotonic() - start >= drain
+        wait_until(lambda: not any(one.is_running() for one in descendants), SLACK)
     assert set(statuses) == {200}
     assert not metrics_folders(tmp_path)
 
@@ -163,6 +170,7 @@ def test_a_second_signal_ends_it_sooner(workers):
 def test_a_killed_worker_is_replaced_and_the_other_responds():
     with service(workers=2) as (server, client), load(client) as statuses:
         victim, other = workers_of(server)
+        helpers = victim.children()
         victim.kill()
         start = time.monotonic()
         wait_until(lambda: len(set(workers_of(server)) - {victim, other}) == 1)
@@ -170,6 +178,7 @@ def test_a_killed_worker_is_replaced_and_the_other_responds():
         before = len(statuses)
         wait_until(lambda: len(statuses) > before + 20)
         assert other.is_running()
+        wait_until(lambda: not any(helper.is_running() for helper in helpers))
     assert set(statuses) == {200}
 
 
@@ -186,9 +195,9 @@ def test_a_stopped_worker_is_replaced_after_the_timeout():
 def test_workers_end_soon_after_their_master_was_killed(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with service(workers=2, drain_seconds=60) as (server, client), load(client):
-        workers, port = workers_of(server), port_of(server)
+        descendants, port = descendants_of(server), port_of(server)
         server.kill()
-        wait_until(lambda: not any(worker.is_running() for worker in workers), 3 + SLACK)
+        wait_until(lambda: not any(one.is_running() for one in descendants), 3 + SLACK)
         with socket.create_server(("127.0.0.1", port)):
             pass
     assert len(metrics_folders(tmp_path)) == 1
