@@ -9,6 +9,7 @@ first lines of what was wrong with hostile requests go to the standard error.
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -58,31 +59,38 @@ def chosen(arguments: argparse.Namespace) -> Iterator[Part]:
             yield partial(measure, amount)
 
 
-def report(figures: list[Figure]) -> str:
+def report(figures: list[Figure], load: float) -> str:
     """Returns the figures as Markdown."""
     bars = [figure for figure in figures if figure.most is not None]
     notes = (
         f"{sum(figure.is_met for figure in bars)} of {len(bars)} bars are met. Services with two workers (for the head "
         "one), the load on the same cores; memory is the proportional set size of all processes of a service. "
-        f"{machine()}; {datetime.now(UTC).date()}. Made by `python benchmarks/reliability.py`.\n"
+        f"{machine()}; load average before: {load:.1f}; {datetime.now(UTC).date()}. "
+        "Made by `python benchmarks/reliability.py`.\n"
     )
     return "\n\n".join(["# Reliability", table(HEAD, [figure.row() for figure in figures]), notes])
 
 
+def write(stem: Path, figures: list[Figure], load: float) -> None:
+    """Writes the figures as Markdown and as JSON."""
+    stem.with_suffix(".md").write_text(report(figures, load))
+    result = {"date": str(datetime.now(UTC).date()), "machine": machine(), "load": load}
+    rows = [asdict(figure) for figure in figures]
+    stem.with_suffix(".json").write_text(json.dumps(result | {"figures": rows}, indent=1) + "\n")
+
+
 def main() -> None:
-    """Measures and reports."""
+    """Measures and reports; writes after every part, because all of them take hours."""
     arguments = parse_arguments()
     figures: list[Figure] = []
+    load = os.getloadavg()[0]
     for part in chosen(arguments):
         for figure in part():
             figures.append(figure)
             print(" | ".join(figure.row()), flush=True)
-    text = report(figures)
-    print(text)
-    if arguments.write:
-        arguments.write.with_suffix(".md").write_text(text)
-        result = {"date": str(datetime.now(UTC).date()), "machine": machine(), "figures": [asdict(f) for f in figures]}
-        arguments.write.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+        if arguments.write:
+            write(arguments.write, figures, load)
+    print(report(figures, load))
 
 
 if __name__ == "__main__":
