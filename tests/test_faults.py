@@ -1,5 +1,6 @@
 """What happens to the service when its processes, its disk or its limits fail."""
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -19,6 +20,8 @@ import httpx
 import psutil
 import pytest
 
+from app.lifecycle import Readiness
+from app.problems import NotReady
 from tests.pictures import grey_png
 from tests.servers import client_of, is_ready, port_of, process, run, service, wait_until
 
@@ -165,6 +168,22 @@ def test_a_second_signal_ends_it_sooner(workers):
         client.close()
         server.send_signal(signal.SIGINT)
         assert_ended_well(server, 3 + SLACK)
+
+
+def test_while_it_drains_clients_are_told_to_connect_anew():
+    with service(workers=1, drain_seconds=60) as (server, client):
+        assert "connection" not in predict(client).headers
+        server.send_signal(signal.SIGTERM)
+        wait_until(lambda: client.get("/health/ready").status_code == 503)
+        assert predict(client).headers["connection"] == "close"
+
+
+def test_a_self_test_that_ends_late_does_not_make_a_stopping_service_ready():
+    readiness = Readiness()
+    readiness.stop()
+    asyncio.run(readiness.settle(asyncio.sleep(0)))
+    with pytest.raises(NotReady, match="stopping"):
+        readiness.require()
 
 
 def test_a_killed_worker_is_replaced_and_the_other_responds():

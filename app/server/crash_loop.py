@@ -45,7 +45,8 @@ class CrashLoop:
         if self.deaths >= MOST_DEATHS and not serving:
             raise HaltServer(what, 1)
         pause = min(0.1 * 2 ** (self.deaths - 1), LONGEST_PAUSE)
-        logger.warning("%s The next worker starts in %.1f s.", what, pause)
+        if self.deaths > 1:
+            logger.warning("%s The next worker starts in %.1f s.", what, pause)
         time.sleep(pause)
 
 
