@@ -1,12 +1,18 @@
 import contextlib
+import errno
 import io
+import itertools
 import json
+import multiprocessing
 import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import numpy as np
@@ -149,18 +155,75 @@ def test_a_run_folder_holds_configuration_metrics_curves_and_checkpoints(trained
     assert sorted(path.name for path in folder.checkpoints.iterdir()) == ["epoch-0003.pt", "epoch-0004.pt"]
 
 
+@pytest.fixture(scope="module")
+def forked() -> ForkServerContext:
+    """Starts processes that have already imported PyTorch."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["scripts.train", "model.training.command"])
+    return context
+
+
+def figures_of(metrics_file: Path) -> list[dict[str, float]]:
+    """The lines of a ``metrics.jsonl`` without times."""
+    lines = [json.loads(line) for line in metrics_file.read_text().splitlines()]
+    return [{name: line[name] for name in line if name not in ("seconds", "images_per_second")} for line in lines]
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 11))])
+def test_a_run_killed_at_three_random_moments_resumes_bit_for_bit(small_data, tmp_path, forked, seed):
+    config, folder = make_config(small_data, 4, limit=64), RunFolder(tmp_path / "killed")
+    begin = time.monotonic()
+    whole = finished(Run.start(tmp_path / "whole", config, small_data))
+    seconds = time.monotonic() - begin
+    folder.write_config(config)
+    resume = ["--resume", str(folder.path), "--data-dir", str(small_data.root), "--no-export"]
+    for moment in np.random.default_rng(seed).uniform(0, seconds, 3):
+        child = forked.Process(target=command.main, args=(resume,))
+        child.start()
+        child.join(moment)
+        child.kill()
+        child.join()
+    with folder.locked():
+        resumed = finished(Run.resume(folder.path, small_data))
+    assert state_of(resumed.trainer) == state_of(whole.trainer)
+    assert figures_of(folder.metrics_file) == figures_of(whole.folder.metrics_file)
+    assert not list(folder.path.rglob("*.tmp"))
+
+
+def described(folder: Path) -> dict[str, object]:
+    """The card of an exported run, without what depends on time."""
+    card = read_card(folder, "fashionnet").model_dump(exclude={"history": True, "training": {"seconds", "date"}})
+    return card | {"content": load_artifact(folder, "fashionnet").content}
+
+
 @pytest.mark.slow
-def test_a_run_killed_in_the_middle_of_an_epoch_resumes_bit_for_bit(trained, small_data, tmp_path):
-    RunFolder(tmp_path).write_config(make_config(small_data, 4))
+def test_an_export_that_is_killed_is_repeated_bit_for_bit(exported_run, trained, small_data, tmp_path):
+    shutil.copytree(trained.folder.path, tmp_path, dirs_exist_ok=True)
     resume = ["scripts/train.py", "--resume", str(tmp_path), "--data-dir", str(small_data.root)]
-    with process(*resume) as child:
-        wait_until((tmp_path / "checkpoints" / "epoch-0001.pt").exists, 60)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-    assert not (tmp_path / "fashionnet.json").exists(), "killed before its end"
-    resumed = Run.resume(tmp_path, small_data)
-    assert 1 <= resumed.trainer.epoch < 4
-    assert state_of(finished(resumed).trainer) == state_of(trained.trainer)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        with process(*resume) as child:
+            child.stdout.readline()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.communicate(timeout=rng.uniform(1, 15))
+            child.kill()
+    assert run(*resume).returncode == 0
+    assert described(tmp_path) == described(exported_run)
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("lost", ["last line", "files"])
+def test_metrics_and_curves_that_a_kill_left_old_are_written_at_resume(trained, small_data, tmp_path, lost):
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(trained.folder.path, folder.path)
+    folder.curves_file.unlink()
+    if lost == "files":
+        folder.metrics_file.unlink()
+    else:
+        folder.metrics_file.write_text("".join(folder.metrics_file.read_text().splitlines(keepends=True)[:-1]))
+    Run.resume(folder.path, small_data)
+    assert folder.metrics_file.read_text() == trained.folder.metrics_file.read_text()
+    assert folder.curves_file.read_bytes() == trained.folder.curves_file.read_bytes()
 
 
 def test_a_run_with_no_completed_epoch_resumes_at_the_beginning(small_data, tmp_path):
@@ -255,6 +318,36 @@ def test_a_damaged_checkpoint_is_named(small_data, tmp_path, keep):
         Run.resume(tmp_path, small_data)
 
 
+def test_a_checkpoint_with_a_flipped_bit_is_named(small_data, tmp_path):
+    run_ = finished(Run.start(tmp_path, make_config(small_data, 1, limit=64), small_data))
+    checkpoint = run_.folder.checkpoints / "epoch-0001.pt"
+    content = bytearray(checkpoint.read_bytes())
+    for place in np.random.default_rng(0).integers(len(content), size=25):
+        content[place] ^= 1
+        checkpoint.write_bytes(content)
+        with pytest.raises(TrainingError, match=r"epoch-0001.pt is damaged: delete it"):
+            run_.folder.restore(run_.trainer)
+        content[place] ^= 1
+    checkpoint.write_bytes(content)
+    run_.folder.restore(run_.trainer)
+
+
+@pytest.mark.parametrize("name", ["config.json", "checkpoints/epoch-0001.pt"])
+def test_a_folder_in_place_of_a_file_of_the_run_is_named(small_data, tmp_path, name):
+    finished(Run.start(tmp_path, make_config(small_data, 1, limit=64), small_data))
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(TrainingError, match=rf"{name} cannot be read \(Is a directory\)"):
+        Run.resume(tmp_path, small_data)
+
+
+def test_a_configuration_that_changed_after_the_start_is_refused(small_data, tmp_path):
+    run_ = finished(Run.start(tmp_path, make_config(small_data, 1, limit=64), small_data))
+    run_.folder.write_config(run_.config.model_copy(update={"seed": 4}))
+    with pytest.raises(TrainingError, match=r"config.json was altered, epoch-0001.pt was trained with other values"):
+        Run.resume(tmp_path, small_data)
+
+
 def test_a_loss_that_is_no_number_ends_the_run(small_data, tmp_path):
     config = make_config(small_data, 1)
     hot = config.recipe.model_copy(update={"learning_rate": 1e30})
@@ -283,9 +376,10 @@ def test_precision_follows_the_flags_of_the_cpu(monkeypatch, asked, device, bf16
 @pytest.fixture
 def train(small_data) -> Iterator[Callable[..., int]]:
     """``scripts/train.py`` on the small data, in this process; returns the exit status."""
-    handler = signal.getsignal(signal.SIGTERM)  # a run sets its own
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}  # a run sets its own
     yield lambda *words: command.main(["--data-dir", str(small_data.root), "--threads", "1", *map(str, words)])
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def test_without_export_a_run_keeps_its_epochs_and_says_how_to_export(train, tmp_path, capsys):
@@ -367,16 +461,81 @@ def test_a_run_that_started_with_the_recipe_seed_resumes(small_data, tmp_path):
     assert finished(Run.resume(tmp_path, small_data)).trainer.epoch == 2
 
 
+def test_two_runs_do_not_train_in_one_folder_at_once(train, tmp_path, capsys):
+    with RunFolder(tmp_path).locked():
+        assert train("--epochs", 1, "--out", tmp_path) == 2
+    errors = capsys.readouterr().err
+    assert errors == f"error: Another process trains in {tmp_path}: wait until it ends, or choose another --out.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_resume_removes_the_temporary_files_of_a_killed_run(train, tmp_path):
+    assert train("--epochs", 1, "--out", tmp_path, "--no-export") == 0
+    for left in (tmp_path / ".metrics.jsonl.1234.tmp", tmp_path / "checkpoints/.epoch-0001.pt.1234.tmp"):
+        left.touch()
+    assert train("--resume", tmp_path, "--no-export") == 0
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+@contextlib.contextmanager
+def full_disk(write: int) -> Iterator[None]:
+    """There is no room for the write of this number, from 0."""
+    real, calls = os.fsync, itertools.count()
+
+    def fsync(handle):
+        if next(calls) == write:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", fsync)
+        yield
+
+
+def test_a_full_disk_ends_the_run_which_goes_on_with_room(train, small_data, tmp_path, capsys):
+    config, folder = make_config(small_data, 2, limit=64), RunFolder(tmp_path / "run")
+    folder.write_config(config)
+    resume = ["--resume", folder.path, "--no-export"]
+    for write in (0, 1, 1, 2):  # first checkpoint; its metrics; its curves, at resume; second checkpoint
+        with full_disk(write):
+            assert train(*resume) == 2
+        (error,) = capsys.readouterr().err.splitlines()
+        assert error == (
+            f"error: There is no room to write the run in {folder.path} (No space left on device): make room, then go "
+            f"on by python scripts/train.py --resume {folder.path}"
+        )
+    assert train(*resume) == 0
+    resumed, whole = Run.resume(folder.path, small_data), finished(Run.start(tmp_path / "whole", config, small_data))
+    assert state_of(resumed.trainer) == state_of(whole.trainer)
+    assert figures_of(folder.metrics_file) == figures_of(whole.folder.metrics_file)
+
+
+def test_a_disk_that_is_full_at_the_start_is_one_sentence(train, tmp_path, capsys):
+    with full_disk(0):
+        assert train("--out", tmp_path) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.endswith("(No space left on device): make room, then go on by the same command")
+    assert not list(tmp_path.rglob("*"))
+
+
 @pytest.mark.slow
-def test_sigterm_ends_cleanly_and_says_how_to_resume(small_data, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_the_run_cleanly_and_says_how_to_resume(small_data, tmp_path, number):
     arguments = ["--data-dir", str(small_data.root), "--epochs", "500", "--out", str(tmp_path)]
     with process("scripts/train.py", *arguments) as child:
-        wait_until(lambda: any(tmp_path.glob("checkpoints/*")), 60)
-        child.send_signal(signal.SIGTERM)
+        wait_until(lambda: any(tmp_path.glob("checkpoints/*.pt")), 60)
+        child.send_signal(number)
         _, errors = child.communicate(timeout=60)
     assert child.returncode == 130
-    assert f"python scripts/train.py --resume {tmp_path}" in errors
-    assert "Traceback" not in errors
+    saved = int(sorted(tmp_path.glob("checkpoints/*.pt"))[-1].stem.removeprefix("epoch-"))
+    stopped = f"Stopped after {saved} completed epochs, which are saved; resume by:"
+    assert errors.splitlines() == ["", stopped, f"  python scripts/train.py --resume {tmp_path}"]
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored(train, tmp_path):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    assert train("--resume", tmp_path) == 2, "there is no run"
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """A training run on the command line: the part of ``scripts/train.py`` that needs PyTorch."""
 
+import errno
 import shlex
 import signal
 import sys
 from argparse import Namespace
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,25 +21,35 @@ from model.training.loop import EpochMetrics, RunConfig, choose_precision, descr
 from model.training.photo_examples import checksum, read_training_photos
 from model.training.recipes import RECIPES, Recipe
 from model.training.run import Run, resume_command
+from model.training.run_folder import RunFolder
 from model.training.trackers import figures_of_card, figures_of_epoch, tracking
 
 DRY_RUN_IMAGES = 1280
 NOTHING_KEPT = "Everything works; nothing was kept."
 STOPPED = 130  # the exit status that shells report after Ctrl-C
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, from a person or from torchrun after another process of the run has ended."""
+    """SIGTERM or SIGHUP, from a person or from torchrun after another process of the run has ended."""
 
 
 def terminate(*_: object) -> None:
-    """Handle SIGTERM like Ctrl-C."""
+    """Handle a signal like Ctrl-C."""
     raise Terminated
+
+
+def handle_signals() -> None:
+    """Make SIGTERM, and SIGHUP when a terminal closes, end the run like Ctrl-C."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, terminate)
 
 
 def run_training(arguments: Namespace, data_set: FashionMnist, path: Path) -> int:
     """Trains and exports as the command line says, in the run folder ``path``; returns the exit status."""
-    signal.signal(signal.SIGTERM, terminate)
+    handle_signals()
     keep_freed_memory()
     with distributed.process_group():
         try:
@@ -54,15 +66,41 @@ def run_training(arguments: Namespace, data_set: FashionMnist, path: Path) -> in
 
 def train(arguments: Namespace, data_set: FashionMnist, path: Path) -> int:
     """Trains a new or resumed run and exports it; returns the exit status."""
-    run = open_run(arguments, path, data_set)
-    say(opening(run))
+    config = None if arguments.resume else new_config(arguments, data_set)
+    try:
+        with hold(path, new=config is not None):
+            run = (
+                Run.start(path, config, data_set)
+                if config
+                else Run.resume(path, data_set, arguments.epochs, arguments.held_out)
+            )
+            say(opening(run))
+            return finish(arguments, run, path)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise TrainingError(no_room(path, error, kept=not arguments.dry_run)) from error
+
+
+def hold(path: Path, *, new: bool) -> AbstractContextManager[None]:
+    """Returns the lock on the run folder, which process 0 holds for all; makes the folder of a new run."""
+    if distributed.rank() or not (new or path.is_dir()):
+        return nullcontext()
+    path.mkdir(parents=True, exist_ok=True)
+    return RunFolder(path).locked()
+
+
+def finish(arguments: Namespace, run: Run, path: Path) -> int:
+    """Trains the remaining epochs and exports; returns the exit status."""
+    kept = not arguments.dry_run
     try:
         card = train_and_export(arguments, run, path)
     except KeyboardInterrupt as stop:
         if distributed.rank() == 0 or isinstance(stop, Terminated):  # process 0 may have ended
-            print(stopped(run.trainer.epoch, resume_command(path, distributed.world_size())), file=sys.stderr)
+            with suppress(OSError):  # the terminal may have closed
+                command = resume_command(path, distributed.world_size())
+                print(stopped(run.folder.saved_epochs(), command, kept=kept), file=sys.stderr)
         return STOPPED
-    kept = not arguments.dry_run
     if card is None:
         if arguments.no_export:
             say(trained(resume_command(path, distributed.world_size()), kept=kept))
@@ -92,14 +130,12 @@ def say(text: str, file: TextIO | None = None) -> None:
         print(text, file=file, flush=True)
 
 
-def open_run(arguments: Namespace, path: Path, data_set: FashionMnist) -> Run:
-    """Resumes the run in ``path``, or starts one there."""
-    if arguments.resume:
-        return Run.resume(path, data_set, arguments.epochs, arguments.held_out)
+def new_config(arguments: Namespace, data_set: FashionMnist) -> RunConfig:
+    """Returns the configuration of a new run."""
     recipe = find_recipe(arguments.recipe)
     epochs = arguments.epochs or (1 if arguments.dry_run else recipe.epochs)
     device = find_device(arguments.device)
-    config = RunConfig(
+    return RunConfig(
         recipe=recipe.model_copy(update={"epochs": epochs}),
         seed=arguments.seed,
         precision=choose_precision(arguments.precision, device),
@@ -114,7 +150,6 @@ def open_run(arguments: Namespace, path: Path, data_set: FashionMnist) -> Run:
         teacher_dir=str(arguments.teacher_dir.resolve()) if recipe.teachers else "",
         teachers=teacher_versions(recipe, arguments.teacher_dir),
     )
-    return Run.start(path, config, data_set)
 
 
 def find_recipe(name: str) -> Recipe:
@@ -174,9 +209,18 @@ def opening(run: Run) -> str:
     )
 
 
-def stopped(epochs: int, command: str) -> str:
+def stopped(epochs: int, command: str, *, kept: bool) -> str:
     """Says what an interrupted run has saved, and how to resume it."""
-    return f"\nStopped after {epochs} completed epochs, which are saved. Resume by:\n  {command}"
+    if not kept:
+        return "\nStopped; nothing was kept."
+    return f"\nStopped after {epochs} completed epochs, which are saved; resume by:\n  {command}"
+
+
+def no_room(path: Path, error: OSError, *, kept: bool) -> str:
+    """Says that the disk is full, and how to go on."""
+    begun = kept and RunFolder(path).config_file.exists()
+    command = resume_command(path, distributed.world_size()) if begun else "the same command"
+    return f"There is no room to write the run in {path} ({error.strerror}): make room, then go on by {command}"
 
 
 def epoch_line(metrics: EpochMetrics, epochs: int) -> str:

@@ -69,6 +69,14 @@ class RunConfig(BaseModel):
     limit: int | None = None
     """Use only the first ``limit`` images of each split (``--dry-run``)."""
 
+    def trains_like(self, other: Self) -> bool:
+        """Returns whether both give the same network epoch by epoch; names, folders and the last epoch may differ."""
+        recipe = {"name", "epochs"} if self.recipe.schedule == "step" else {"name"}
+        fields = dict.fromkeys(("name", "machine", "teacher_dir", "photos_dir", "held_out"), True)
+        return self.model_dump(exclude={**fields, "recipe": recipe}) == other.model_dump(
+            exclude={**fields, "recipe": recipe}
+        )
+
 
 class Examples(NamedTuple):
     """Labelled images."""

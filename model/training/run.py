@@ -92,6 +92,8 @@ class Run:
                 folder.write_config(config)
         run = cls(folder, config, data_set)
         folder.restore(run.trainer)
+        if distributed.rank() == 0 and run.trainer.epoch:
+            folder.write_history(run.trainer)
         return run
 
     def epochs(self) -> Iterator[EpochMetrics]:
