@@ -63,15 +63,13 @@ class Connection:
         self._socket = None
 
     def _exchange(self, request: Request) -> Response | None:
-        if self._socket is None:
-            self._socket = socket.create_connection(("127.0.0.1", self.port), self.patience)
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         start = time.perf_counter()
+        connection = self._open()
         with contextlib.suppress(ConnectionError):  # the service may refuse before it has read everything
-            self._socket.sendall(request.content)
-        self._socket.settimeout(self.patience if request.must_answer else SILENCE)
+            connection.sendall(request.content)
+        connection.settimeout(self.patience if request.must_answer else SILENCE)
         try:
-            answer = http.client.HTTPResponse(self._socket)
+            answer = http.client.HTTPResponse(connection)
             answer.begin()
             body = answer.read()
         except (TimeoutError, ConnectionError, http.client.BadStatusLine):
@@ -80,20 +78,25 @@ class Connection:
             self.close()
             return None
         seconds = time.perf_counter() - start
-        closed = answer.will_close
-        if request.must_refuse:
-            closed = self._is_closed()
+        closed = is_closed(connection) if request.must_refuse else answer.will_close
         if closed:
             self.close()
         return Response(answer.status, answer.headers, body, seconds, closed)
 
-    def _is_closed(self) -> bool:
-        """Whether the service ends the connection within the patience."""
-        try:
-            while self._socket and self._socket.recv(65536):
-                pass
-        except TimeoutError:
-            return False
-        except ConnectionError:
+    def _open(self) -> socket.socket:
+        if self._socket is None:
+            self._socket = socket.create_connection(("127.0.0.1", self.port), self.patience)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return self._socket
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the service ends a connection before the time-out; what it still sends is discarded."""
+    try:
+        while connection.recv(65536):
             pass
-        return True
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        pass
+    return True
