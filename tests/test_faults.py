@@ -201,11 +201,13 @@ def test_a_killed_worker_is_replaced_and_the_other_responds():
     assert set(statuses) == {200}
 
 
-def test_a_stopped_worker_is_replaced_after_the_timeout():
-    with service(workers=2, worker_timeout_seconds=3) as (server, _):
+def test_a_worker_that_hangs_even_while_it_starts_is_replaced_after_the_timeout():
+    environment = {"FASHIONNET_PORT": "0", "FASHIONNET_WORKERS": "2", "FASHIONNET_WORKER_TIMEOUT_SECONDS": "5"}
+    with process("-m", "app", **environment) as server, client_of(server, ready=False) as client:
+        wait_until(lambda: len(workers_of(server)) == 2)
         victim, other = workers_of(server)
-        time.sleep(1.5)  # until it has reported for the first time
         victim.suspend()
+        wait_until(lambda: is_ready(client))
         wait_until(lambda: victim not in workers_of(server))
         wait_until(lambda: len(workers_of(server)) == 2)
         assert other in workers_of(server)

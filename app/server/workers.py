@@ -40,6 +40,7 @@ class ServiceWorker(UvicornWorker):  # type: ignore[misc]
 
     def run(self) -> None:
         """Serves; exits with 1 if the application cannot start, as gunicorn stops every worker on uvicorn's 3."""
+        self.notify()  # without a first report, gunicorn waits for ever for a worker that hangs while it starts
         try:
             super().run()
         except SystemExit as end:
