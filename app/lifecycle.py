@@ -18,6 +18,7 @@ from app.inference.executors import Executors
 from app.inference.predictor import Predictors
 from app.metrics import IN_PROGRESS, QUEUE_DEPTH, create_files
 from app.problems import NotReady, count_problems
+from model.cpu import release_freed_memory
 
 logger = logging.getLogger("fashionnet")
 
@@ -55,6 +56,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     """Runs the self-test while the first health checks are answered already; drains at the end."""
     state, executors = app.state, Executors.create()
     readiness: Readiness = state.readiness
+    release_freed_memory()
     state.admission = Admission(state.settings.queue_size, state.settings.max_wait_seconds, state.settings.body_memory)
     state.predictors = Predictors(state.models, executors, state.settings, state.admission)
     for model in state.models:

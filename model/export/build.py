@@ -151,15 +151,16 @@ def export_onnx(network: Network, score: OodScore | PhotoOodScore | None = None)
     With ``score``, ``ood_scores`` is the fourth output. The photo model has ``class_maps`` too.
     """
     module = ServingModule(network, score).eval()
-    program = torch.onnx.export(
-        module,
-        (torch.zeros(2, *network.input.shape, dtype=torch.uint8),),
-        input_names=["images"],
-        output_names=module.output_names,
-        dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
-        dynamo=True,
-        verbose=False,
-    )
+    with torch.no_grad():  # layers may have another form for training
+        program = torch.onnx.export(
+            module,
+            (torch.zeros(2, *network.input.shape, dtype=torch.uint8),),
+            input_names=["images"],
+            output_names=module.output_names,
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            dynamo=True,
+            verbose=False,
+        )
     if program is None:
         raise ArtifactError("PyTorch gave no ONNX program for this network.")
     content: bytes = _without_traces(program.model_proto).SerializeToString()
