@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerContext
@@ -501,13 +502,24 @@ def test_a_full_disk_ends_the_run_which_goes_on_with_room(train, small_data, tmp
             assert train(*resume) == 2
         (error,) = capsys.readouterr().err.splitlines()
         assert error == (
-            f"error: There is no room to write the run in {folder.path} (No space left on device): make room, then go "
+            f"error: There is no room in {folder.path} (No space left on device): make room, then go "
             f"on by python scripts/train.py --resume {folder.path}"
         )
     assert train(*resume) == 0
     resumed, whole = Run.resume(folder.path, small_data), finished(Run.start(tmp_path / "whole", config, small_data))
     assert state_of(resumed.trainer) == state_of(whole.trainer)
     assert figures_of(folder.metrics_file) == figures_of(whole.folder.metrics_file)
+
+
+def test_an_export_without_room_for_its_temporary_files_is_one_sentence(
+    train, small_data, tmp_path, monkeypatch, capsys
+):
+    finished(Run.start(tmp_path, make_config(small_data, 1, limit=64), small_data))
+    full = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
+    monkeypatch.setattr("shutil.disk_usage", lambda _folder: full)
+    assert train("--resume", tmp_path) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: There is no room in {tempfile.gettempdir()} (No space left on device): make room")
 
 
 def test_a_disk_that_is_full_at_the_start_is_one_sentence(train, tmp_path, capsys):
@@ -521,11 +533,11 @@ def test_a_disk_that_is_full_at_the_start_is_one_sentence(train, tmp_path, capsy
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_run_cleanly_and_says_how_to_resume(small_data, tmp_path, number):
-    arguments = ["--data-dir", str(small_data.root), "--epochs", "500", "--out", str(tmp_path)]
+    arguments = ["--data-dir", str(small_data.root), "--threads", "1", "--epochs", "500", "--out", str(tmp_path)]
     with process("scripts/train.py", *arguments) as child:
-        wait_until(lambda: any(tmp_path.glob("checkpoints/*.pt")), 60)
+        wait_until(lambda: any(tmp_path.glob("checkpoints/*.pt")), 180)
         child.send_signal(number)
-        _, errors = child.communicate(timeout=60)
+        _, errors = child.communicate(timeout=180)
     assert child.returncode == 130
     saved = int(sorted(tmp_path.glob("checkpoints/*.pt"))[-1].stem.removeprefix("epoch-"))
     stopped = f"Stopped after {saved} completed epochs, which are saved; resume by:"

@@ -220,7 +220,7 @@ def no_room(path: Path, error: OSError, *, kept: bool) -> str:
     """Says that the disk is full, and how to go on."""
     begun = kept and RunFolder(path).config_file.exists()
     command = resume_command(path, distributed.world_size()) if begun else "the same command"
-    return f"There is no room to write the run in {path} ({error.strerror}): make room, then go on by {command}"
+    return f"There is no room in {error.filename or path} ({error.strerror}): make room, then go on by {command}"
 
 
 def epoch_line(metrics: EpochMetrics, epochs: int) -> str:

@@ -1,6 +1,10 @@
 """A training run from its configuration to its artefact."""
 
+import errno
+import os
 import shlex
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -105,7 +109,11 @@ class Run:
             yield metrics
 
     def export(self, *folders: Path) -> ModelCard:
-        """Export the network, measure it on the test set, and write the artefact to every folder."""
+        """Export the network, measure it on the test set, and write the artefact to every folder.
+
+        Raises OSError if there is no room for it.
+        """
+        require_room(10 * sum(tensor.nbytes for tensor in self.trainer.network.state_dict().values()))
         splits = {
             "validation": self.validation,
             "test": limited(self.data_set.load("test"), self.config.limit),
@@ -146,6 +154,16 @@ class Run:
         held_out = run_held_out(network, tensors, images, sets)
         write_atomically(self.folder.path / HELD_OUT_FILE, held_out.to_bytes())
         return held_out
+
+
+def require_room(size: int) -> None:
+    """Raises OSError if the temporary folder, into which the export writes graphs, has less room.
+
+    ONNX Runtime does not notice a full disk: it writes half a graph and cannot read it.
+    """
+    folder = tempfile.gettempdir()
+    if shutil.disk_usage(folder).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
 
 
 def resume_command(path: Path, count: int = 1) -> str:
