@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.inference.errors import HelperLost
 from app.inference.sandbox import (
     CallLimits,
     HelperCrashed,
@@ -143,6 +144,15 @@ def test_signals_to_the_group_do_not_end_the_helper(sandbox, ending):
 def test_a_killed_helper_is_replaced(sandbox):
     os.kill(sandbox.run(os.getpid), signal.SIGKILL)
     with pytest.raises(HelperCrashed):
+        sandbox.run(len, "abc")
+    assert sandbox.run(len, "abc") == 3
+
+
+def test_killed_with_its_keeper_it_is_started_anew(sandbox):
+    keeper, helper = sandbox.run(os.getppid), sandbox.run(os.getpid)
+    os.kill(keeper, signal.SIGKILL)
+    os.kill(helper, signal.SIGKILL)
+    with pytest.raises(HelperLost):
         sandbox.run(len, "abc")
     assert sandbox.run(len, "abc") == 3
 

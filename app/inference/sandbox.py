@@ -98,28 +98,34 @@ class HelperProcess:
 
     def __init__(self, limits: CallLimits) -> None:
         self._memory = mmap.mmap(-1, limits.message)
-        self._socket, theirs = socket.socketpair()
         self._lock = threading.Lock()
         self._limits = limits
-        self._keeper = os.fork()
-        if self._keeper == 0:
-            _keep_helper(theirs, self._memory, limits)
-        theirs.close()
+        self._start()
 
     def run(self, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-        """Returns the result of the call, see ``Sandbox``; raises HelperLost if there is no helper any more."""
+        """Returns the result of the call, see ``Sandbox``; raises HelperLost if somebody killed helper and keeper."""
         with self._lock:
             size = _write(self._memory, (function, args, kwargs))
             try:
                 self._socket.sendall(_HEAD.pack(_Outcome.RETURNED, size))
                 outcome, size = _HEAD.unpack(_receive(self._socket))
             except (OSError, struct.error):
+                logger.warning("The process that decodes pictures is gone; another one is started.")
+                self.close()
+                self._start()  # by now this process has threads, but a service that decodes nothing is worse
                 raise HelperLost from None
             result: Any = pickle.loads(self._memory[:size]) if outcome <= 0 else _death(outcome)  # noqa: S301 - our own
             _release(self._memory, size)
         if outcome == _Outcome.RETURNED:
             return cast("Result", result)
         raise result
+
+    def _start(self) -> None:
+        self._socket, theirs = socket.socketpair()
+        self._keeper = os.fork()
+        if self._keeper == 0:
+            _keep_helper(theirs, self._memory, self._limits)
+        theirs.close()
 
     def close(self) -> None:
         """Ends the keeper, and the helper too, which notices that the socket is closed."""

@@ -52,7 +52,7 @@ class InferenceRequest(BaseModel):
     id: str | None = None
     parameters: dict[str, Any] = {}
     inputs: list[InputTensor] = Field(max_length=8)
-    outputs: list[RequestedOutput] | None = Field(None, max_length=8)
+    outputs: list[RequestedOutput] | None = Field(None, max_length=6)
 
     def without_data(self) -> "InferenceRequest":
         """Returns the request without its inputs, which may be large."""
