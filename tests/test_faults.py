@@ -92,7 +92,7 @@ def load(client: httpx.Client, callers: int = 4) -> Iterator[list[int]]:
 
 @pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
 def test_a_signal_during_the_start_ends_it_at_once(tmp_path, number):
-    delays = [0, 0.2, 0.5, 1.2]
+    delays = [0, 0.3, 1]
     environment = {"FASHIONNET_PORT": "0", "FASHIONNET_WORKERS": "2", "TMPDIR": str(tmp_path)}
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(process("-m", "app", **environment)) for _ in delays]
@@ -320,9 +320,8 @@ def test_too_few_file_descriptors_stop_the_start_with_one_sentence():
     assert done.stderr.startswith("fashionnet: Only 20 files may be open")
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_it_responds_again_after_file_descriptors_ran_out_and_the_log_stays_short(workers):
-    with process(*limited(64), FASHIONNET_PORT="0", FASHIONNET_WORKERS=workers) as server, client_of(server) as client:
+def test_it_responds_again_after_file_descriptors_ran_out_and_the_log_stays_short():
+    with process(*limited(64), FASHIONNET_PORT="0", FASHIONNET_WORKERS="2") as server, client_of(server) as client:
         address = ("127.0.0.1", port_of(server))
         with contextlib.ExitStack() as stack:
             for _ in range(300):

@@ -152,9 +152,9 @@ for number in range(100):
         ]
     elif number > 9:
         merge_ended(folder, pid)
-start = time.perf_counter()
+start = time.process_time()
 text = metrics.exposition().decode()
-print(len(list(folder.glob("*.db"))), time.perf_counter() - start)
+print(len(list(folder.glob("*.db"))), time.process_time() - start)
 print(text)
 """
     done = run("-c", code, str(tmp_path), PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
