@@ -21,9 +21,10 @@ class Figure:
 
     def row(self) -> tuple[str, ...]:
         """Returns the cells of the table."""
-        bar = "" if self.most is None else f"at most {self.most:,g}{self._unit}"
+        bar = "" if self.most is None else f"at most {self.most:.4g}{self._unit}"
         met = "" if self.most is None else "yes" if self.is_met else "**no**"
-        return self.part, self.name, f"{self.measured:,.4g}{self._unit}", bar, met
+        measured = f"{self.measured:,.0f}" if self.measured >= 1000 else f"{self.measured:.4g}"
+        return self.part, self.name, measured + self._unit, bar, met
 
     @property
     def _unit(self) -> str:

@@ -43,7 +43,9 @@ class Checks:
             yield "names the server"
         if request.must_refuse and not (400 <= response.status < 500 and response.closed):
             yield f"status {response.status}{'' if response.closed else ', left open'}, but it must be refused"
-        yield from _problem_faults(response) if response.status >= 400 else _result_faults(request, response)
+        if request.method == "HEAD":
+            return
+        yield from _problem_faults(request, response) if response.status >= 400 else _result_faults(request, response)
 
     def _allowed(self, request: Request) -> Iterable[int]:
         path = request.path
@@ -52,7 +54,7 @@ class Checks:
         return next(statuses for pattern, statuses in self._statuses if pattern.fullmatch(path))
 
 
-def _problem_faults(response: Response) -> Iterator[str]:
+def _problem_faults(request: Request, response: Response) -> Iterator[str]:
     if response.headers.get_content_type() != MEDIA_TYPE:
         yield f"status {response.status} as {response.headers.get_content_type()}"
         return
@@ -61,6 +63,8 @@ def _problem_faults(response: Response) -> Iterator[str]:
     except ValueError as error:
         yield f"the problem is no JSON: {error}"
         return
+    if (request.path or "").startswith("/v2") and body.get("error") != body.get("detail"):
+        yield "the problem has no error, which clients of /v2 show"
     yield from _member_faults(body, response.status)
 
 

@@ -69,7 +69,7 @@ class Connection:
             connection.sendall(request.content)
         connection.settimeout(self.patience if request.must_answer else SILENCE)
         try:
-            answer = http.client.HTTPResponse(connection)
+            answer = http.client.HTTPResponse(connection, method=request.method)
             answer.begin()
             body = answer.read()
         except (TimeoutError, ConnectionError, http.client.BadStatusLine):

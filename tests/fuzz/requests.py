@@ -29,6 +29,11 @@ class Request:
         """Whether it needs a connection of its own."""
         return self.path is None
 
+    @property
+    def method(self) -> str:
+        """The method of the request line, if it is one."""
+        return self.content.partition(b" ")[0].decode("latin-1")
+
 
 def post(kind: str, path: str, body: bytes, headers: Mapping[str, str]) -> Request:
     """Returns a POST request whose head is right."""

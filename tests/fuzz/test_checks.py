@@ -59,6 +59,7 @@ def test_a_right_response_has_no_fault(request_: Request, given: Response) -> No
     (PREDICT, response(PROBLEM | {"status": 400}, 422, MEDIA_TYPE), "another status"),
     (PREDICT, response(PROBLEM | {"detail": "ValueError('x') in /home/a.py"}, 422, MEDIA_TYPE), "tells of the inside"),
     (PREDICT, response(PROBLEM | {"detail": "Pillow says no."}, 422, MEDIA_TYPE), "tells of the inside"),
+    (INFER, response(PROBLEM, 422, MEDIA_TYPE), "no error"),
     (PREDICT, response(b'{"probabilities": {"a": NaN}}'), "NaN is no JSON"),
     (PREDICT, response(b'{"probabilities": {"\xff": 1}}'), "not as documented"),
     (PREDICT, response({"label": "Bag"}), "not as documented"),
