@@ -410,6 +410,17 @@ def call_until_refused(client: httpx.Client, *, keep_alive: bool) -> int:
                 goes_on = keep_alive and response.headers.get("connection") != "close"
 
 
+def test_a_draining_service_has_clients_connect_anew():
+    with service(workers=1, drain_seconds=2) as (server, client), Wire(client, LIVE + b"\r\n") as wire:
+        assert "connection" not in wire.response().headers
+        server.send_signal(signal.SIGTERM)
+        wait_until(lambda: client.get("/health/ready").status_code == 503)
+        wire.send(LIVE + b"\r\n")
+        assert wire.response().headers["connection"] == "close"
+        assert wire.ends()
+        server.communicate(timeout=30)
+
+
 def test_an_idle_connection_does_not_hold_up_the_stop():
     with service(workers=1) as (server, client), Wire(client), Wire(client, LIVE + b"\r\n"), Wire(client, LIVE):
         server.send_signal(signal.SIGTERM)

@@ -78,7 +78,11 @@ class Connection(HttpToolsProtocol):
         self._deadline = inf
         """When the client has kept the server waiting for too long; infinite while the server is at work."""
         self._framing = 0
-        """Bytes received since the last byte of a body or the end of a request."""
+        """Bytes of the pieces after that with the last byte of a body or the end of a request."""
+        self._uncounted = 0
+        """Bytes of that piece, which may hold the beginning of a head."""
+        self._piece = 0
+        """Bytes of the latest piece."""
         self._upgrading = False
         """Whether the head that was parsed asks for another protocol; it is parsed again without that."""
         self._unread = 0
@@ -106,11 +110,12 @@ class Connection(HttpToolsProtocol):
             self.discard(len(data))
         if self.ended:
             return
-        before, last = self.receiving, data[-1:]
+        before = self.receiving
         while data:
             room = MAX_HEAD - self._framing
             piece, data = data[:room], data[room:]
-            self._framing += len(piece)
+            self._piece = len(piece)
+            self._framing += self._piece
             try:
                 self.parser.feed_data(piece)
             except httptools.HttpParserUpgrade as upgrade:
@@ -122,7 +127,7 @@ class Connection(HttpToolsProtocol):
                 self._reject(HeadTooLarge(MAX_HEAD, MAX_FIELDS))
                 return
         if self.receiving is HEAD:
-            self._wait_for_head(before, last)
+            self._wait_for_head(before, piece)
 
     def on_message_begin(self) -> None:
         """A callback of the parser."""
@@ -137,7 +142,8 @@ class Connection(HttpToolsProtocol):
                 raise MalformedRequest
             self._upgrading = True
             return
-        self.receiving, self._deadline, self._framing = BODY, inf, 0
+        self.receiving, self._deadline = BODY, inf
+        self._framing, self._uncounted = 0, self._piece
         super().on_headers_complete()
         self.headers = []  # for the trailers, which nobody reads
         if self.stopping:
@@ -145,7 +151,7 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """A callback of the parser."""
-        self._framing = 0
+        self._framing, self._uncounted = 0, self._piece
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -155,7 +161,8 @@ class Connection(HttpToolsProtocol):
         if self.headers:
             self._check_size()
         super().on_message_complete()
-        self.receiving, self._framing = NOTHING, 0
+        self.receiving = NOTHING
+        self._framing, self._uncounted = 0, self._piece
         if self.cycle.response_complete:
             self.wait_for_request()
 
@@ -165,7 +172,7 @@ class Connection(HttpToolsProtocol):
         uvicorn starts a timer here, and cancels it with the next request. A deadline costs less.
         """
         self.server_state.total_requests += 1
-        if self.transport.is_closing():
+        if self._facade.closing or self._socket.is_closing():
             return
         self.flow.resume_reading()
         if self.pipeline:
@@ -216,14 +223,16 @@ class Connection(HttpToolsProtocol):
 
     def _check_size(self, size: int = 0) -> None:
         """Raises HeadTooLarge if there are too many fields, or too many bytes in them and the ``size`` beside them."""
-        if len(self.headers) > MAX_FIELDS or size + sum(map(len, chain.from_iterable(self.headers))) > MAX_HEAD:
+        if self._framing + self._uncounted > MAX_HEAD:
+            size += sum(map(len, chain.from_iterable(self.headers)))
+        if len(self.headers) > MAX_FIELDS or size > MAX_HEAD:
             raise HeadTooLarge(MAX_HEAD, MAX_FIELDS)
 
-    def _wait_for_head(self, before: int, last: bytes) -> None:
+    def _wait_for_head(self, before: int, piece: bytes) -> None:
         """Sets the deadline of a head that began with the latest data, and rejects HTTP/0.9, which has no head."""
         if before is not HEAD or self._deadline == inf:
             self._deadline = self.loop.time() + self.head_seconds
-        if last == b"\n" and self.parser.get_http_version() == "0.0":  # a request line without a version
+        if piece.endswith(b"\n") and self.parser.get_http_version() == "0.0":  # a request line without a version
             self._reject(MalformedRequest())
 
     def _head_without_upgrade(self) -> bytes:

@@ -84,6 +84,8 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accepts what waits in the queue, stops to listen, and ends the connections after their responses."""
         self._stopping = True
+        if self._resuming:
+            await self._resuming
         for server in self.servers:
             server.close()
         for one in sockets or []:
@@ -117,10 +119,12 @@ class Server(uvicorn.Server):
     async def _resume(self) -> None:
         """Accepts connections again."""
         loop, backlog = asyncio.get_running_loop(), self.config.backlog
-        self.servers = [
-            await loop.create_server(self._protocol, sock=one.dup(), backlog=backlog) for one in self._listening
-        ]
-        self._resuming = None
+        try:
+            self.servers = [
+                await loop.create_server(self._protocol, sock=one.dup(), backlog=backlog) for one in self._listening
+            ]
+        finally:
+            self._resuming = None
 
     def _protocol(self) -> asyncio.Protocol:
         kind: Any = self.config.http_protocol_class
