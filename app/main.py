@@ -13,7 +13,7 @@ from app.inference.evaluator import Evaluator
 from app.inference.models import ServedModel, load_models_or_exit
 from app.lifecycle import Readiness, lifespan
 from app.logs import configure, log_ignored_variables
-from app.middleware import CatchAllMiddleware, HeadMiddleware, RequestMiddleware
+from app.middleware import CatchAllMiddleware, RequestMiddleware
 from app.problems import add_exception_handlers
 from app.routes import evaluate, explain, gallery, health, models, page, predict, v2
 from app.settings import Settings, SettingsError, read_settings
@@ -66,7 +66,6 @@ def _add_middleware(app: FastAPI, settings: Settings, names: Sequence[str]) -> N
     if not settings.tracing:  # FastAPI traces only the requests that it routes
         app.add_middleware(FastPathMiddleware, routes=predict.direct_routes() | v2.direct_routes(names))
     app.add_middleware(CatchAllMiddleware)
-    app.add_middleware(HeadMiddleware)
     app.add_middleware(RequestMiddleware, state=app.state)
 
 

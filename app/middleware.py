@@ -4,7 +4,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 
 from prometheus_client import Histogram
@@ -31,6 +31,8 @@ class RequestMiddleware:
 
     def __init__(self, app: ASGIApp, state: State) -> None:
         self.app = app
+        self.head = HeadMiddleware(app)
+        self.readiness = state.readiness
         self.state = state
         self.state.in_progress = 0
         self.log_requests = state.settings.access_log
@@ -45,21 +47,19 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (_HEADER, identifier), *self._goodbye()]
+                message["headers"] = [*message["headers"], (_HEADER, identifier)]
+                if self.readiness.stopping:  # has clients connect anew, to a server that stays
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         token = request_id.set(identifier.decode())
         self.state.in_progress += 1
         try:
-            await self.app(scope, receive, watch)
+            await (self.head if scope["method"] == "HEAD" else self.app)(scope, receive, watch)
         finally:
             self.state.in_progress -= 1
             self._count(scope, status, time.perf_counter() - start)
             request_id.reset(token)
-
-    def _goodbye(self) -> Sequence[tuple[bytes, bytes]]:
-        """Returns the field that has clients connect anew, to a server that stays, while this one drains."""
-        return [(b"connection", b"close")] if self.state.readiness.stopping else ()
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         _requests(_pattern(scope), status).observe(seconds)
@@ -72,15 +72,12 @@ class RequestMiddleware:
 
 
 class HeadMiddleware:
-    """Answers HEAD as GET without the body."""
+    """Answers a HEAD request as GET without the body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "HEAD":
-            await self.app(scope, receive, send)
-            return
         get = {**scope, "method": "GET"}
 
         async def send_head(message: Message) -> None:
