@@ -56,7 +56,7 @@ async def _evaluator(request: Request) -> Evaluator:
 
 async def classifier(
     request: Request,
-    model: Annotated[str | None, Query(description="a name from /models; default: as /models says")] = None,  # noqa: ARG001
+    model: Annotated[str | None, Query(description="the model; by default the kind of picture decides")] = None,  # noqa: ARG001
 ) -> Classifier:
     """As ``find_classifier``; declares the parameter for FastAPI's documentation."""
     return find_classifier(request)
@@ -65,7 +65,7 @@ async def classifier(
 async def image_wanted(
     request: Request,
     image: Annotated[  # noqa: ARG001
-        str, Query(description="whether to add the network's input", json_schema_extra={"enum": ["true", "false"]})
+        str, Query(description="whether to add the model's input", json_schema_extra={"enum": ["true", "false"]})
     ] = "false",
 ) -> bool:
     """As ``wants_image``; declares the parameter for FastAPI's documentation."""

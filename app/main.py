@@ -14,6 +14,7 @@ from app.inference.models import ServedModel, load_models_or_exit
 from app.lifecycle import Readiness, lifespan
 from app.logs import configure, log_ignored_variables
 from app.middleware import CatchAllMiddleware, RequestMiddleware
+from app.openapi import TAGS, offer_models
 from app.problems import add_exception_handlers
 from app.routes import evaluate, explain, gallery, health, models, page, predict, v2
 from app.settings import Settings, SettingsError, read_settings
@@ -46,6 +47,7 @@ def assemble(settings: Settings, loaded: Sequence[ServedModel]) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # behind a proxy the redirect would lead to another scheme and path
         telemetry=_telemetry(settings),
+        openapi_tags=TAGS,
         license_info={"name": "MIT", "identifier": "MIT"},
     )
     app.state.settings = settings
@@ -57,6 +59,8 @@ def assemble(settings: Settings, loaded: Sequence[ServedModel]) -> FastAPI:
     for routes in (predict, explain, evaluate, gallery, health, models, page, v2):
         app.include_router(routes.router)
     page.mount(app)
+    cards = {model.card.name: model.card for model in loaded}
+    offer_models(app, list(cards.values()), cards[settings.models_among(cards).default])
     _add_middleware(app, settings, [model.card.name for model in loaded])
     return app
 

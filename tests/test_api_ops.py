@@ -1,5 +1,6 @@
 import asyncio
 import re
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
@@ -118,6 +119,49 @@ def test_every_route_is_described_and_every_success_typed(schema):
     for operation in operations(schema).values():
         assert operation["description"]
         assert operation["responses"]["200"]["content"]
+        assert operation["responses"]["200"]["description"] != "Successful Response", "FastAPI's default"
+
+
+def test_every_operation_has_a_summary_of_its_own_and_a_described_tag(schema):
+    summaries = [operation["summary"] for operation in operations(schema).values()]
+    assert len(set(summaries)) == len(summaries)
+    used = {tag for operation in operations(schema).values() for tag in operation["tags"]}
+    assert used == {tag["name"] for tag in schema["tags"] if tag["description"]}
+
+
+def test_the_served_models_are_a_menu(schema, client):
+    served = [model["name"] for model in client.get("/models").json()["models"]]
+    for (_, path), operation in operations(schema).items():
+        menus = [p["schema"].get("enum") for p in operation.get("parameters", ()) if p["name"] in ("model", "name")]
+        assert menus == [served] * len(menus), path
+    assert len(operations(schema)["post", "/predict"]["parameters"]) == 2, "model and image"
+
+
+@pytest.mark.parametrize("default", ["fashionnet-deep", None])
+def test_every_operation_works_with_what_swagger_fills_in(small_data, default):
+    with serve(Settings(data_dir=small_data.root, default_model=default)) as client:
+        schema = client.get("/openapi.json").json()
+        for (method, path), operation in operations(schema).items():
+            response = client.request(method, filled(path, operation.get("parameters", ())), **body(operation))
+            assert response.status_code == 200, (path, response.text)
+            declared = operation["responses"]["200"]["content"]
+            assert response.headers["content-type"].split(";")[0] in declared
+
+
+def filled(path: str, parameters) -> str:
+    """The address that Swagger asks: examples in the path, defaults in the query."""
+    values = {p["name"]: p["example"] for p in parameters if p["in"] == "path"}
+    query = {p["name"]: p["schema"]["default"] for p in parameters if "default" in p["schema"]}
+    return f"{path.format(**values)}?{urlencode(query)}"
+
+
+def body(operation) -> dict:
+    """The example of the body; a picture where the reader chooses a file."""
+    content = operation.get("requestBody", {}).get("content", {})
+    if "application/json" in content:
+        return {"json": content["application/json"]["example"]}
+    form = content.get("multipart/form-data", {"schema": {"properties": {}}})
+    return {"files": {name: grey_png() for name in form["schema"]["properties"]}}
 
 
 def test_every_failure_is_declared_as_a_problem_with_an_example(schema):

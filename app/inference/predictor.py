@@ -267,7 +267,7 @@ class Predictors(Mapping[str, Predictor]):
 
     def classifier(self, name: str | None = None) -> Classifier:
         """Returns what classifies for requests that name this model, or no model; raises UnknownModel."""
-        return self._classifiers[self[name].card.name] if name else self._unnamed
+        return self._unnamed if name is None else self._classifiers[self[name].card.name]
 
     async def self_test(self) -> None:
         """Tests every model."""

@@ -17,7 +17,9 @@ FAILURES = problem_responses(InvalidQuery, UnknownModel, DataError)
 PICTURE: Responses = {200: {"content": {"image/png": {}}, "description": "rows true, columns predicted"}}
 
 
-@router.get("/evaluate", responses=FAILURES)
+@router.get(
+    "/evaluate", summary="Measure a model", response_description="the figures on the test set", responses=FAILURES
+)
 async def evaluate(evaluator: EvaluatorDep, predictor: PredictorDep) -> Evaluation:
     """Measures the served network on the 10,000 test images.
 
@@ -26,7 +28,12 @@ async def evaluate(evaluator: EvaluatorDep, predictor: PredictorDep) -> Evaluati
     return await evaluator.evaluate(predictor)
 
 
-@router.get("/evaluate/progress", responses=problem_responses(InvalidQuery, UnknownModel, DataError))
+@router.get(
+    "/evaluate/progress",
+    summary="See how far the measurement is",
+    response_description="the images that are measured, and all of them",
+    responses=FAILURES,
+)
 async def progress(evaluator: EvaluatorDep, predictor: PredictorDep) -> Progress:
     """Returns the progress of the measurement in the process that responds."""
     return evaluator.progress(predictor)
@@ -34,6 +41,7 @@ async def progress(evaluator: EvaluatorDep, predictor: PredictorDep) -> Progress
 
 @router.get(
     "/evaluate/confusion.png",
+    summary="Draw the confusion matrix",
     responses=PICTURE | FAILURES | problem_responses(Overloaded),
     response_class=Response,
 )

@@ -24,6 +24,7 @@ _RESPONSES: Responses = {
 
 @router.post(
     "/explain",
+    summary="Explain a prediction",
     responses=_RESPONSES | problem_responses(*BODY_ERRORS, *IMAGE_ERRORS, InvalidQuery),
     response_class=Response,
     openapi_extra={"requestBody": ONE_BODY},

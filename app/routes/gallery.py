@@ -26,13 +26,18 @@ _RESPONSES: Responses = {
 _IMAGE: Responses = {200: {"content": {"image/png": {}}, "description": "28x28 pixels, grey"}}
 
 
-@router.get("/gallery", responses=_RESPONSES | _FAILURES, response_class=Response)
+@router.get(
+    "/gallery",
+    summary="Draw test images with their predictions",
+    responses=_RESPONSES | _FAILURES,
+    response_class=Response,
+)
 async def gallery(
     evaluator: EvaluatorDep,
     predictor: PredictorDep,
     admission: AdmissionDep,
     selection: Annotated[Selection, Query()],
-    if_none_match: Annotated[str | None, Header()] = None,
+    if_none_match: Annotated[str | None, Header(include_in_schema=False)] = None,
 ) -> Response:
     """Draws test images with their predicted and true labels: blue and a tick if correct, else vermilion and a cross.
 
@@ -47,7 +52,12 @@ async def gallery(
     return Response(png, headers=headers, media_type="image/png")
 
 
-@router.get("/gallery/items", responses=_FAILURES)
+@router.get(
+    "/gallery/items",
+    summary="List test images with their predictions",
+    response_description="the images in the order of the picture",
+    responses=_FAILURES,
+)
 async def items(
     evaluator: EvaluatorDep,
     predictor: PredictorDep,
@@ -61,6 +71,7 @@ async def items(
 
 @router.get(
     "/gallery/images/{index}.png",
+    summary="Get one test image",
     responses=_IMAGE | problem_responses(InvalidQuery, UnknownImage, DataError),
     response_class=Response,
 )

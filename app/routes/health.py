@@ -16,13 +16,21 @@ router = APIRouter()
 _METRICS: Responses = {200: {"content": {"text/plain": {}}, "description": "Prometheus's text format"}}
 
 
-@router.get("/health/live", tags=["health"])
+@router.get(
+    "/health/live", tags=["health"], summary="See whether the process runs", response_description="the process runs"
+)
 async def live() -> Health:
     """Responds as long as the process runs."""
     return Health(status="live")
 
 
-@router.get("/health/ready", tags=["health"], responses=problem_responses(NotReady))
+@router.get(
+    "/health/ready",
+    tags=["health"],
+    summary="See whether requests may be sent",
+    response_description="requests may be sent",
+    responses=problem_responses(NotReady),
+)
 async def ready(readiness: ReadinessDep) -> Health:
     """Responds with 200 once the self-test has passed and until the service stops, else with 503."""
     readiness.require()
@@ -32,6 +40,7 @@ async def ready(readiness: ReadinessDep) -> Health:
 @router.get(
     "/metrics",
     tags=["metrics"],
+    summary="Get the metrics",
     response_class=PlainTextResponse,
     responses=_METRICS | problem_responses(MetricsUnavailable),
 )

@@ -50,6 +50,8 @@ _MANY_BODY = {"required": True, "content": _form({"type": "array", "items": _ONE
 
 @router.post(
     "/predict",
+    summary="Classify one picture",
+    response_description="the prediction",
     response_model=Prediction,
     responses=problem_responses(*BODY_ERRORS, *IMAGE_ERRORS),
     openapi_extra={"requestBody": ONE_BODY},
@@ -94,6 +96,8 @@ async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, Predi
 
 @router.post(
     "/predict/batch",
+    summary="Classify many pictures",
+    response_description="a prediction or an error for each picture, in their order",
     response_model=BatchPrediction,
     responses=problem_responses(*BODY_ERRORS),
     response_model_exclude_none=True,

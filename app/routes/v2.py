@@ -90,8 +90,8 @@ class Ready(BaseModel):
     name: str | None = None
 
 
-async def _served(name: str, predictors: PredictorsDep, version: str | None = None) -> Predictor:
-    return _find(predictors, name, version)
+async def _served(request: Request, name: str, predictors: PredictorsDep) -> Predictor:
+    return _find(predictors, name, request.path_params.get("version"))
 
 
 def _find(predictors: Predictors, name: str, version: str | None = None) -> Predictor:
@@ -103,30 +103,52 @@ def _find(predictors: Predictors, name: str, version: str | None = None) -> Pred
 
 ServedDep = Annotated[Predictor, Depends(_served)]
 KNOWN = problem_responses(UnknownModel, InvalidQuery)
+_VERSION = {
+    "parameters": [
+        {
+            "name": "version",
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string"},
+            "description": "the version in the metadata of the model",
+        }
+    ]
+}
 
 
 @router.get("/", include_in_schema=False)
-@router.get("")
+@router.get("", summary="Get the metadata of the server", response_description="the metadata")
 async def server_metadata() -> ServerMetadata:
     """Returns the server's name, version and extensions."""
     return ServerMetadata(name="fashionnet", version=VERSION, extensions=EXTENSIONS)
 
 
-@router.get("/health/live")
+@router.get("/health/live", summary="See whether the server is live", response_description="it is live")
 async def server_live() -> Live:
     """Responds as long as the process runs."""
     return Live(live=True)
 
 
-@router.get("/health/ready", responses=problem_responses(NotReady), response_model_exclude_none=True)
+@router.get(
+    "/health/ready",
+    summary="See whether the server is ready",
+    response_description="it is ready",
+    responses=problem_responses(NotReady),
+    response_model_exclude_none=True,
+)
 async def server_ready(readiness: ReadinessDep) -> Ready:
     """Responds with 200 if inference requests may be sent, else with 503."""
     readiness.require()
     return Ready(ready=True)
 
 
-@router.get("/models/{name}/versions/{version}", responses=KNOWN)
-@router.get("/models/{name}", responses=KNOWN)
+_metadata_route = partial(router.get, response_description="the metadata", responses=KNOWN)
+
+
+@_metadata_route(
+    "/models/{name}/versions/{version}", summary="Get the metadata of a version of a model", openapi_extra=_VERSION
+)
+@_metadata_route("/models/{name}", summary="Get the metadata of a model")
 async def model_metadata(predictor: ServedDep) -> ModelMetadata:
     """Describes inputs and outputs; `images` may also be FP32, or BYTES that contain encoded pictures."""
     classes = len(predictor.card.classes)
@@ -142,11 +164,15 @@ async def model_metadata(predictor: ServedDep) -> ModelMetadata:
     )
 
 
-@router.get(
+_ready_route = partial(router.get, response_description="it is ready", responses=KNOWN | problem_responses(NotReady))
+
+
+@_ready_route(
     "/models/{name}/versions/{version}/ready",
-    responses=KNOWN | problem_responses(NotReady),
+    summary="See whether a version of a model is ready",
+    openapi_extra=_VERSION,
 )
-@router.get("/models/{name}/ready", responses=KNOWN | problem_responses(NotReady))
+@_ready_route("/models/{name}/ready", summary="See whether a model is ready")
 async def model_ready(predictor: ServedDep, readiness: ReadinessDep) -> Ready:
     """Responds with 200 if inference requests may be sent to this model, else with 503."""
     readiness.require()
@@ -166,22 +192,32 @@ def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
 
 
 _SCHEMA = InferenceRequest.model_json_schema()
-_REQUEST = {"content": {"application/json": {"schema": _inlined(_SCHEMA, _SCHEMA["$defs"])}}, "required": True}
+_TROUSER = (
+    "iVBORw0KGgoAAAANSUhEUgAAABwAAAAcCAAAAABXZoBIAAAAJUlEQVR42mNgoAlghLNOwFkWMAYTPp0DL2lhMcgcNCpJoiSNAAD8UgGcyibL9wAAAABJRU5E"
+    "rkJggg=="
+)
+"""A PNG of 94 bytes."""
+_ASK = {
+    "inputs": [{"name": "images", "shape": [1], "datatype": "BYTES", "data": [_TROUSER]}],
+    "outputs": [{"name": "label"}],
+}
+_JSON = {"schema": _inlined(_SCHEMA, _SCHEMA["$defs"]), "example": _ASK}
+_REQUEST: dict[str, Any] = {"requestBody": {"content": {"application/json": _JSON}, "required": True}}
 _EXAMPLE = {
     "model_name": "fashionnet",
     "model_version": "0123456789ab",
-    "outputs": [{"name": "label", "shape": [1], "datatype": "BYTES", "data": ["Shirt"]}],
+    "outputs": [{"name": "label", "shape": [1], "datatype": "BYTES", "data": ["Trouser"]}],
 }
 _INFER = problem_responses(
     BodyTooLarge, TooManyFiles, SlowBody, InvalidInference, Overloaded, UnknownModel, InvalidQuery, *IMAGE_ERRORS
-) | {200: {"description": "the asked outputs", "content": {"application/json": {"example": _EXAMPLE}}}}
-_infer_route = partial(
-    router.post, responses=_INFER, openapi_extra={"requestBody": _REQUEST}, dependencies=[Depends(_served)]
+) | {200: {"description": "the outputs that the request names", "content": {"application/json": {"example": _EXAMPLE}}}}
+_infer_route = partial(router.post, responses=_INFER, dependencies=[Depends(_served)])
+
+
+@_infer_route(
+    "/models/{name}/versions/{version}/infer", summary="Run a version of a model", openapi_extra=_REQUEST | _VERSION
 )
-
-
-@_infer_route("/models/{name}/versions/{version}/infer")
-@_infer_route("/models/{name}/infer")
+@_infer_route("/models/{name}/infer", summary="Run a model", openapi_extra=_REQUEST)
 async def infer(request: Request) -> Response:
     """Runs the model on `images`: UINT8 or FP32 (0 to 255) of the shape in its metadata, or encoded as BYTES.
 
