@@ -11,7 +11,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from app.inference.admission import Admission, picture_cost
+from app.inference.admission import Admission, batch_cost, picture_cost
 from app.inference.errors import Overloaded
 from app.middleware import RequestMiddleware
 from app.settings import Settings
@@ -239,10 +239,6 @@ def test_the_open_inference_protocol_rejects_too(full):
     assert problem.status_code == 429
 
 
-def test_photos_do_not_wait_for_images(full):
-    assert full.post("/predict", params={"model": "fashionnet-photo"}, **PHOTO).status_code == 200
-
-
 def test_a_rejected_connection_goes_on(full):
     """Twice on one connection, the body sent after its head; none of it is taken for a request."""
     with contextlib.closing(socket.create_connection((full.base_url.host, full.base_url.port))) as connection:
@@ -319,7 +315,9 @@ def test_rejections_are_counted(full):
 
 def test_a_few_requests_for_many_pictures_wait_and_the_next_is_rejected(small_data, monkeypatch):
     engines, statuses = hold_engines(monkeypatch), []
-    with serve(Settings(data_dir=small_data.root, max_wait_seconds=0.005)) as client:
+    form = httpx.Request("POST", "http://x", files=[("files", grey_png())] * 2)
+    wait = 2.5 * batch_cost(int(form.headers["content-length"]))
+    with serve(Settings(data_dir=small_data.root, max_wait_seconds=wait)) as client:
         engines[0].hold.set()
 
         def call():

@@ -31,8 +31,13 @@ EXPLANATION_COST, DRAWING_COST = 0.06, 0.1
 
 
 def picture_cost(size: int) -> float:
-    """Returns the cost of encoded pictures of ``size`` bytes in all."""
+    """Returns the cost of an encoded picture of ``size`` bytes."""
     return 0.002 + 2e-8 * size
+
+
+def batch_cost(size: int) -> float:
+    """Returns the cost of many encoded pictures of ``size`` bytes in all, however many they are."""
+    return 1e-7 * size
 
 
 class WorkQueue:
@@ -158,6 +163,8 @@ class Admission:
         self._announced = 0
         self.chunk_turns = asyncio.Semaphore(CHUNKS_AT_ONCE)
         """Held by each chunk of a request for many pictures while it is decoded and inferred."""
+        self.drawing_turn = asyncio.Lock()
+        """Held by each drawing, so that pictures are decoded in between."""
 
     def queue_of(self, body_bytes: int) -> WorkQueue:
         """Returns the queue of a single picture in a body of this size."""

@@ -140,8 +140,8 @@ class Evaluator:
     async def draw_gallery(self, predictor: Predictor, selection: "Selection") -> bytes:
         """Draws a PNG grid of the selected test images with their predicted and true labels."""
         split, (chosen, predicted) = await self.load(), await self.choose(predictor, selection)
-        draw = partial(draw_gallery, split.images[chosen], split.labels[chosen], predicted, columns=selection.columns)
-        return await predictor.run_in_background(draw)
+        draw = partial(draw_gallery, columns=selection.columns)
+        return await predictor.draw(draw, split.images[chosen], split.labels[chosen], predicted)
 
     async def choose(self, predictor: Predictor, selection: "Selection") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Returns the indices of the selected test images and their predicted classes."""

@@ -10,12 +10,13 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from app.inference.admission import EXPLANATION_COST, Admission, BodyMemory, picture_cost
+from app.inference.admission import EXPLANATION_COST, Admission, BodyMemory, batch_cost, picture_cost
 from app.inference.batcher import MicroBatcher
 from app.inference.decoding import Decoder, is_native
-from app.inference.errors import UnknownModel
+from app.inference.errors import Overloaded, UnknownModel
 from app.inference.executors import Executors
 from app.inference.models import ServedModel
+from app.inference.sandbox import CallEnded
 from app.metrics import MODEL_INFO, BatchObserver, StageTimer, count_prediction
 from app.settings import Settings
 from model import Engine, ModelCard, Picture, Prediction, classify
@@ -60,9 +61,13 @@ class Predictor:
         executors: the threads of this process.
         settings: of which ``max_batch_size`` matters.
         admission: of this process.
+        decoder: of this process.
     """
 
-    def __init__(self, model: ServedModel, executors: Executors, settings: Settings, admission: Admission) -> None:
+    def __init__(
+        self, model: ServedModel, executors: Executors, settings: Settings, admission: Admission, decoder: Decoder
+    ) -> None:
+        self.decoder = decoder
         self.card: ModelCard = model.card
         self.engine: Engine = model.engine()
         self.executors = executors
@@ -99,6 +104,14 @@ class Predictor:
     async def run_in_background(self, work: Callable[[], Item]) -> Item:
         """Returns the result of ``work``, which runs in a thread that leaves time for predictions."""
         return await asyncio.get_running_loop().run_in_executor(self.executors.background, work)
+
+    async def draw(self, function: Callable[..., bytes], *args: object) -> bytes:
+        """Returns the picture that ``function`` draws in the helper process; in a thread it would block the others."""
+        async with self.admission.drawing_turn:
+            try:
+                return await self.decoder.call(function, *args)
+            except CallEnded:
+                raise Overloaded from None
 
     async def self_test(self) -> None:
         """Predicts a black image; raises an exception if that fails."""
@@ -215,7 +228,7 @@ class Classifier:
         return task
 
     async def _predict_chunk(self, contents: list[bytes | Exception], *, with_image: bool) -> Outcomes:
-        with self.admission.batches.measure(picture_cost(_size(contents))):
+        with self.admission.batches.measure(batch_cost(_size(contents))):
             # One after the other, so that single pictures are decoded in between.
             pictures = [await self.decoder.preprocess_or_error(content, self.inputs) for content in contents]
             work = partial(classify_pictures, self.loaded, pictures, with_image=with_image)
@@ -248,7 +261,9 @@ class Predictors(Mapping[str, Predictor]):
         self, models: Sequence[ServedModel], executors: Executors, settings: Settings, admission: Admission
     ) -> None:
         self.decoder = Decoder(settings, executors.decoding)
-        self._by_name = {model.card.name: Predictor(model, executors, settings, admission) for model in models}
+        self._by_name = {
+            model.card.name: Predictor(model, executors, settings, admission, self.decoder) for model in models
+        }
         self.default, self.photos = settings.models_among(self._by_name)
         self._classifiers = {name: Classifier(self.decoder, predictor) for name, predictor in self._by_name.items()}
         self._unnamed = Classifier(self.decoder, self[self.default], self[self.photos])

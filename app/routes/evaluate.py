@@ -1,7 +1,5 @@
 """``GET /evaluate`` and its picture."""
 
-from functools import partial
-
 from fastapi import APIRouter, Response
 
 from app.dependencies import AdmissionDep, EvaluatorDep, PredictorDep
@@ -49,5 +47,5 @@ async def confusion(evaluator: EvaluatorDep, predictor: PredictorDep, admission:
     """Draws the confusion matrix as a heat map."""
     evaluation = await evaluator.evaluate(predictor)
     with admission.drawings.admit(DRAWING_COST):
-        draw = partial(draw_confusion, evaluation.confusion_matrix, predictor.card.classes)
-        return Response(await predictor.run_in_background(draw), media_type="image/png")
+        png = await predictor.draw(draw_confusion, evaluation.confusion_matrix, predictor.card.classes)
+    return Response(png, media_type="image/png")

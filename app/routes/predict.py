@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from app.dependencies import classifier, find_classifier, image_wanted, wants_image
 from app.fast_path import DirectRoute
-from app.inference.admission import Admission, picture_cost
+from app.inference.admission import Admission, batch_cost
 from app.inference.errors import Overloaded, UnknownModel
 from app.metrics import StageTimer
 from app.middleware import CLIENT_CLOSED_REQUEST
@@ -109,7 +109,7 @@ async def predict_batch(request: Request) -> Response:
     state, chosen, with_image = request.app.state, find_classifier(request), wants_image(request)
     admission: Admission = state.admission
     admission.batches.require()
-    with admission.batches.reserve(picture_cost(declared_length(request))), admission.body() as memory:
+    with admission.batches.reserve(batch_cost(declared_length(request))), admission.body() as memory:
         uploads = read_uploads(request, Limits.of_batch(state.settings), memory)
         contents = (upload.read_or_error(state.settings.max_upload_bytes) async for upload in uploads)
         outcomes = await chosen.predict_many(contents, memory, with_image=with_image)

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from app import VERSION
 from app.dependencies import PredictorsDep, ReadinessDep
 from app.fast_path import DirectRoute
-from app.inference.admission import IMAGE_COST, BodyMemory, picture_cost
+from app.inference.admission import IMAGE_COST, BodyMemory, batch_cost
 from app.inference.decoding import Decoder
 from app.inference.errors import Overloaded, UnknownModel
 from app.inference.predictor import Classifier, Predictor, Predictors
@@ -266,7 +266,7 @@ async def _infer(given: Given, predictor: Predictor, classifier: Classifier) -> 
     if not isinstance(given, list) and len(given) == 1:
         with admission.images.admit():
             return (await predictor.submit(Picture(given[0], IDENTITY))).output.logits[None]
-    cost = picture_cost(sum(map(len, given))) if isinstance(given, list) else IMAGE_COST * len(given)
+    cost = batch_cost(sum(map(len, given))) if isinstance(given, list) else IMAGE_COST * len(given)
     admission.batches.require()
     with admission.batches.reserve(cost):
         async with admission.chunk_turns:
