@@ -165,6 +165,13 @@ def test_what_is_no_picture_is_refused(content):
         (b"%PDF-1.7", "PDF"),
         (b"\x00\x00\x00\x18ftypheic", "HEIC"),
         (b"\x00\x00\x00\x1cftypavif", "AVIF"),
+        (b"\x00\x00\x00\x1cftyphevc\0\0\0\0mif1heicmiaf", "HEIC"),
+        (b"\x00\x00\x00\x1cftypmif1\0\0\0\0mif1avifmiaf", "AVIF"),
+        (b"\x00\x00\x00\x1cftypavis\0\0\0\0mif1avifmiaf", "AVIF"),
+        (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "JPEG XL"),
+        (b"\xff\x4f\xff\x51\0\x2f", "JPEG 2000"),
+        (encode(trousers(), "JPEG").replace(b"\xff\xc0\0\x11\x08", b"\xff\xc1\0\x11\x0c"), "12-bit JPEG"),
+        (encode(trousers(), "AVIF"), "AVIF"),
         (b"<svg/>", "SVG"),
     ],
 )
@@ -184,6 +191,28 @@ def test_a_truncated_picture_is_refused(format_):
     content = encode(trousers(), format_)
     with pytest.raises(DamagedImage, match="truncated or damaged"):
         pixels_of(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 100, "subsampling": 0}])
+def test_a_jpeg_without_its_end_is_answered_and_one_without_its_last_rows_is_not(options):
+    content = encode(scene("wood")[0], "JPEG", **options)
+    assert (pixels_of(content[:-2]) == pixels_of(content)).all()
+    with pytest.raises(DamagedImage, match="truncated or damaged"):
+        pixels_of(content[: -len(content) // 20])
+
+
+@pytest.mark.parametrize("name", [b"zTXt", b"iTXt", b"tEXt", b"iCCP"])
+@pytest.mark.parametrize("place", [33, -12], ids=["before the pixels", "after them"])
+def test_metadata_that_is_too_large_is_skipped(name, place):
+    content, large = encode(trousers()), zlib.compress(bytes(2_000_000))
+    body = {
+        b"zTXt": b"key\0\0" + large,
+        b"iTXt": b"key\0\1\0\0\0" + large,
+        b"tEXt": b"key\0" + b"x" * 2_000_000,
+        b"iCCP": b"key\0\0" + large,
+    }[name]
+    chunk = struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    assert (pixels_of(content[:place] + chunk + content[place:]) == pixels_of(content)).all()
 
 
 def test_too_many_pixels_are_refused_before_they_are_decoded():
@@ -312,8 +341,8 @@ def test_the_kind_of_a_picture_decides_on_the_input(kind, content):
     assert default.image.shape == (28, 28)
     assert for_photos(content).kind is kind
     by_kind = preprocess(content, input_of=lambda of: COLOUR_SQUARE if of is PictureKind.PHOTO else ModelInput())
-    assert by_kind.image.shape == ((160, 160, 3) if kind is PictureKind.PHOTO else (28, 28))
-    assert for_photos(content).image.shape == (160, 160, 3)
+    assert by_kind.image.shape == ((192, 192, 3) if kind is PictureKind.PHOTO else (28, 28))
+    assert for_photos(content).image.shape == (192, 192, 3)
 
 
 @pytest.mark.parametrize("content", KINDS[PictureKind.PHOTO], ids=["shaded", "wood", "tiles", "dark", "small"])
@@ -325,17 +354,17 @@ def test_a_photo_is_said_to_be_no_product_picture_by_models_for_these_alone(cont
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-@pytest.mark.parametrize("size", [(300, 300), (640, 200), (90, 400), (160, 160), (1, 1), (3000, 2)])
+@pytest.mark.parametrize("size", [(300, 300), (640, 200), (90, 400), (192, 192), (1, 1), (3000, 2)])
 def test_a_colour_square_has_the_shape_of_the_input_whatever_the_picture(format_, size):
     picture = for_photos(encode(scene("wood")[0].resize(size), format_))
-    assert picture.image.shape == (160, 160, 3)
+    assert picture.image.shape == (192, 192, 3)
     assert picture.image.dtype == np.uint8
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "I;16", "F"])
 def test_every_mode_becomes_a_colour_square(mode):
     image = Image.fromarray(np.full((50, 40), 40_000, np.uint16)) if mode == "I;16" else trousers().convert(mode)
-    assert for_photos(encode(image, "TIFF")).image.shape == (160, 160, 3)
+    assert for_photos(encode(image, "TIFF")).image.shape == (192, 192, 3)
 
 
 def test_a_colour_square_shows_the_whole_picture_in_its_colours():
@@ -353,7 +382,7 @@ def test_a_colour_square_shows_the_whole_picture_in_its_colours():
 
 
 def test_a_picture_of_the_size_of_the_input_is_used_as_it_is():
-    noise = np.random.default_rng(0).integers(0, 256, (160, 160, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (192, 192, 3), np.uint8)
     assert (for_photos(encode(Image.fromarray(noise))).image == noise).all()
 
 
@@ -395,7 +424,7 @@ def test_a_28x28_grey_picture_is_enlarged_for_a_model_that_takes_larger_ones():
     pictures = [for_photos(encode(Image.fromarray(pixels).convert(mode))) for mode in ("L", "RGB")]
     for picture in pictures:
         assert picture.kind is PictureKind.DATA_SET
-        assert picture.image.shape == (160, 160, 3)
+        assert picture.image.shape == (192, 192, 3)
         assert (picture.image == picture.image[..., :1]).all(), "grey"
         assert picture.preprocessing.steps == ["28x28 and grey: enlarged to the model's size"]
         assert picture.warnings == ()
@@ -407,11 +436,11 @@ def test_a_28x28_grey_picture_is_enlarged_for_a_model_that_takes_larger_ones():
 def test_images_of_the_data_set_are_fitted_as_one_of_them_sent_alone_is():
     images = np.stack([random_image(seed) for seed in range(3)])
     fitted = fit_data_set(images, COLOUR_SQUARE)
-    assert fitted.shape == (3, 160, 160, 3)
+    assert fitted.shape == (3, 192, 192, 3)
     for seed in range(3):
         assert (fitted[seed] == for_photos(grey_png(seed)).image).all()
     assert (fit_data_set(images, ModelInput()) == images).all()
-    assert fit_data_set(images[:0], COLOUR_SQUARE).shape == (0, 160, 160, 3)
+    assert fit_data_set(images[:0], COLOUR_SQUARE).shape == (0, 192, 192, 3)
 
 
 @pytest.mark.parametrize(

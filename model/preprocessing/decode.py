@@ -2,10 +2,11 @@
 
 import io
 import math
+import re
 import struct
 import warnings
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -26,9 +27,17 @@ STRIP_PIXELS = 1_000_000
 
 _KNOWN_BUT_REFUSED = {
     b"%PDF": "PDF", b"%!PS": "PostScript", b"8BPS": "Photoshop", b"\x00\x00\x01\x00": "ICO", b"<svg": "SVG",
-    b"<?xml": "SVG", b"\x00\x00\x00\x0cjP": "JPEG 2000", b"\xff\x0a": "JPEG XL", b"P5": "PNM", b"P6": "PNM",
+    b"<?xml": "SVG", b"\x00\x00\x00\x0cjP": "JPEG 2000", b"\xff\x4f\xff\x51": "JPEG 2000", b"\xff\x0a": "JPEG XL",
+    b"\x00\x00\x00\x0cJXL ": "JPEG XL", b"P5": "PNM", b"P6": "PNM",
 }  # fmt: skip
-_ISO_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"avif": "AVIF"}
+_ISO_BRANDS = dict.fromkeys((b"avif", b"avis"), "AVIF") | dict.fromkeys(
+    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"), "HEIC"
+)
+"""Brands of files that hold pictures, ISO/IEC 23008-12; the general ones last."""
+_JPEG_12_BIT = re.compile(rb"\xff\xd8.*?\xff[\xc0-\xc3\xc9\xca]..\x0c", re.DOTALL)
+"""A frame header of 12 bits, ITU T.81, B.2.2."""
+_PNG_METADATA = (b"iCCP", b"tEXt", b"zTXt", b"iTXt")
+_END_OF_JPEG = b"\xff\xd9"
 
 _ORIENTATION = 274  # EXIF
 _TRANSPOSE = {
@@ -113,6 +122,38 @@ def decode(
     """
     if not content:
         raise EmptyImage("The picture is empty (0 bytes): send the content of an image file.")
+    read = partial(_decode, limits=limits, needed=needed, untouched=untouched, grey=grey)
+    try:
+        return read(content)
+    except DamagedImage:
+        return _mended(content, read)
+
+
+def _mended(content: bytes, read: Callable[[bytes], Decoded]) -> Decoded:
+    """Decodes a PNG without its metadata, which may be what is wrong, and a JPEG that lacks nothing but its end.
+
+    Raises DamagedImage for all others. Of a truncated JPEG the missing part depends on the bytes that follow.
+    """
+    if content.startswith(b"\x89PNG") and any(name in content for name in _PNG_METADATA):
+        return read(_without_metadata(content))
+    if content.startswith(b"\xff\xd8") and not content.endswith(_END_OF_JPEG):
+        one, other = (read(content + padding * 1000 + _END_OF_JPEG) for padding in (b"\x00", b"\x55"))
+        if one.image.tobytes() == other.image.tobytes():
+            return one
+    raise _damaged()
+
+
+def _without_metadata(png: bytes) -> bytes:
+    kept, start = [png[:8]], 8
+    while start < len(png):
+        end = start + 12 + int.from_bytes(png[start : start + 4], "big")
+        if png[start + 4 : start + 8] not in _PNG_METADATA:
+            kept.append(png[start:end])
+        start = end
+    return b"".join(kept)
+
+
+def _decode(content: bytes, limits: DecodeLimits, *, needed: int, untouched: int, grey: bool) -> Decoded:
     image = _open(content)
     size = image.size
     if needed:
@@ -186,12 +227,20 @@ def _damaged() -> DamagedImage:
 
 def _unidentified(content: bytes) -> NotAnImage | UnknownFormat:
     accepted = f"{', '.join(FORMATS[:-1])} and {FORMATS[-1]} are accepted"
-    name = _ISO_BRANDS.get(content[8:12]) if content[4:8] == b"ftyp" else None
+    name = _iso_name(content) if content[4:8] == b"ftyp" else None
     for signature, known in _KNOWN_BUT_REFUSED.items():
         name = name or (known if content.startswith(signature) else None)
+    if _JPEG_12_BIT.match(content[:65536]):
+        name = "12-bit JPEG"
     if name:
         return UnknownFormat(f"This is a {name} file; {accepted}: convert it first.")
     return NotAnImage(f"This is not a picture that can be read; {accepted}.")
+
+
+def _iso_name(content: bytes) -> str | None:
+    """Returns the format that the brands of an ISO base media file name."""
+    brands = [content[8:12], *(content[i : i + 4] for i in range(16, min(content[3], 64), 4))]
+    return next((name for brand, name in _ISO_BRANDS.items() if brand in brands), None)
 
 
 def _loaded(image: Image.Image) -> Image.Image:
