@@ -1,16 +1,19 @@
-"""``python -m app``, also called ``fashionnet``: starts the service, or downloads the data set."""
+"""``python -m app``, also called ``fashionnet``: serves, or runs one of ``app.commands``."""
 
 import argparse
 import errno
+import logging
 import os
 import shutil
 import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from app.commands import COMMANDS
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -23,15 +26,17 @@ METRICS_BYTES = 1_000_000
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line and runs the command; exits with one sentence if something prevents that."""
     words = sys.argv[1:] if argv is None else argv
-    if words[:1] == ["download"]:
-        from app.command_line import run
-
-        sys.exit(run(partial(download, download_parser().parse_args(words[1:]))))
+    name, rest = (words[0], words[1:]) if words and not words[0].startswith("-") else ("serve", words)
+    if name != "serve" and name in COMMANDS:
+        sys.exit(import_module(f"app.commands.{name}").main(rest))
     on_stop_signal(lambda: os._exit(0))
     from app.command_line import settings_of
     from app.settings import SettingsError
 
-    arguments = serve_parser().parse_args(words)
+    parser = serve_parser()
+    if name != "serve":
+        parser.error(f"there is no command {name!r}; there are {', '.join(COMMANDS)}")
+    arguments = parser.parse_args(rest)
     try:
         settings = settings_of(arguments)
     except SettingsError as error:
@@ -48,40 +53,15 @@ def serve_parser() -> argparse.ArgumentParser:
     described = (f"  {PREFIX}{name.upper():18} {field.description}" for name, field in Settings.model_fields.items())
     parser = argparse.ArgumentParser(
         prog="fashionnet",
-        description="Serves FashionNet over HTTP: the page at /, the documentation at /docs.\n"
-        "`fashionnet download` downloads the data set, which /evaluate and /gallery need.",
+        usage="%(prog)s [COMMAND] [FLAGS]",
+        description="Serves FashionNet over HTTP: the page at /, the documentation at /docs.\n\n"
+        "Commands; each has --help:\n" + "\n".join(f"  {name:10} {does}" for name, does in COMMANDS.items()),
         epilog="Settings are environment variables; a flag overrides its variable:\n" + "\n".join(described),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"FashionNet {VERSION}")
     add_settings(parser, "host", "port", "workers", "model_dir", "data_dir")
     return parser
-
-
-def download_parser() -> argparse.ArgumentParser:
-    """Returns the parser of the command that downloads the data set."""
-    from app.command_line import add_settings
-
-    parser = argparse.ArgumentParser(
-        prog="fashionnet download",
-        description="Downloads Fashion-MNIST (30 MB); files that are there and right are kept.",
-    )
-    add_settings(parser, "data_dir", "data_url")
-    parser.add_argument("--url", dest="data_url", help="the same as --data-url")
-    parser.add_argument("--split", choices=["train", "test"], help="only this part (default: both)")
-    return parser
-
-
-def download(arguments: argparse.Namespace) -> int:
-    """Downloads what is missing; returns the exit status."""
-    from app.command_line import settings_of
-    from model import FashionMnist
-
-    settings = settings_of(arguments)
-    data_set = FashionMnist(settings.data_dir)
-    data_set.download(settings.data_url, splits=[arguments.split] if arguments.split else ["train", "test"])
-    print(f"Fashion-MNIST{f' ({arguments.split})' if arguments.split else ''} is complete in {data_set.folder}.")
-    return 0
 
 
 def on_stop_signal(handler: Callable[[], object]) -> None:
@@ -180,12 +160,21 @@ def create_metrics_folder(parent: Path | None, workers: int) -> Path:
     return folder
 
 
+def address_of(settings: "Settings") -> str:
+    """Returns the address that a browser on this machine opens."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - nothing is bound
+    return f"http://{f'[{host}]' if ':' in host and host[0] != '[' else host}:{settings.port}/"
+
+
 def serve(settings: "Settings") -> None:
     """Runs the server until it is told to stop."""
     from app import server
     from app.main import create_app
 
     application = create_app(settings)
+    if settings.port:  # else the server alone knows the port, and names it
+        address = address_of(settings)
+        logging.getLogger("fashionnet").info("page %s, documentation %sdocs", address, address)
     on_stop_signal(sys.exit)  # uvicorn stops, and then raises the signal again
     server.serve(application, settings)
 

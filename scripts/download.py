@@ -1,11 +1,8 @@
-"""Download Fashion-MNIST (30 MB): the same as ``python -m app download``.
-
-python scripts/download.py [--data-dir FOLDER] [--data-url MIRROR] [--split test]
-"""
+"""The same as ``fashionnet download``."""
 
 import sys
 
-from app.__main__ import main
+from app.commands.download import main
 
 if __name__ == "__main__":
-    main(["download", *sys.argv[1:]])
+    sys.exit(main())

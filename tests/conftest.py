@@ -72,7 +72,7 @@ def exported_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 
 def _export(run: "Run", folder: Path) -> None:
-    from scripts import train
+    from app.commands import train
 
     shutil.copytree(run.folder.path, folder)
     with contextlib.redirect_stdout(io.StringIO()) as output:

@@ -1,5 +1,6 @@
 """``python -m app`` as people type it: flags, misspelt variables, a port that is taken."""
 
+import json
 import re
 import socket
 import subprocess
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from app.commands import COMMANDS
+from tests.pictures import grey_png
 from tests.servers import client_of, process, run
 
 FASHIONNET = str(Path(sys.executable).with_name("fashionnet"))
@@ -110,3 +113,43 @@ def test_the_scripts_warn_of_misspelt_variables(small_data):
 def test_download_is_a_command_too(small_data):
     done = run("-m", "app", "download", "--data-dir", str(small_data.root), "--data-url", "http://127.0.0.1:9/")
     assert (done.returncode, done.stdout) == (0, f"Fashion-MNIST is complete in {small_data.folder}.\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_without_the_extras(command):
+    code = "import sys; sys.modules.update(dict.fromkeys(['torch', 'pyarrow', 'ray', 'matplotlib', 'scipy', 'onnx']))"
+    code += f"; from app.__main__ import main; main([{command!r}, '--help'])"
+    done = run("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: fashionnet ")
+    assert command in done.stdout
+
+
+def test_an_unknown_command_lists_the_commands():
+    done = run("-m", "app", "predcit", "x.png")
+    assert done.returncode == 2
+    assert f"there is no command 'predcit'; there are {', '.join(COMMANDS)}" in done.stderr
+
+
+def test_a_command_and_its_script_do_the_same(tmp_path):
+    (tmp_path / "a.png").write_bytes(grey_png())
+    command, script = (
+        run(*words, str(tmp_path / "a.png"), "--json") for words in (("-m", "app", "predict"), ("scripts/predict.py",))
+    )
+    assert (command.returncode, command.stdout) == (script.returncode, script.stdout)
+    assert json.loads(command.stdout)["model"] == "fashionnet"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_start_shows_addresses_models_and_engine_once(workers):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with process("-m", "app", "--port", str(port), "--workers", workers, "--host", "0.0.0.0") as server:  # noqa: S104
+        with client_of(server) as client:
+            shown = client.get("/models").json()["models"]
+            server.terminate()
+        _, log = server.communicate(timeout=60)
+    address = f"http://127.0.0.1:{port}/"
+    assert log.count(f"page {address}, documentation {address}docs\n") == 1
+    for model in shown:
+        assert log.count(f"model {model['name']} {model['version']}, engine {model['engine']}, ") == 1

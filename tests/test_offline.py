@@ -1,6 +1,8 @@
 import csv
 import json
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from model.preprocessing import PictureKind
 from tests.in_process import call
 from tests.permissions import obeying_permissions
 from tests.pictures import encode, grey_png, scene, trousers
-from tests.servers import run
+from tests.servers import ROOT, run
 
 
 @pytest.fixture
@@ -31,9 +33,10 @@ def folder(tmp_path):
 
 
 def test_pictures_are_found_by_their_suffix_in_every_level_and_in_order(folder):
-    names = [path.relative_to(folder).as_posix() for path in find_pictures([folder])]
+    names = [path.relative_to(folder).as_posix() for path in find_pictures([folder]).pictures]
     assert names == ["a.png", "b.JPG", "more/c.bmp"]
-    assert find_pictures([folder / "notes.txt"]) == [folder / "notes.txt"], "what is named is taken"
+    assert find_pictures([folder]).skipped == [folder / "notes.txt"]
+    assert find_pictures([folder / "notes.txt"]).pictures == [folder / "notes.txt"], "what is named is taken"
 
 
 def test_every_file_gets_its_outcome_in_order_past_every_buffer(tmp_path, engine, artifact):
@@ -42,7 +45,7 @@ def test_every_file_gets_its_outcome_in_order_past_every_buffer(tmp_path, engine
         content = grey_png(number) if number % 7 else b"broken"
         (tmp_path / f"{number:04}.png").write_bytes(content)
     networks = ModelPair(*[LoadedModel(engine, artifact.card)] * 2)
-    outcomes = list(classify_files(find_pictures([tmp_path]), networks, threads=2))
+    outcomes = list(classify_files(find_pictures([tmp_path]).pictures, networks, threads=2))
     assert [Path(outcome.file).stem for outcome in outcomes] == [f"{number:04}" for number in range(count)]
     assert all((outcome.prediction is None) == (int(Path(outcome.file).stem) % 7 == 0) for outcome in outcomes)
     (alone,) = classify_files([tmp_path / "0008.png"], networks, threads=1)
@@ -54,7 +57,7 @@ def test_photos_in_a_folder_go_to_the_model_for_photos(tmp_path):
     for name, image in contents.items():
         (tmp_path / name).write_bytes(encode(image, "JPEG" if name.endswith("jpg") else "PNG"))
     models = load_model_pair("auto", WEIGHTS, ModelPair("fashionnet", "fashionnet-photo"))
-    outcomes = list(classify_files(find_pictures([tmp_path]), models, threads=2))
+    outcomes = list(classify_files(find_pictures([tmp_path]).pictures, models, threads=2))
     chosen = [(outcome.prediction.model, outcome.prediction.model_choice) for outcome in outcomes]
     drawing, photo = ("fashionnet", PictureKind.PLAIN.value), ("fashionnet-photo", PictureKind.PHOTO.value)
     assert chosen == [drawing, photo, drawing, photo]
@@ -104,12 +107,13 @@ def test_csv_and_parquet_have_the_same_columns_and_values(folder, tmp_path, arti
     as_csv, as_parquet = map(read_table, tables)
     expected = columns(artifact.card.classes)
     assert list(as_csv[0]) == list(as_parquet[0]) == list(expected)
-    assert len(expected) == 1 + 5 + 10 + 1
+    assert len(expected) == 1 + 9 + 10 + 1
     for text, values in zip(as_csv, as_parquet, strict=True):
         assert text == {name: None if value is None else str(value) for name, value in values.items()}
         for name, value in values.items():
             assert value is None or type(value) is expected[name]
     assert [row["label"] for row in as_parquet] == ["Trouser", None, "Trouser"]
+    assert (as_parquet[0]["model"], as_parquet[0]["model_version"]) == ("fashionnet", artifact.card.version)
     assert as_parquet[0]["in_distribution"] is not None
 
 
@@ -190,7 +194,7 @@ def test_a_file_that_vanishes_meanwhile_is_a_row(tmp_path, engine, artifact):
     files = [tmp_path / f"{number}.png" for number in range(3)]
     for file in files:
         file.write_bytes(encode(trousers()))
-    found = find_pictures([tmp_path])
+    found = find_pictures([tmp_path]).pictures
     files[1].unlink()
     outcomes = list(classify_files(found, ModelPair(*[LoadedModel(engine, artifact.card)] * 2), threads=2))
     assert [outcome.error for outcome in outcomes] == [
@@ -211,7 +215,9 @@ def test_an_error_that_nobody_foresaw_is_a_row_that_says_which(tmp_path, engine,
     for name, content in (("a.png", encode(trousers())), ("b.png", b"broken"), ("c.png", encode(trousers()))):
         (tmp_path / name).write_bytes(content)
     outcomes = list(
-        classify_files(find_pictures([tmp_path]), ModelPair(*[LoadedModel(engine, artifact.card)] * 2), threads=1)
+        classify_files(
+            find_pictures([tmp_path]).pictures, ModelPair(*[LoadedModel(engine, artifact.card)] * 2), threads=1
+        )
     )
     assert [outcome.prediction is None for outcome in outcomes] == [False, True, False]
     assert type(error).__name__ in outcomes[1].error
@@ -260,5 +266,40 @@ def test_a_table_is_closed_with_what_it_has(tmp_path, artifact):
     assert (
         (tmp_path / "empty.csv")
         .read_text()
-        .startswith("file,label,class_id,confidence,in_distribution,ood_score,T-shirt/top,")
+        .startswith(
+            "file,label,class_id,confidence,in_distribution,ood_score,model,model_version,model_choice,warnings,T-sh"
+        )
     )
+
+
+@pytest.mark.parametrize("pattern", ["pictures/*.png", "pictures/**/*.bmp", "pictures/*.gif"])
+def test_a_quoted_pattern_names_the_files_that_a_shell_would(folder, tmp_path, pattern, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    expected = sorted(Path().glob(pattern)) or [Path(pattern)]
+    assert find_pictures([Path(pattern)]).pictures == expected
+
+
+def test_a_file_whose_name_is_a_pattern_is_that_file(tmp_path):
+    for name in ("a[1].png", "a1.png"):
+        (tmp_path / name).write_bytes(encode(trousers()))
+    assert find_pictures([tmp_path / "a[1].png"]).pictures == [tmp_path / "a[1].png"]
+
+
+def test_standard_input_is_a_picture():
+    command = [sys.executable, "scripts/predict.py", "-", "--json"]
+    done = subprocess.run(command, cwd=ROOT, input=encode(trousers()), capture_output=True, timeout=300, check=True)
+    assert (json.loads(done.stdout)["file"], json.loads(done.stdout)["label"]) == ("-", "Trouser")
+
+
+def test_skipped_files_are_reported_and_long_names_fit_their_column(folder):
+    (folder / ("long" * 20 + ".png")).write_bytes(encode(trousers()))
+    done = call("predict", folder)
+    assert done.stderr == "skipped 1 files whose suffix is not that of a picture: .txt\n"
+    assert len({line.index(" Trouser ") for line in done.stdout.splitlines() if " Trouser " in line}) == 1
+
+
+def test_an_unknown_model_is_answered_with_those_that_are_there(folder):
+    done = call("predict", folder, "--model", "nope")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "There is no model 'nope'" in done.stderr
+    assert done.stderr.endswith("there are: fashionnet, fashionnet-deep, fashionnet-photo.\n")

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from app.commands import evaluate
 from model.evaluation.photos import PhotoPredictions, photo_report, sender_interval
 from model.evaluation.ranking import auroc
 from model.photos import Photos
-from scripts import evaluate
 
 
 def test_the_report_counts_any_shoe_as_right_and_leaves_other_things_out():

@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
+from app.commands import train
 from model import load_artifact
 from model.engines import create_engine
 from model.errors import DataMissing, TrainingError
 from model.export.photo import read_held_out
 from model.training.losses import correct, negative_log_likelihoods, smoothed_set_loss
 from model.training.run import HELD_OUT_FILE, Run
-from scripts import train
 from tests.training_runs import changed, finished, make_config, state_of
 
 COLOURS = {"Dress": (180, 30, 60), "Trouser": (30, 40, 120), "shoe": (60, 50, 40), "none": (90, 160, 70)}

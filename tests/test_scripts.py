@@ -6,11 +6,11 @@ import onnx
 import pytest
 from PIL import Image, ImageChops
 
+from app.commands import evaluate as evaluate_script
+from app.commands import export
 from model import CLASSES, WEIGHTS, create_engine, evaluate, load_artifact
 from model.artifact import save_artifact
 from model.export.build import PARITY
-from scripts import evaluate as evaluate_script
-from scripts import export
 from tests.data_sets import real_data_set
 from tests.in_process import call
 from tests.pictures import encode, trousers

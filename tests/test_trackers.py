@@ -5,11 +5,11 @@ import pytest
 from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from app.commands import train
 from model import FashionMnist
 from model.errors import ExtraMissing
 from model.training.run import Run
 from model.training.trackers import tracking
-from scripts import train
 from tests.training_runs import make_config
 
 pytestmark = [

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 
+from app.commands import train as command
 from model import (
     WEIGHTS,
     Artifact,
@@ -38,7 +39,6 @@ from model.ood.score import load_score
 from model.training.loop import RunConfig, choose_precision
 from model.training.run import Run
 from model.training.run_folder import RunFolder
-from scripts import train as command
 from tests.servers import ROOT, process, run, wait_until
 from tests.training_runs import changed, finished, make_config, state_of
 
@@ -160,7 +160,7 @@ def test_a_run_folder_holds_configuration_metrics_curves_and_checkpoints(trained
 def forked() -> ForkServerContext:
     """Starts processes that have already imported PyTorch."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["scripts.train", "model.training.command"])
+    context.set_forkserver_preload(["app.commands.train", "model.training.command"])
     return context
 
 

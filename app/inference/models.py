@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from app.settings import Settings
 from model import Engine, ModelCard, create_engine, list_artifacts
-from model.engines import load_for_engine
+from model.engines import choose_engine, load_for_engine
 from model.errors import ArtifactError
 
 logger = logging.getLogger("fashionnet")
@@ -46,9 +46,8 @@ def load_models(settings: Settings) -> list[ServedModel]:
 def _load(settings: Settings, name: str) -> ServedModel:
     artifact = load_for_engine(settings.engine, settings.model_dir, name)
     on_event_loop = runs_on_event_loop(artifact.card, settings)
-    logger.info(
-        "model %s %s runs %s", name, artifact.card.version, "on the event loop" if on_event_loop else "in a thread"
-    )
+    engine_name, place = choose_engine(settings.engine, artifact.card), "event loop" if on_event_loop else "thread"
+    logger.info("model %s %s, engine %s, %s", name, artifact.card.version, engine_name, place)
     make = partial(create_engine, settings.engine, artifact, settings.engine_threads)
     if settings.engine_threads > 1 or settings.engine == "torch":
         return ServedModel(artifact.card, make, on_event_loop)

@@ -1,6 +1,8 @@
 """Classifies many pictures on disk. A file that cannot be used becomes a row with an error."""
 
+import glob
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +26,8 @@ threads without work when there are few large pictures."""
 READ_AHEAD = 4 * BATCH_SIZE
 """Pictures that are decoded before the engine needs them."""
 
+STANDARD_INPUT = Path("-")
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -41,12 +45,30 @@ class _Decoded(NamedTuple):
     """The picture, or an error message."""
 
 
-def find_pictures(paths: Iterable[Path]) -> list[Path]:
-    """Returns the files among ``paths`` and, sorted, every picture (by suffix) in the folders among ``paths``.
+class Found(NamedTuple):
+    """The files that paths name."""
 
-    A folder that has no picture or cannot be listed is returned itself; reading it then gives the reason.
+    pictures: list[Path]
+    skipped: list[Path]
+    """Files in folders that have no suffix of a picture."""
+
+
+def find_pictures(paths: Iterable[Path]) -> Found:
+    """Finds the files among ``paths`` and, sorted, every picture (by suffix) in the folders among ``paths``.
+
+    A path that does not exist may be a pattern, such as ``photos/*.jpg``. A folder that has no picture or cannot be
+    listed is returned itself; reading it then gives the reason.
     """
-    return [found for path in paths for found in _pictures_in(path) or [path]]
+    places = [place for path in paths for place in _matches(path)]
+    found = [_files_in(place) for place in places]
+    pictures = [file for place, one in zip(places, found, strict=True) for file in one.pictures or [place]]
+    return Found(pictures, [file for one in found for file in one.skipped])
+
+
+def _matches(path: Path) -> list[Path]:
+    if os.path.lexists(path):
+        return [path]
+    return [Path(match) for match in sorted(glob.glob(str(path), recursive=True))] or [path]  # noqa: PTH207 - absolute
 
 
 def classify_files(
@@ -55,7 +77,7 @@ def classify_files(
     """Classifies files in order. ``threads`` threads decode while an engine computes."""
 
     def decode_some(some: Sequence[Path]) -> list[_Decoded]:
-        return [_decode(Source(path, path.read_bytes), models, max_pixels) for path in some]
+        return [_decode(Source(path, partial(_content, path)), models, max_pixels) for path in some]
 
     with ThreadPoolExecutor(threads) as pool:
         tasks = _groups(paths, FILES_PER_TASK)
@@ -69,6 +91,10 @@ def classify_sources(
 ) -> list[Outcome]:
     """Classifies one batch of pictures from any source, in the calling thread."""
     return _classify([_decode(source, models, max_pixels) for source in sources], models)
+
+
+def _content(path: Path) -> bytes:
+    return sys.stdin.buffer.read() if path == STANDARD_INPUT else path.read_bytes()
 
 
 def _classify(batch: Sequence[_Decoded], models: ModelPair[LoadedModel]) -> list[Outcome]:
@@ -98,16 +124,16 @@ def _message(error: Exception) -> str:
     return f"Unexpected error, please report it: {type(error).__name__}: {error}"
 
 
-def _pictures_in(path: Path) -> list[Path]:
+def _files_in(path: Path) -> Found:
     unlisted: list[OSError] = []  # os.walk reports a file as NotADirectoryError
     inside = [Path(place, name) for place, _, names in os.walk(path, onerror=unlisted.append) for name in names]
-    return sorted([*filter(_is_picture, inside), *(Path(error.filename) for error in unlisted)])
+    pictures = [file for file in inside if file.suffix.lower() in SUFFIXES and _may_be_read(file)]
+    skipped = [file for file in inside if file.suffix.lower() not in SUFFIXES]
+    return Found(sorted([*pictures, *(Path(error.filename) for error in unlisted)]), skipped)
 
 
-def _is_picture(path: Path) -> bool:
-    """Decides by the suffix. Accepts broken links and unreadable files, but no pipes, which would block."""
-    if path.suffix.lower() not in SUFFIXES:
-        return False
+def _may_be_read(path: Path) -> bool:
+    """Accepts broken links and unreadable files, but no pipes, which would block."""
     return os.path.isfile(path) or not os.path.exists(path)  # noqa: PTH110, PTH113 - pathlib's raise PermissionError
 
 

@@ -82,7 +82,7 @@ def _read(inputs: Sequence[Path]) -> ray.data.Dataset:
             )
         return table if "file" in table.columns() else table.add_column("file", lambda frame: [""] * len(frame))
     # Paths as bytes: Arrow's strings are UTF-8, file names need not be.
-    files = [{"file": printable(path), "path": os.fsencode(path.absolute())} for path in find_pictures(inputs)]
+    files = [{"file": printable(path), "path": os.fsencode(path.absolute())} for path in find_pictures(inputs).pictures]
     return ray.data.from_items(files, override_num_blocks=math.ceil(len(files) / BATCH_SIZE))
 
 

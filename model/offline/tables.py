@@ -15,7 +15,8 @@ ROWS = 1024
 """Rows to write at once: a row group of Parquet. Smaller groups make the file larger and slower to read."""
 
 _FIELDS: dict[str, type] = {
-    "label": str, "class_id": int, "confidence": float, "in_distribution": bool, "ood_score": float
+    "label": str, "class_id": int, "confidence": float, "in_distribution": bool, "ood_score": float, "model": str,
+    "model_version": str, "model_choice": str,
 }  # fmt: skip
 """The columns that are fields of a prediction."""
 
@@ -32,13 +33,16 @@ class Outcome(NamedTuple):
         """Returns the values of ``columns(classes)``."""
         found = self.prediction
         fields = [getattr(found, name, None) for name in _FIELDS]
+        warnings = " ".join(found.warnings) if found else ""
         probabilities = [found.probabilities[label] if found else None for label in classes]
-        return dict(zip(columns(classes), [self.file, *fields, *probabilities, self.error], strict=True))
+        return dict(
+            zip(columns(classes), [self.file, *fields, warnings or None, *probabilities, self.error], strict=True)
+        )
 
 
 def columns(classes: tuple[str, ...]) -> dict[str, type]:
     """Returns the names and types of the columns, in order. Every column but ``file`` may be empty."""
-    return {"file": str, **_FIELDS, **dict.fromkeys(classes, float), "error": str}
+    return {"file": str, **_FIELDS, "warnings": str, **dict.fromkeys(classes, float), "error": str}
 
 
 def arrow_schema(classes: tuple[str, ...]) -> "pa.Schema":

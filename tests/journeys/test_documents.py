@@ -8,9 +8,9 @@ import subprocess
 import httpx
 import pytest
 
+from app.commands import evaluate, export, predict, train
 from model import WEIGHTS
 from model.artifact import read_card
-from scripts import evaluate, export, predict, train
 from tests.data_sets import make_data_set
 from tests.journeys.walks import ADDRESS, Walk, blocks_of, copy_repository, mirror, parse_shown, port_8000, shape
 from tests.servers import ROOT

@@ -1,0 +1,63 @@
+"""Make the graphs and the figures of an artefact anew from its weights, without training.
+
+fashionnet export fashionnet              into the folder where it lies
+fashionnet export fashionnet --out /tmp   to look at what comes out first
+fashionnet export fashionnet --figures    the figures alone, of the graphs that are there
+"""
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+
+from app.command_line import add_settings, run, settings_of
+from model import FashionMnist, load_artifact
+from model.artifact import save_artifact, save_card
+from model.errors import TrainingError
+from model.files import user_path
+from model.installation import requires_extra
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses, exports, measures, writes; returns the exit status."""
+    return run(partial(export_again, parse_arguments(argv)))
+
+
+def export_again(arguments: argparse.Namespace) -> int:
+    """Exports the weights again and prints the accuracies."""
+    settings = settings_of(arguments)
+    with requires_extra("train"):
+        from model.export.build import export, measure
+        from model.network import load_network
+        from model.training.recipes import Recipe
+        from model.training.run import training_splits
+
+    artifact = load_artifact(settings.model_dir, arguments.name)
+    if artifact.card.input.convention == "photo":
+        raise TrainingError(
+            f"{arguments.name} is calibrated on photos: export it from its run by scripts/train.py --resume RUN."
+        )
+    card, data_set = artifact.card, FashionMnist(settings.data_dir)
+    train, validation = training_splits(data_set, Recipe(**card.recipe), card.training["seed"])
+    splits = {"validation": validation, "test": data_set.load("test")}
+    folder = arguments.out or settings.model_dir
+    if arguments.figures:
+        written = save_card(folder, measure(artifact, splits))
+    else:
+        fresh = export(load_network(artifact), card, train, splits)
+        written = save_artifact(folder, fresh.card, fresh.content)
+    for precision, figures in (("full precision", written.metrics), ("8 bits", written.int8_metrics)):
+        shown = ", ".join(f"{split} {metrics.accuracy:.2%}" for split, metrics in figures.items())
+        print(f"{precision}: {shown or 'none, it lost too much accuracy'}")
+    return 0
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Returns the command line."""
+    parser = argparse.ArgumentParser(
+        prog="fashionnet export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", help="name of the model, such as fashionnet")
+    parser.add_argument("--out", type=user_path, help="folder to write (default: the folder of the model)")
+    parser.add_argument("--figures", action="store_true", help="measure the graphs that are there; write only the card")
+    add_settings(parser, "model_dir", "data_dir")
+    return parser.parse_args(argv)
