@@ -176,7 +176,7 @@ def test_what_is_no_picture_is_refused(content):
     ],
 )
 def test_a_picture_of_another_format_is_refused_by_its_name(content, name):
-    with pytest.raises(UnknownFormat, match=f"{name} file.*convert it"):
+    with pytest.raises(UnknownFormat, match=f"the format {name};.*convert it"):
         pixels_of(content)
 
 

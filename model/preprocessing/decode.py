@@ -233,7 +233,7 @@ def _unidentified(content: bytes) -> NotAnImage | UnknownFormat:
     if _JPEG_12_BIT.match(content[:65536]):
         name = "12-bit JPEG"
     if name:
-        return UnknownFormat(f"This is a {name} file; {accepted}: convert it first.")
+        return UnknownFormat(f"This is a file of the format {name}; {accepted}: convert it first.")
     return NotAnImage(f"This is not a picture that can be read; {accepted}.")
 
 
