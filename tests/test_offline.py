@@ -294,7 +294,7 @@ def test_standard_input_is_a_picture():
 def test_skipped_files_are_reported_and_long_names_fit_their_column(folder):
     (folder / ("long" * 20 + ".png")).write_bytes(encode(trousers()))
     done = call("predict", folder)
-    assert done.stderr == "skipped 1 files whose suffix is not that of a picture: .txt\n"
+    assert done.stderr == "skipped, as their suffix is not that of a picture: 1 (.txt)\n"
     assert len({line.index(" Trouser ") for line in done.stdout.splitlines() if " Trouser " in line}) == 1
 
 

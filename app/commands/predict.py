@@ -56,7 +56,7 @@ def classify(arguments: argparse.Namespace) -> int:
 def skipped_sentence(skipped: Sequence[Path]) -> str:
     """Says how many files in the folders were skipped, and why."""
     suffixes = ", ".join(sorted({path.suffix or "none" for path in skipped}))
-    return f"skipped {len(skipped):,} files whose suffix is not that of a picture: {one_line(printable(suffixes))}"
+    return f"skipped, as their suffix is not that of a picture: {len(skipped):,} ({one_line(printable(suffixes))})"
 
 
 def chosen_names(model: str | None, settings: Settings) -> ModelPair[str]:
