@@ -30,7 +30,7 @@ STATIC = ROOT / "app" / "static"
 KEY = "fashionnet-digest"
 """Key of the PNG text that contains the digest."""
 WIDTH = 1200
-DRAWINGS = ("shirt", "sneaker")
+DRAWINGS = ("Sneaker", "Shirt")
 SECONDS = 60
 
 
@@ -128,8 +128,9 @@ def screenshot(driver: "Chrome", address: str) -> bytes:
     for count, name in enumerate(DRAWINGS, 1):
         click(f"#samples button[title={name}]")
         wait(f"document.querySelectorAll('#answers .answer').length === {count}")
-    click("#answers tbody tr:last-child td:last-child button")
-    wait("document.querySelector('#answers figure img')?.naturalWidth > 0")
+    wait("document.querySelector('#answers .explain') !== null")
+    click("#answers .explain")
+    wait("document.querySelector('#answers .heat img')?.naturalWidth > 0")
     bottom = driver.execute_script(
         "return Math.ceil(document.querySelector('#answers').getBoundingClientRect().bottom)"
     )

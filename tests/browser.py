@@ -50,6 +50,7 @@ class Page:
     def __init__(self, driver: webdriver.Chrome, address: str) -> None:
         self.driver = driver
         self.address = address
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         driver.get(address)
         self.wait(lambda: self.all("#model option"))
 
@@ -72,11 +73,29 @@ class Page:
         return self.one(f"#{tab}").text
 
     def upload(self, *paths: Path) -> list[str]:
-        before = len(self.all("#answers tbody tr"))
+        """Classify files; what the list of results says then, row by row."""
+        before = len(self.all("#answers > li"))
         self.one("#files").send_keys("\n".join(map(str, paths)))
-        self.wait(lambda: len(self.all("#answers tbody tr")) == before + len(paths))
-        self.wait(lambda: not self.one("#predict-progress").is_displayed())
-        return [row.text for row in self.all("#answers tbody tr")]
+        self.wait(lambda: len(self.all("#answers > li")) == before + len(paths))
+        self.wait_until_classified()
+        return self.texts("#answers > li")
+
+    def texts(self, selector: str) -> list[str]:
+        """What all these elements say that can be seen, in one call."""
+        script = "return [...document.querySelectorAll(arguments[0])].map((e) => e.checkVisibility() && e.innerText)"
+        return [text.strip() for text in self.driver.execute_script(script, selector) if text]
+
+    def wait_until_classified(self) -> None:
+        self.wait(lambda: self.all("#answers > li") and not self.one("#predict-progress").is_displayed(), seconds=120)
+
+    def focused(self):
+        """The element that has the focus."""
+        return self.driver.switch_to.active_element
+
+    def emulate(self, width: int, height: int) -> None:
+        """Make the page as large as the screen of a phone, which a window cannot be."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": True}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
     def errors(self) -> list[str]:
         """What the page shows as gone wrong."""

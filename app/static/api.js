@@ -2,27 +2,44 @@
 
 import { byId } from "./dom.js";
 
-/** The chosen network; empty where the service shall choose by the picture. */
+/** The chosen model; empty where the service chooses by the picture. */
 export const chosenModel = () => byId("model").value;
 
 /** The one whose figures are shown. */
 export const shownModel = () => chosenModel() || byId("model").dataset.default;
 
-/** The path with its query, the chosen network in it. */
+/** The path with its query, the chosen model in it. */
 export function address(path, query = {}) {
   const all = Object.entries({ ...query, model: chosenModel() }).filter(([, value]) => value !== "");
-  return `${path}?${new URLSearchParams(all)}`;
+  return all.length ? `${path}?${new URLSearchParams(all)}` : path;
 }
 
 /** The absolute address, for a curl command. */
 export const absolute = (path, query) => new URL(address(path, query), document.baseURI).href;
 
+const RETRIES = 20;
+
+/** Fetch; where the service is busy (429), wait as long as it says and try again. */
+async function patient(path, options) {
+  for (let tries = 0; ; tries += 1) {
+    const response = await fetch(path, options);
+    if (response.status !== 429 || tries === RETRIES) return response;
+    await pause(Number(response.headers.get("Retry-After")) || 1, options?.signal);
+  }
+}
+
+/** Wait, but not on after the signal. */
+const pause = (seconds, signal) => new Promise((resolve) => {
+  setTimeout(resolve, 1000 * seconds);
+  signal?.addEventListener("abort", resolve);
+});
+
 export async function call(path, options) {
   let response;
   try {
-    response = await fetch(path, options);
-  } catch {
-    throw new Error("The service cannot be reached: is it still running?");
+    response = await patient(path, options);
+  } catch (error) {
+    throw error.name === "AbortError" ? error : new Error("The service cannot be reached: is it still running?");
   }
   if (response.ok) return response;
   const problem = await response.json().catch(() => ({}));
@@ -34,14 +51,17 @@ export const lacksData = (error) => error.type === "urn:fashionnet:problem:data-
 
 export const getJson = async (path) => (await call(path)).json();
 
-export const modelPath = () => `models/${encodeURIComponent(shownModel())}`;
+export const modelPath = (name = shownModel()) => `models/${encodeURIComponent(name)}`;
 
-/** The card of the network whose figures are shown, and the engine that runs it. */
-export const modelDetails = () => getJson(modelPath());
+/** The card of a model, by default the one whose figures are shown, and the engine that runs it. */
+export const modelDetails = (name) => getJson(modelPath(name));
+
+/** The served models in short. */
+export const servedModels = async () => (await getJson("models")).models;
 
 /** POST a picture as the form field `file`. */
-export function upload(path, file) {
+export function upload(path, file, signal) {
   const form = new FormData();
   form.append("file", file, file.name || "picture.png");
-  return call(path, { method: "POST", body: form });
+  return call(path, { method: "POST", body: form, signal });
 }

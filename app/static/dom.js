@@ -23,21 +23,23 @@ export function s(tag, attributes = {}, ...children) {
   return element;
 }
 
-export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
+export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}%`;
 
-/** The ten probabilities as bars, the likeliest marked. */
+const TOP = 3;
+
+/** The probabilities as bars, the likeliest first; those after the third on demand. */
 export function bars(probabilities) {
-  const best = Math.max(...Object.values(probabilities));
-  const rows = Object.entries(probabilities).flatMap(([label, share]) => {
-    const mark = share === best ? "best" : "";
-    return [h("dt", { className: mark }, label), h("dd", {}, bar(share)), h("dd", { className: mark }, percent(share))];
-  });
-  return h("dl", { className: "bars" }, ...rows);
+  const shares = Object.entries(probabilities).sort(([, one], [, other]) => other - one);
+  return h("div", {}, list(shares.slice(0, TOP), "bars best"),
+    h("details", {}, h("summary", {}, "The other classes"), list(shares.slice(TOP), "bars")));
 }
+
+const list = (shares, className) => h("dl", { className },
+  ...shares.flatMap(([label, share]) => [h("dt", {}, label), h("dd", {}, bar(share)), h("dd", {}, percent(share))]));
 
 /** A share of a whole as a bar. */
 export function bar(share) {
   return s("svg", { class: "bar", viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" },
     s("rect", { class: "track", width: 100, height: 10 }),
-    s("rect", { class: "fill", width: Math.max(100 * share, 0.5), height: 10 }));
+    s("rect", { class: "fill", width: 100 * share, height: 10 }));
 }

@@ -1,4 +1,4 @@
-/** The tab that tells how good the network is on the 10,000 test images: measured, or without the data as its card says. */
+/** The tab that tells how good the model is on the 10,000 test images: measured, or without the data as its card says. */
 
 import { absolute, address, chosenModel, getJson, lacksData, modelDetails } from "./api.js";
 import { byId, h } from "./dom.js";
@@ -82,7 +82,7 @@ function onPhotos(details) {
   if (!figures) return [];
   return [
     h("h2", {}, "How good is it on photos?"),
-    h("p", {}, "As the model card says, in full precision. Each photo was answered by a network that no photo of the same person " +
+    h("p", {}, "As the model card says, in full precision. Each photo was answered by a model that no photo of the same person " +
       "trained. For a shoe of another kind, any of the three kinds is right."),
     ...summary({ ...figures, accuracy_interval: null }, "photos"),
     ...(figures.reliability ? calibration(figures, "The confidence is calibrated on these photos.") : []),

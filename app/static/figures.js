@@ -1,4 +1,4 @@
-/** The figures of a network on the test images, as every tab shows them. */
+/** The figures of a model on the test images, as every tab shows them. */
 
 import { bar, h, percent } from "./dom.js";
 
@@ -9,13 +9,13 @@ export const precision = ({ engine }) => (inEightBits(engine) ? "8 bits" : "full
 /** What the card knows, by split, of the graph that the service runs. */
 export const figuresOf = ({ card, engine }) => (inEightBits(engine) ? card.int8_metrics : card.metrics);
 
-/** Whether the network is made for photos, not for images like the data set's. */
+/** Whether the model is made for photos, not for images like the data set's. */
 export const forPhotos = ({ card }) => card.input.convention === "photo";
 
 /** The figures on photos; only full precision is measured on them. */
 export const photoFigures = ({ card }) => card.metrics.photos;
 
-/** What the network takes, in words. */
+/** What the model takes, in words. */
 export function inputOf({ card: { input } }) {
   const colour = input.channels === 1 ? "grey" : "colour";
   return `${input.width}x${input.height} pixels in ${colour}, ${input.convention === "photo" ? "photos" : "as in Fashion-MNIST"}`;
@@ -38,7 +38,7 @@ export function summary(figures, images = "test images") {
 }
 
 function interval({ accuracy_interval: limits }) {
-  return limits ? `; 95 % confidence interval ${percent(limits[0], 2)} to ${percent(limits[1], 2)}` : "";
+  return limits ? `; 95% confidence interval ${percent(limits[0], 2)} to ${percent(limits[1], 2)}` : "";
 }
 
 /** Something that scrolls where it is wider than the page. */

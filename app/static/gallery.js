@@ -41,7 +41,7 @@ export async function refresh() {
   }
 }
 
-/** Show test images, or, where `details` of the network are given instead, what its card knows of them. */
+/** Show test images, or, where `details` of the model are given instead, what its card knows of them. */
 function show(status, { items = [], details = null, reason = "", problem = "" }) {
   byId("gallery-form").hidden = byId("gallery-command").hidden = Boolean(details);
   byId("gallery-status").textContent = status;

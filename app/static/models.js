@@ -1,9 +1,9 @@
-/** The tab of the network itself: its card in words, its figures, the curves of its training. */
+/** The tab of the model: its card in words, its figures, the curves of its training. */
 
 import { modelDetails, modelPath, shownModel } from "./api.js";
 import { trainingCurves } from "./charts.js";
 import { byId, h, percent } from "./dom.js";
-import { figuresOf, inputOf, photoFigures, precision } from "./figures.js";
+import { figuresOf, inputOf, photoFigures, precision, wide } from "./figures.js";
 
 const FIGURES = ["Images", "Accuracy", "Loss", "Count"];
 
@@ -37,12 +37,12 @@ function contents(details) {
   const { photos: _, ...splits } = figuresOf(details);
   const figures = Object.entries(splits).map(row);
   const photos = photoFigures(details);
-  const strangers = Object.entries(card.ood_auroc ?? {}).map(([kind, auroc]) => h("tr", {}, h("th", { scope: "row" }, kind), h("td", {}, auroc.toFixed(3))));
+  const outOfDistribution = Object.entries(card.ood_auroc ?? {}).map(([kind, auroc]) => h("tr", {}, h("th", { scope: "row" }, kind), h("td", {}, auroc.toFixed(3))));
   return [
     h("dl", { className: "card" }, ...Object.entries(rows).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
-    h("h3", {}, `Figures in ${precision(details)}`), table(FIGURES, figures),
-    ...(photos ? [h("h3", {}, "Figures on photos, in full precision"), table(FIGURES, [row(["photos", photos])])] : []),
-    ...(strangers.length ? [h("h3", {}, "Strangers told from clothes (AUROC)"), table(["Kind", "AUROC"], strangers)] : []),
+    ...section(`Figures in ${precision(details)}`, FIGURES, figures),
+    ...(photos ? section("Figures on photos, in full precision", FIGURES, [row(["photos", photos])]) : []),
+    ...(outOfDistribution.length ? section("Detection of pictures out of distribution (AUROC)", ["Kind", "AUROC"], outOfDistribution) : []),
     ...(card.history?.length ? [h("h3", {}, "Training"), trainingCurves(card.history)] : []),
   ];
 }
@@ -51,6 +51,9 @@ function row([split, one]) {
   return h("tr", {}, h("th", { scope: "row" }, split),
     h("td", {}, percent(one.accuracy, 2)), h("td", {}, one.loss.toFixed(4)), h("td", {}, one.count.toLocaleString("en")));
 }
+
+/** A table under its heading. */
+const section = (title, head, rows) => [h("h3", {}, title), wide(title, table(head, rows))];
 
 function table(head, rows) {
   return h("table", {}, h("thead", {}, h("tr", {}, ...head.map((text) => h("th", { scope: "col" }, text)))), h("tbody", {}, ...rows));

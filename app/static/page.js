@@ -1,9 +1,10 @@
-/** Tabs and the choice of a network; each tab has a module of its own. */
+/** Tabs and the choice of a model; each tab has a module of its own. */
 
-import { getJson, modelDetails } from "./api.js";
+import { modelDetails, servedModels } from "./api.js";
 import { byId, h } from "./dom.js";
 import * as evaluation from "./evaluation.js";
 import * as gallery from "./gallery.js";
+import { accuracySentence } from "./intro.js";
 import * as models from "./models.js";
 import * as predict from "./predict.js";
 
@@ -33,14 +34,14 @@ function move(event) {
   select(tabs[next].getAttribute("aria-controls"), { focus: true });
 }
 
-/** Fill the choice of networks; where one network answers photos and another the rest, the service may choose. */
+/** Fill the choice of models; where one model answers photos and another the rest, the service may choose. */
 function offer(served) {
   const usual = served.find((each) => each.default).name;
   const forPhotos = served.find((each) => each.default_for_photos).name;
   const names = served.map(({ name }) => h("option", { value: name, selected: name === usual }, name));
   byId("model").append(...names);
   byId("model").dataset.default = usual;
-  if (forPhotos !== usual) byId("model").prepend(h("option", { value: "", selected: true }, "by the picture"));
+  if (forPhotos !== usual) byId("model").prepend(h("option", { value: "", selected: true }, "Automatic"));
 }
 
 async function start() {
@@ -50,11 +51,12 @@ async function start() {
   evaluation.start((label, predicted) => { gallery.choose(label, predicted); select("gallery", { focus: true }); });
   predict.start();
   try {
-    const { models: served } = await getJson("models");
+    const served = await servedModels();
     offer(served);
     const { card } = await modelDetails();
     gallery.start(card.classes);
     select("predict");
+    byId("accuracy").textContent = await accuracySentence(served);
   } catch (error) {
     byId("predict-problem").textContent = error.message;
   }

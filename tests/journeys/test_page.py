@@ -22,7 +22,7 @@ def walk(page: Page, accuracy: str) -> None:
 
 def card_accuracy() -> str:
     card = load_for_engine("auto", WEIGHTS, "fashionnet").card
-    return f"{100 * card.measured_with(choose_engine('auto', card))['test'].accuracy:.2f} %"
+    return f"{100 * card.measured_with(choose_engine('auto', card))['test'].accuracy:.2f}%"
 
 
 @pytest.mark.slow
@@ -34,13 +34,13 @@ def test_the_page_before_and_after_the_data_set_is_there(tmp_path):
         walk(page, card_accuracy())
         assert card_accuracy() in page.text_of("gallery", ".big")
         page.open("predict")
-        page.one("#samples button[title=bag]").click()
+        page.one("#samples button[title=Bag]").click()
         page.wait(lambda: page.all("#answers .answer"))
         assert page.one("#answers .answer").text == "Bag"
 
         make_data_set(data_dir)
         page = Page(driver, str(client.base_url))
-        walk(page, f"{100 * client.get('/evaluate').json()['accuracy']:.2f} %")
+        walk(page, f"{100 * client.get('/evaluate').json()['accuracy']:.2f}%")
         page.open("gallery")
         page.wait(lambda: len(page.all("#gallery-items li")) == 40)
         page.open("evaluation")

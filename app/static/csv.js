@@ -1,0 +1,24 @@
+/** Results as a CSV file. */
+
+import { h } from "./dom.js";
+
+const COLUMNS = ["file", "label", "confidence", "in_distribution", "ood_score", "model", "model_version", "model_choice", "error"];
+
+/** Save the results. */
+export function download(results) {
+  const labels = Object.keys(results.find((each) => each.probabilities)?.probabilities ?? {});
+  const lines = results.map((each) => [
+    ...COLUMNS.map((name) => each[name] ?? ""), (each.warnings ?? []).join(" "), ...labels.map((label) => each.probabilities?.[label] ?? ""),
+  ]);
+  const text = [[...COLUMNS, "warnings", ...labels], ...lines].map((line) => line.map(cell).join(",")).join("\r\n");
+  const link = h("a", { href: URL.createObjectURL(new Blob([text], { type: "text/csv" })), download: "fashionnet.csv" });
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
+/** A cell; one that a spreadsheet would take for a formula is made text. */
+function cell(value) {
+  const text = String(value);
+  const safe = typeof value === "string" && /^[=+\-@\t]/.test(text) ? `'${text}` : text;
+  return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+}

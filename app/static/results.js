@@ -1,0 +1,160 @@
+/** The list of pictures with their results: in file order, summed up by class, filtered, cancelled, cleared. */
+
+import { address, upload } from "./api.js";
+import { download } from "./csv.js";
+import { byId, h } from "./dom.js";
+import { createRow, showError, showPrediction } from "./result.js";
+import { NONE, verdict } from "./verdict.js";
+
+const AT_ONCE = 4;
+const FAILED = "Failed";
+let entries = [];
+let cleared = [];
+let filter = "";
+let controller = new AbortController();
+
+export function start() {
+  byId("csv").addEventListener("click", () => download(entries.filter((each) => each.result).map(({ file, result }) => ({ file: file.name, ...result }))));
+  byId("clear").addEventListener("click", clear);
+  byId("undo").addEventListener("click", undo);
+  byId("cancel").addEventListener("click", cancel);
+}
+
+/** Classify files; their rows stand above the older ones, in the order of the files. */
+export async function classify(files) {
+  if (!files.length) return;
+  const fresh = files.map((file) => createEntry(file));
+  entries = [...fresh, ...entries];
+  byId("answers").prepend(...fresh.map(({ row }) => row));
+  cleared = [];
+  filter = "";
+  update();
+  const waiting = [...fresh];
+  const next = async () => {
+    for (let entry = waiting.shift(); entry; entry = waiting.shift()) await answer(entry, fresh.length === 1);
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, next));
+  if (fresh.length === 1 && entries.includes(fresh[0])) focusRow(fresh[0]);
+  else if (fresh.length > 1 && entries.length) byId("predict-status").focus();
+}
+
+function createEntry(file) {
+  const entry = { file, signal: controller.signal };
+  entry.row = createRow(file, () => remove(entry));
+  return entry;
+}
+
+async function answer(entry, alone) {
+  const { file, row, signal } = entry;
+  if (signal.aborted || !entries.includes(entry)) return;
+  try {
+    entry.result = await (await upload(address("predict", { image: "true" }), file, signal)).json();
+    showPrediction(row, file, entry.result, alone);
+  } catch (error) {
+    if (signal.aborted) return;
+    entry.result = { error: error.message };
+    showError(row, error.message);
+  }
+  update();
+}
+
+const focusRow = ({ row }) => row.querySelector("summary").focus();
+
+/** The group of the summary to which a result belongs. */
+function group({ result }) {
+  if (!result) return "";
+  return result.error ? FAILED : verdict(result).heading;
+}
+
+function remove(entry) {
+  const place = entries.filter(({ row }) => !row.hidden).indexOf(entry);
+  entries = entries.filter((each) => each !== entry);
+  entry.row.remove();
+  update();
+  focusNear(place);
+}
+
+/** Move the focus to the row at or before a place that can be seen, or to where pictures are chosen. */
+function focusNear(place) {
+  const seen = entries.filter(({ row }) => !row.hidden);
+  if (seen.length) focusRow(seen[Math.min(place, seen.length - 1)]);
+  else byId("files").focus();
+}
+
+/** Stop those that wait; what is answered stays. */
+function cancel() {
+  controller.abort();
+  controller = new AbortController();
+  for (const { row } of entries.filter((each) => !each.result)) row.remove();
+  entries = entries.filter((each) => each.result);
+  update();
+  byId(entries.length ? "predict-status" : "files").focus();
+}
+
+function clear() {
+  cancel();
+  cleared = entries;
+  entries = [];
+  byId("answers").replaceChildren();
+  update();
+  if (cleared.length) byId("undo").focus();
+}
+
+function undo() {
+  entries = cleared;
+  cleared = [];
+  byId("answers").append(...entries.map(({ row }) => row));
+  update();
+  focusRow(entries[0]);
+}
+
+/** Bring all but the rows up to date. The status of a single picture is only spoken: its row says the same. */
+function update() {
+  const done = entries.filter((each) => each.result);
+  const busy = done.length < entries.length;
+  byId("predict").classList.toggle("answered", entries.length > 0);
+  byId("answers-buttons").hidden = !entries.length;
+  byId("undo").hidden = !cleared.length;
+  byId("cancel").hidden = byId("predict-progress").hidden = !busy;
+  Object.assign(byId("predict-progress"), { max: entries.length || 1, value: done.length });
+  byId("predict-status").textContent = status(done);
+  byId("predict-status").classList.toggle("alone", entries.length === 1 && !busy);
+  summarise(done);
+}
+
+/** What is announced: a single result in words, otherwise how many there are. */
+function status(done) {
+  if (!entries.length) return cleared.length ? "Cleared." : "";
+  if (entries.length === 1 && done.length) return sentence(entries[0]);
+  const failed = done.filter(({ result }) => result.error).length;
+  return `${done.length} of ${entries.length} classified${failed ? `, ${failed} failed` : ""}.`;
+}
+
+function sentence({ file, result }) {
+  if (result.error) return `${file.name}: ${result.error}`;
+  const { heading, words } = verdict(result);
+  return `${file.name}: ${heading}${words ? `. ${words}` : ""}.`;
+}
+
+/** A button for every group: how many are in it; it shows only these. */
+function summarise(done) {
+  const counts = new Map();
+  for (const entry of done) counts.set(group(entry), (counts.get(group(entry)) ?? 0) + 1);
+  if (!counts.has(filter)) filter = "";
+  const groups = [["", done.length], ...[...counts].sort(([one], [other]) => rank(one).localeCompare(rank(other)))];
+  byId("groups").hidden = entries.length < 2;
+  byId("groups").replaceChildren(...groups.map(([name, count]) => choice(name, count)));
+  for (const entry of entries) entry.row.hidden = filter !== "" && group(entry) !== filter;
+}
+
+/** Classes by name, then what is none of them. */
+const rank = (name) => ({ [NONE]: "2", [FAILED]: "3" })[name] ?? `1${name}`;
+
+function choice(name, count) {
+  const show = () => {
+    filter = name;
+    update();
+    byId("groups").querySelector("[aria-pressed=true]").focus();
+  };
+  return h("button", { type: "button", "aria-pressed": String(name === filter), onclick: show }, `${name || "All"} ${count}`);
+}
