@@ -262,7 +262,7 @@ class PhotoFashionNet(Network):
         "EfficientNet-Lite0 with ImageNet weights, fine-tuned on photos of clothes and on images of Fashion-MNIST on "
         "other backgrounds."
     )
-    input = ModelInput(height=160, width=160, channels=3, convention="photo", fit="squeeze")
+    input = ModelInput(height=192, width=192, channels=3, convention="photo", fit="squeeze")
 
     def __init__(self) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from model.inputs import ModelInput
 
-COLOUR_SQUARE = ModelInput(height=160, width=160, channels=3, convention="photo", fit="squeeze")
+COLOUR_SQUARE = ModelInput(height=192, width=192, channels=3, convention="photo", fit="squeeze")
 """The input of a model for photos."""
 
 

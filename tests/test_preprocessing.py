@@ -401,7 +401,7 @@ def test_the_colour_square_of_a_photo_follows_its_exif_orientation():
     assert difference.mean() < 3
     assert lying.preprocessing.steps == [
         "turned upright, as its EXIF says",
-        "the whole picture in colour, scaled to 160x160 pixels",
+        "the whole picture in colour, scaled to 192x192 pixels",
     ]
 
 

@@ -16,7 +16,7 @@ _BYTES = {"scale": np.array(1, np.float32), "zero_point": np.array(0, np.uint8)}
 """The quantisation of an image's bytes: none."""
 
 
-def quantize(graph: bytes, images: NDArray[np.uint8]) -> bytes:
+def quantize(graph: bytes, images: NDArray[np.uint8], *, kept: int = 1) -> bytes:
     """Returns ``graph`` with the network's inner convolutions and matrix products in 8 bits.
 
     Static quantisation, one scale per channel, unsigned activations. Weights have 7 bits, because a CPU without VNNI
@@ -28,6 +28,7 @@ def quantize(graph: bytes, images: NDArray[np.uint8]) -> bytes:
     Args:
         graph: ONNX, from ``images`` uint8 ``[N, 28, 28]`` to ``logits`` and other outputs.
         images: uint8 ``[M, 28, 28]``, training images, which the activations' ranges are measured on.
+        kept: first convolutions that stay in full precision; a first one of bytes never does.
     """
     proto = _prepared(graph)
     cast = _cast(proto)
@@ -42,7 +43,7 @@ def quantize(graph: bytes, images: NDArray[np.uint8]) -> bytes:
             weight_type=QuantType.QInt8,
             per_channel=True,
             reduce_range=True,
-            nodes_to_quantize=_layers(proto),
+            nodes_to_quantize=_layers(proto, kept),
             extra_options={"TensorQuantOverrides": {cast.output[0]: [_BYTES]} if cast else {}},
         )
         proto = onnx.load(quantized)
@@ -74,9 +75,9 @@ class _Calibration(CalibrationDataReader):  # type: ignore[misc]
         return None if batch is None else {"images": batch}
 
 
-def _layers(proto: onnx.ModelProto) -> list[str]:
+def _layers(proto: onnx.ModelProto, kept: int) -> list[str]:
     nodes = _network_nodes(proto)
-    convolutions = [node for node in nodes if node.op_type == "Conv"][0 if _cast(proto) else 1 :]
+    convolutions = [node for node in nodes if node.op_type == "Conv"][0 if _cast(proto) else kept :]
     products = [node for node in nodes if node.op_type in ("Gemm", "MatMul")]
     layers = convolutions + products[:-1]
     sums = {node.output[0] for node in layers}

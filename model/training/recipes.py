@@ -135,7 +135,7 @@ _RECIPES = (
     Recipe(
         name="photo",
         architecture="fashionnet-photo",
-        epochs=7,
+        epochs=8,
         batch_size=32,
         optimizer="adamw",
         learning_rate=4e-4,
@@ -144,7 +144,7 @@ _RECIPES = (
         warm_up=0.15,
         # Of Fashion-MNIST mostly what the photos do not show: bags and single shoes.
         photos=PhotoMix(
-            stored_size=240,
+            stored_size=288,
             drawn=8,
             outliers=2,
             class_weights={0: 0.6, 1: 0.7, 2: 0.6, 3: 0.7, 4: 0.6, 5: 1.5, 6: 0.5, 7: 1.5, 8: 2.0, 9: 1.5},
