@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image
+from PIL import Image, ImageOps
 
 from model.errors import DamagedImage, EmptyImage, ImageError, NotAnImage, TooManyPixels, UnknownFormat
 from model.inputs import ModelInput
@@ -29,6 +29,7 @@ def for_photos(content):
 
 @given(arrays(np.uint8, (28, 28)))
 def test_a_28x28_grey_picture_is_used_exactly_as_it_is(pixels):
+    pixels[0, 0] = 0  # not a light ground
     assert (pixels_of(encode(Image.fromarray(pixels))) == pixels).all()
 
 
@@ -376,8 +377,8 @@ def test_a_colour_square_shows_the_whole_picture_in_its_colours():
     for format_, tolerance in (("PNG", 0), ("JPEG", 6)):
         seen = for_photos(encode(page, format_, quality=95)).image
         for (left, top), colour in quarters.items():
-            down, across = (80 if top else 0), (80 if left else 0)
-            part = seen[down + 4 : down + 76, across + 4 : across + 76].astype(int)
+            down, across = (96 if top else 0), (96 if left else 0)
+            part = seen[down + 4 : down + 92, across + 4 : across + 92].astype(int)
             assert np.abs(part - Image.new("RGB", (1, 1), colour).getpixel((0, 0))).max() <= tolerance
 
 
@@ -429,7 +430,7 @@ def test_a_28x28_grey_picture_is_enlarged_for_a_model_that_takes_larger_ones():
         assert picture.preprocessing.steps == ["28x28 and grey: enlarged to the model's size"]
         assert picture.warnings == ()
         reduced = Image.fromarray(picture.image).convert("L").resize((28, 28), Image.Resampling.BOX)
-        assert np.corrcoef(np.asarray(reduced).ravel(), pixels.ravel())[0, 1] > 0.95
+        assert np.corrcoef(np.asarray(reduced).ravel(), pixels.ravel())[0, 1] > 0.94
     assert (pictures[0].image == pictures[1].image).all()
 
 
@@ -496,13 +497,48 @@ def test_a_jpeg_that_is_decoded_smaller_takes_less_memory_unless_it_is_progressi
         decode(buffer.getvalue(), limits, needed=200)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_size_is_that_of_the_upright_picture(orientation):
+def test_every_format_is_turned_upright_as_its_exif_says(kind, orientation):
     exif = Image.Exif()
     exif[274] = orientation
-    buffer = io.BytesIO()
-    Image.new("RGB", (600, 400)).save(buffer, "JPEG", exif=exif)
-    decoded = decode(buffer.getvalue(), needed=100)
-    assert decoded.size == ((400, 600) if orientation > 4 else (600, 400))
-    assert (decoded.image.width < decoded.image.height) == (orientation > 4)
+    image = Image.new("RGB", (600, 400), "white")
+    image.paste("black", (0, 0, 200, 100))  # a corner
+    decoded = decode(encode(image, kind, exif=exif), needed=100)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(encode(image, kind, exif=exif))))
+    assert decoded.size == expected.size
     assert decoded.turned == (orientation > 1)
+    small = np.asarray(expected.convert("RGB").resize(decoded.image.size), int)
+    assert np.abs(np.asarray(decoded.image.convert("RGB"), int) - small).mean() < 5
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_several_frames_or_pages_the_first_is_used(kind):
+    frames = [Image.new("RGB", (60, 40), colour) for colour in ("red", "lime", "blue")]
+    content = encode(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert np.abs(np.asarray(decode(content).image.convert("RGB"), int) - (255, 0, 0)).max() < 5
+
+
+def product_picture(size: int, mode: str) -> bytes:
+    """A small picture of trousers: grey on white, in colour, or on nothing at all."""
+    grey = trousers().convert("L").resize((size, size), Image.Resampling.BOX)
+    if mode in ("LA", "RGBA"):
+        picture = grey.convert(mode)
+        picture.putalpha(grey.point(lambda value: 255 if value < 240 else 0))
+        return encode(picture)
+    return encode(grey.convert(mode))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P", "LA", "RGBA"])
+def test_a_28x28_picture_on_a_light_ground_is_treated_as_a_larger_one(mode):
+    small, larger = (preprocess(product_picture(size, mode)) for size in (28, 30))
+    assert small.kind is PictureKind.PLAIN
+    assert small.preprocessing.inverted
+    assert small.preprocessing.steps == larger.preprocessing.steps
+    assert np.abs(small.image.astype(int) - larger.image).mean() < 25
+
+
+def test_a_28x28_grey_picture_with_an_article_up_to_its_border_is_used_as_it_is():
+    pixels = np.full((28, 28), 200, np.uint8)
+    pixels[0, 0] = 0
+    assert (preprocess(encode(Image.fromarray(pixels))).image == pixels).all()

@@ -61,7 +61,7 @@ _MANY_BODY = {"required": True, "content": _form({"type": "array", "items": _ONE
 async def predict(request: Request) -> Response:
     """Classifies one picture: the form field `file`, or the picture itself as the body.
 
-    A 28x28 greyscale picture is used exactly as it is, light on a dark background as in the data set. Any other
+    A 28x28 greyscale picture is used exactly as it is if it is light on a dark background as in the data set. Any other
     picture is converted to that form first. Photos go to a model of their own if the query names no model.
     """
     state, timer = request.app.state, StageTimer()

@@ -249,12 +249,18 @@ def _loaded(image: Image.Image) -> Image.Image:
 
 
 def _decoded(image: Image.Image, size: tuple[int, int], needed: int) -> Decoded:
-    orientation = image.getexif().get(_ORIENTATION, 1)
+    orientation = _orientation(image)
     image.load()
-    reduced, method = _reduced(image, _factor(image.size, needed)), _TRANSPOSE.get(orientation)
+    left = _orientation(image)  # 1 for a TIFF, which Pillow itself turns
+    reduced, method = _reduced(image, _factor(image.size, needed)), _TRANSPOSE.get(left)
     upright = reduced if method is None else reduced.transpose(method)
-    upright_size = size[::-1] if orientation in (5, 6, 7, 8) else size
-    return Decoded(upright, upright_size, method is not None, image.has_transparency_data)
+    upright_size = size[::-1] if left in (5, 6, 7, 8) else size
+    return Decoded(upright, upright_size, orientation in _TRANSPOSE, image.has_transparency_data)
+
+
+def _orientation(image: Image.Image) -> int:
+    orientation: int = image.getexif().get(_ORIENTATION, 1)
+    return orientation
 
 
 def _factor(size: tuple[int, int], needed: int) -> int:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from model.inputs import ModelInput
 from model.preprocessing.convention import (
+    EVEN,
     SIZE,
     WORKING_SIZE,
     Background,
@@ -24,6 +25,8 @@ from model.preprocessing.fit import fit_data_set, squeeze
 
 DECODED_EDGE = 2 * WORKING_SIZE
 """A larger JPEG is decoded at a half, a quarter or an eighth of its size, but not below this edge in pixels."""
+LIGHT = 128
+"""Of 255."""
 SMALL, LOW_CONTRAST = 0.05, 0.1
 """Coverage and contrast below which a prediction may be unreliable."""
 
@@ -96,7 +99,9 @@ def preprocess(content: bytes, input_of: InputOf = for_data_set, limits: DecodeL
     decoded = decode(content, limits, needed=DECODED_EDGE, untouched=SIZE)
     image = decoded.image
     if image.size == (SIZE, SIZE) and _is_grey(image):
-        return fit_data_set_image(np.asarray(image.convert("L")), input_of(PictureKind.DATA_SET))
+        grey = np.asarray(image.convert("L"))
+        if not _has_light_ground(grey):
+            return fit_data_set_image(grey, input_of(PictureKind.DATA_SET))
     small_image = image.convert("RGB")
     if max(image.size) > WORKING_SIZE:
         small_image.thumbnail((WORKING_SIZE, WORKING_SIZE), Image.Resampling.BOX)
@@ -110,7 +115,9 @@ def preprocess(content: bytes, input_of: InputOf = for_data_set, limits: DecodeL
 def preprocess_native(content: bytes, input_of: InputOf) -> Picture | None:
     """Returns the model's input for a 28x28 PNG of 8 bits of grey, the data set's own form; None for others."""
     image = decode_small_png(content, SIZE)
-    return None if image is None else fit_data_set_image(image, input_of(PictureKind.DATA_SET))
+    if image is None or _has_light_ground(image):
+        return None
+    return fit_data_set_image(image, input_of(PictureKind.DATA_SET))
 
 
 def fit_data_set_image(image: NDArray[np.uint8], model_input: ModelInput) -> Picture:
@@ -123,6 +130,15 @@ def fit_data_set_image(image: NDArray[np.uint8], model_input: ModelInput) -> Pic
 def is_native_png(content: bytes) -> bool:
     """Returns whether the content starts as a 28x28 PNG of 8 bits of grey, the data set's own form."""
     return is_small_png(content, SIZE)
+
+
+def _has_light_ground(image: NDArray[np.uint8]) -> bool:
+    """Returns whether the corners of an image uint8 ``[28, 28]`` are light and alike; no image of the data set is so.
+
+    Transparent pixels count as white.
+    """
+    corners = [int(image[row, column]) for row in (0, -1) for column in (0, -1)]
+    return min(corners) >= LIGHT and max(corners) - min(corners) <= EVEN
 
 
 def _is_grey(image: Image.Image) -> bool:
