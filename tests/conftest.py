@@ -101,7 +101,7 @@ def settings(small_data: FashionMnist) -> Settings:
         data_dir=small_data.root,
         model_dir=WEIGHTS,
         max_upload_bytes=200_000,
-        max_request_bytes=500_000,
+        max_request_bytes=600_000,
         max_files=8,
     )
 

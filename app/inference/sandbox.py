@@ -67,8 +67,17 @@ class Sandbox(Protocol):
 
 
 def create_sandbox(limits: "CallLimits") -> Sandbox:
-    """Returns a sandbox; without limits where the system cannot fork (Windows)."""
-    return HelperProcess(limits) if hasattr(os, "fork") else NoSandbox()
+    """Returns a sandbox; without limits where the process cannot fork (Windows, replicas of Ray Serve)."""
+    if not hasattr(os, "fork"):
+        return NoSandbox()
+    helper = HelperProcess(limits)
+    try:
+        helper.run(len, ())
+    except HelperLost:
+        helper.close()
+        logger.warning("No helper process can run here: pictures are decoded without limits on time and memory.")
+        return NoSandbox()
+    return helper
 
 
 class NoSandbox:
@@ -106,19 +115,30 @@ class HelperProcess:
         """Returns the result of the call, see ``Sandbox``; raises HelperLost if somebody killed helper and keeper."""
         with self._lock:
             size = _write(self._memory, (function, args, kwargs))
-            try:
-                self._socket.sendall(_HEAD.pack(_Outcome.RETURNED, size))
-                outcome, size = _HEAD.unpack(_receive(self._socket))
-            except (OSError, struct.error):
-                logger.warning("The process that decodes pictures is gone; another one is started.")
-                self.close()
-                self._start()  # by now this process has threads, but a service that decodes nothing is worse
-                raise HelperLost from None
+            self._send(_HEAD.pack(_Outcome.RETURNED, size))
+            head = _receive(self._socket)
+            if not head:
+                self._restart()
+                raise HelperLost
+            outcome, size = _HEAD.unpack(head)
             result: Any = pickle.loads(self._memory[:size]) if outcome <= 0 else _death(outcome)  # noqa: S301 - our own
             _release(self._memory, size)
         if outcome == _Outcome.RETURNED:
             return cast("Result", result)
         raise result
+
+    def _send(self, head: bytes) -> None:
+        """Sends a message, to a new helper if the one before was killed while it was idle."""
+        try:
+            self._socket.sendall(head)
+        except OSError:
+            self._restart()
+            self._socket.sendall(head)
+
+    def _restart(self) -> None:
+        logger.warning("The process that decodes pictures was killed; another one is started.")
+        self.close()
+        self._start()  # by now this process has threads, but a service that decodes nothing is worse
 
     def _start(self) -> None:
         self._socket, theirs = socket.socketpair()
@@ -143,15 +163,20 @@ def _death(number: int) -> Exception:
 
 def _keep_helper(control: socket.socket, memory: mmap.mmap, limits: CallLimits) -> None:
     """Runs in the keeper: forks helpers until one ends by itself because the service has; never returns."""
-    _forget_parent(control)
-    while True:
-        helper = os.fork()
-        if helper == 0:
-            _help(control, memory, limits)
-        code = os.waitstatus_to_exitcode(os.waitpid(helper, 0)[1])
-        if code == 0:
-            os._exit(0)
-        control.sendall(_HEAD.pack(-code if code < 0 else signal.SIGABRT, 0))
+    try:
+        _forget_parent(control)
+        while (code := _run_helper(control, memory, limits)) != 0:
+            control.sendall(_HEAD.pack(-code if code < 0 else signal.SIGABRT, 0))
+    finally:
+        os._exit(0)
+
+
+def _run_helper(control: socket.socket, memory: mmap.mmap, limits: CallLimits) -> int:
+    """Forks a helper and returns its exit code, negative for a signal, once it has ended."""
+    helper = os.fork()
+    if helper == 0:
+        _help(control, memory, limits)
+    return os.waitstatus_to_exitcode(os.waitpid(helper, 0)[1])
 
 
 def _forget_parent(control: socket.socket) -> None:
@@ -207,7 +232,10 @@ def _write(memory: mmap.mmap, value: Any) -> int:
 
 def _receive(control: socket.socket) -> bytes:
     """Returns a head, which is so small that it comes whole; nothing if the other end is closed."""
-    return control.recv(_HEAD.size)
+    try:
+        return control.recv(_HEAD.size)
+    except ConnectionError:
+        return b""
 
 
 def _release(memory: mmap.mmap, size: int) -> None:
