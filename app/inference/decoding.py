@@ -40,7 +40,8 @@ class Decoder:
         self.limits = DecodeLimits(settings.max_pixels, settings.picture_memory)
         self.seconds = settings.decode_seconds
         self.executor = executor
-        message = settings.max_upload_bytes + settings.max_json_bytes + MARGIN // 4
+        # A picture or JSON goes in, and less comes out; drawings take some 100 kB.
+        message = max(settings.max_upload_bytes, settings.max_json_bytes) + 1_000_000
         self.sandbox = create_sandbox(CallLimits(self.seconds, settings.picture_memory + MARGIN, message))
 
     async def preprocess(self, content: bytes, inputs: Inputs) -> Picture:
