@@ -44,7 +44,8 @@ class LogProbs(nn.Module):
 def contenders(folder: Path) -> list[Contender]:
     """Returns ours and the hand-written app, whose network is written into ``folder``."""
     network = load_network(load_artifact(WEIGHTS, "fashionnet-photo"))
-    traced = torch.jit.trace(LogProbs(network).eval(), torch.zeros(1, *network.input.shape, dtype=torch.uint8))
+    with torch.no_grad():
+        traced = torch.jit.trace(LogProbs(network).eval(), torch.zeros(1, *network.input.shape, dtype=torch.uint8))
     file = folder / "network.pt"
     torch.jit.freeze(traced).save(str(file))
     variables = {"NETWORK": str(file), "OMP_NUM_THREADS": "1"}
