@@ -30,6 +30,8 @@ Format = Literal["safetensors", "onnx", "int8.onnx", "detector.safetensors"]
 REQUIRED: frozenset[Format] = frozenset({"safetensors", "onnx", "detector.safetensors"})
 CHECKSUM = "sha256"
 """The field of a card with the checksum of its other fields."""
+TEMPERATURES = (0.05, 20.0)
+"""The least and greatest temperature of a card."""
 
 
 class FileRecord(BaseModel):
@@ -65,7 +67,7 @@ class ModelCard(BaseModel):
     ``validation``."""
     int8_metrics: dict[str, Report | Metrics] = {}
     """Figures of the 8-bit graph, if there is one."""
-    temperature: float = Field(ge=0.05, le=20)
+    temperature: float = Field(ge=TEMPERATURES[0], le=TEMPERATURES[1])
     """Calibration: probabilities are softmax(logits / temperature)."""
     ood_auroc: dict[str, float] = {}
     """AUROC of the OOD score by kind of OOD images, against the test images."""

@@ -371,7 +371,7 @@ BAD_BATCHES = {
         "missing-file",
     ),
     "too many": ({"files": [("files", b"x")] * 9}, 413, "too-many-files"),
-    "too large": ({"files": [("files", bytes(190_000))] * 3}, 413, "too-large"),
+    "too large": ({"files": [("files", bytes(190_000))] * 4}, 413, "too-large"),
     "raw": ({"content": b"x", "headers": {"content-type": "image/png"}}, 415, "unsupported-body"),
 }
 

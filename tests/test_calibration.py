@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from model import WEIGHTS, create_engine, load_artifact
-from model.artifact import read_card
+from model.artifact import TEMPERATURES, read_card
 from model.engines import run_batches, softmax
 from model.evaluation.calibration import BINS, brier_score, expected_calibration_error, reliability, wilson_interval
 from model.evaluation.ood_sets import OUTLIERS, auroc
@@ -66,6 +66,12 @@ def test_the_temperature_of_overconfident_logits_is_found(temperature):
     assert fit_temperature(logits * np.float32(temperature), labels) == pytest.approx(temperature, rel=0.05)
     fitted = report(logits * np.float32(temperature), labels, temperature=temperature)
     assert fitted.ece < 0.02
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-6, 1e6])
+def test_any_logits_get_a_temperature_that_a_card_accepts(scale):
+    logits, labels = RNG.normal(0, scale, (100, 10)).astype(np.float32), np.arange(100) % 10
+    assert TEMPERATURES[0] <= fit_temperature(logits, labels.astype(np.uint8)) <= TEMPERATURES[1]
 
 
 def test_no_other_temperature_has_a_lower_loss():

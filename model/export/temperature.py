@@ -4,11 +4,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
+from model.artifact import TEMPERATURES
 from model.engines import log_softmax
 
 
 def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.uint8]) -> float:
-    """Returns the temperature with the least negative log-likelihood (Guo et al., arXiv:1706.04599).
+    """Returns the temperature, within the range of a card, with the least negative log-likelihood (Guo et al., arXiv:1706.04599).
 
     benchmarks/temperature.py compares this rule with another one on held-out folds of the validation images.
 
@@ -26,4 +27,4 @@ def fit_set_temperature(logits: NDArray[np.float32], sets: NDArray[np.bool_]) ->
         probabilities = np.exp(log_softmax(logits / np.float32(np.exp(log_temperature))).astype(np.float64))
         return -float(np.log(np.maximum((probabilities * sets).sum(1), 1e-30)).mean())
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded", options={"xatol": 1e-6}).x))
+    return float(np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-6}).x))
