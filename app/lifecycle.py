@@ -66,7 +66,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     gc.collect()
     gc.freeze()  # nearly everything that exists now lives as long as the process
     with drain_on_signal(readiness, state.settings.drain_seconds):
-        yield {"admission": state.admission}  # for app/server/protocol.py
+        yield {"admission": state.admission, "root_path": state.settings.root_path}  # for app/server
         readiness.stop()
         gauges.cancel()
         await self_test

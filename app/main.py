@@ -13,7 +13,7 @@ from app.inference.evaluator import Evaluator
 from app.inference.models import ServedModel, load_models_or_exit
 from app.lifecycle import Readiness, lifespan
 from app.logs import configure, log_ignored_variables
-from app.middleware import CatchAllMiddleware, RequestMiddleware
+from app.middleware import CatchAllMiddleware, RequestMiddleware, RootPathMiddleware
 from app.openapi import TAGS, offer_models
 from app.problems import add_exception_handlers
 from app.routes import evaluate, explain, gallery, health, models, page, predict, v2
@@ -68,8 +68,11 @@ def assemble(settings: Settings, loaded: Sequence[ServedModel]) -> FastAPI:
 def _add_middleware(app: FastAPI, settings: Settings, names: Sequence[str]) -> None:
     """Adds the innermost first."""
     if not settings.tracing:  # FastAPI traces only the requests that it routes
-        app.add_middleware(FastPathMiddleware, routes=predict.direct_routes() | v2.direct_routes(names))
+        routes = predict.direct_routes() | v2.direct_routes(names)
+        app.add_middleware(FastPathMiddleware, routes={settings.root_path + path: at for path, at in routes.items()})
     app.add_middleware(CatchAllMiddleware)
+    if settings.root_path:
+        app.add_middleware(RootPathMiddleware, root_path=settings.root_path)
     app.add_middleware(RequestMiddleware, state=app.state)
 
 

@@ -9,11 +9,12 @@ from functools import cache
 
 from prometheus_client import Histogram
 from starlette.datastructures import State
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.logs import request_id
 from app.metrics import REQUESTS
-from app.problems import render
+from app.problems import render, route_path
 
 access = logging.getLogger("fashionnet.access")
 _ACCEPTED_ID = re.compile(rb"[\w.:-]{1,64}")
@@ -112,7 +113,29 @@ class CatchAllMiddleware:
         except Exception as error:
             if started:  # half a response cannot be repaired; the server closes the connection
                 raise
-            await render(error, scope["path"])(scope, receive, send)
+            await render(error, route_path(scope))(scope, receive, send)
+
+
+class RootPathMiddleware:
+    """Puts the root path before a path from which a proxy has stripped it.
+
+    Routes, mounted files and links then work behind both kinds of proxies, and without one.
+    """
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self.app = app
+        self.root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        root, path = self.root_path, scope["path"]
+        if path == root:  # the links of the page are relative to the slash at its end
+            await RedirectResponse(f"{root}/")(scope, receive, send)
+            return
+        scope["root_path"], scope["path"] = root, path if path.startswith(f"{root}/") else root + path
+        await self.app(scope, receive, send)
 
 
 def identify(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Scope
 
 from app.inference.errors import HelperLost, InferenceError, Overloaded, UnknownImage, UnknownModel
 from app.metrics import PROBLEMS, MetricsUnavailable
@@ -169,6 +170,12 @@ def problem_of(error: BaseException, path: str = "") -> Problem:
     return found.problem("An internal error occurred. The log has the details." if found is INTERNAL else str(error))
 
 
+def route_path(scope: Scope) -> str:
+    """Returns the path of a request without the root path."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
 def render(error: Exception, path: str = "") -> Response:
     """Returns the response to a request for ``path`` that failed with ``error``.
 
@@ -219,7 +226,7 @@ def add_exception_handlers(app: FastAPI) -> None:
 
 
 async def _handle(request: Request, error: Exception) -> Response:
-    return render(error, request.url.path)
+    return render(error, route_path(request.scope))
 
 
 def _problem_response() -> dict[str, Any]:

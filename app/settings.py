@@ -50,6 +50,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 for every interface")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    root_path: str = Field(
+        "", pattern=r"^(/[\w.~-]+)*$", description="what precedes every path behind a proxy, such as /fashion"
+    )
     engine_threads: int = Field(1, ge=1, description="compute threads of each worker's engines")
     workers: int = Field(
         default_factory=lambda settings: max(usable_cores() // settings["engine_threads"], 1),

@@ -200,7 +200,8 @@ def settings() -> str:
         "|---|---|---|",
     ]
     for name, field in Settings.model_fields.items():
-        default = DEFAULTS.get(name) or f"`{readable(field.default)}`"
+        written = f"`{readable(field.default)}`" if field.default not in (None, "") else "none"
+        default = DEFAULTS.get(name, written)
         lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
     return "\n".join(lines) + "\n"
 

@@ -275,7 +275,7 @@ class Connection(HttpToolsProtocol):
             return
         self.ended = True
         known = self.receiving is not NOTHING
-        path, fields = (self.url.decode("latin-1"), self.headers) if known else ("", [])
+        path, fields = (self._path(), self.headers) if known else ("", [])
         self._last_response = serialise(
             render(error, path),
             *self.server_state.default_headers,
@@ -285,6 +285,9 @@ class Connection(HttpToolsProtocol):
         self.receiving = BODY  # whatever it is
         if not self.is_due:
             self._write_last_response()
+
+    def _path(self) -> str:
+        return self.url.decode("latin-1").removeprefix(self.app_state.get("root_path", ""))
 
     def _withdraw(self) -> bool:
         """Takes the request that is being received from the application; returns False if that has begun to respond."""

@@ -9,7 +9,7 @@ import os
 import re
 import time
 from email.utils import formatdate
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from starlette.responses import Response
 
@@ -19,7 +19,6 @@ from app.problems import MEDIA_TYPE, RETRY_AFTER, problem_of
 from app.server.connection import NOTHING, Connection
 from app.server.rejection import serialise
 
-PREDICT = re.compile(rb"POST /predict(?:\?[!-~]*)? HTTP/1\.1\r\n")
 LENGTH = re.compile(rb"\ncontent-length[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE)
 SPECIAL = re.compile(
     rb"\n(?:(?:transfer-encoding|expect|upgrade)[ \t]*:|connection[ \t]*:[^\n]*(?:close|upgrade))", re.IGNORECASE
@@ -35,6 +34,7 @@ class LoadSheddingProtocol(Connection):
     def __init__(self, *args: object, **options: object) -> None:
         super().__init__(*args, **options)
         self._admission: Admission | None = self.app_state.get("admission")
+        self._predict = request_line(self.app_state.get("root_path", ""))
         self._skip = 0
         """Bytes of a rejected request's body that have not arrived yet."""
 
@@ -55,7 +55,9 @@ class LoadSheddingProtocol(Connection):
 
     def _rejects(self, data: bytes) -> bool:
         """Rejects a request whose head is in ``data`` in one piece, if it may not wait."""
-        if not (self.receiving is NOTHING and self._admission and PREDICT.match(data)) or self.is_due or self.ended:
+        if self.receiving is not NOTHING or self.is_due or self.ended:
+            return False
+        if self._admission is None or not self._predict.match(data):
             return False
         head, found, body = data.partition(b"\r\n\r\n")
         length = _content_length(head)
@@ -69,6 +71,12 @@ class LoadSheddingProtocol(Connection):
         else:
             self.wait_for_request()
         return True
+
+
+@cache
+def request_line(root_path: str) -> re.Pattern[bytes]:
+    """Returns the pattern of the request line of ``POST /predict``, with or without the root path."""
+    return re.compile(rb"POST (?:%s)?/predict(?:\?[!-~]*)? HTTP/1\.1\r\n" % re.escape(root_path.encode()))
 
 
 def _content_length(head: bytes) -> int | None:
