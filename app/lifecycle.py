@@ -109,6 +109,7 @@ def update_metrics(state: State) -> None:
     IN_PROGRESS.set(state.in_progress)
     for name, predictor in state.predictors.items():
         QUEUE_DEPTH.labels(name).set(predictor.batcher.depth)
+        predictor.recent.set_gauges()
     if rejected := state.admission.take_rejected():
         count_problems("overloaded", rejected)
 

@@ -9,10 +9,20 @@ import itertools
 import struct
 import time
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, partial
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
+from prometheus_client import (
+    REGISTRY,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    ProcessCollector,
+    Summary,
+    generate_latest,
+)
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from app.settings import metrics_folder
 from model import FashionNetError, Prediction
@@ -44,6 +54,13 @@ CONFIDENCE = Summary(
     "fashionnet_prediction_confidence",
     "Confidence of the predictions; the count is that of the predictions of a class.",
     ["model", "label"],
+)
+RECENT_NAME = "fashionnet_recent_predictions"
+RECENT = Gauge(
+    RECENT_NAME,
+    "The last predictions of the workers, by the bins of the validation histograms of a model's card.",
+    ["model", "feature", "bin"],
+    multiprocess_mode="livesum",
 )
 MODEL_INFO = Gauge(
     "fashionnet_model_info",
@@ -111,23 +128,48 @@ class MetricsUnavailable(FashionNetError):
     """The folder in which workers share their metrics is gone or damaged."""
 
 
-def exposition() -> bytes:
-    """Returns all metrics in Prometheus's text format, of all workers if they share a folder.
+def collect() -> list[Metric]:
+    """Returns all metrics, of all workers if they share a folder.
 
     Raises:
         MetricsUnavailable: the files in that folder cannot be read.
     """
     folder = metrics_folder()
     if folder is None:
-        return generate_latest(REGISTRY)
-    from app.metrics_files import reading  # needs a system that can fork, as several workers do
+        return list(REGISTRY.collect())
+    from app.metrics_files import process_ids, reading  # needs a system that can fork, as several workers do
 
-    registry = CollectorRegistry()
     try:
         with reading(folder):
-            MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
-            return generate_latest(registry)
+            shared = MultiProcessCollector(None, str(folder)).collect()  # type: ignore[no-untyped-call]
+            return [*shared, *_process_metrics(process_ids(folder))]
     except (OSError, ValueError, RuntimeError, LookupError, struct.error) as error:
         raise MetricsUnavailable(
             "The workers' metrics cannot be read; the log names their folder. Restart the service to make it anew."
         ) from error
+
+
+def _process_metrics(pids: Iterable[int]) -> Iterable[Metric]:
+    """Returns memory, CPU time and open files of processes, by process identifier."""
+    found: dict[str, Metric] = {}
+    for pid in pids:
+        for one in ProcessCollector(pid=partial(int, pid), registry=None).collect():
+            family = found.setdefault(one.name, Metric(one.name, one.documentation, one.type))
+            for sample in one.samples:
+                family.add_sample(sample.name, {"pid": str(pid)}, sample.value)
+    return found.values()
+
+
+class _Collected(Collector):
+    """Metrics that were collected before."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
+
+def exposition(metrics: Iterable[Metric]) -> bytes:
+    """Returns metrics in Prometheus's text format."""
+    return generate_latest(_Collected(metrics))

@@ -57,3 +57,8 @@ def merging(folder: Path) -> Iterator[None]:
     with (folder / "lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
+
+
+def process_ids(folder: Path) -> set[int]:
+    """Returns the processes that have gauges in the folder: those that run, as the files of others are removed."""
+    return {int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*.db")}

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import PydanticCustomError, to_json
 
 from model.data import CLASSES
+from model.drift import Feature, Histogram
 from model.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing
 from model.files import remove_temporary_files, write_atomically
 from model.inputs import ModelInput
@@ -71,6 +72,8 @@ class ModelCard(BaseModel):
     """Calibration: probabilities are softmax(logits / temperature)."""
     ood_auroc: dict[str, float] = {}
     """AUROC of the OOD score by kind of OOD images, against the test images."""
+    histograms: dict[Feature, Histogram] = {}
+    """Predictions for the validation images, which drift is measured against; none in older cards."""
     history: tuple[dict[str, float], ...] = ()
     """Training metrics of each epoch."""
     license: str = "MIT"

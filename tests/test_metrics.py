@@ -130,7 +130,7 @@ from app import metrics
 from app.server.ended_workers import merge_ended
 folder = Path(sys.argv[1])
 def counted():
-    return sorted(line for line in metrics.exposition().splitlines() if not line.startswith(b"#"))
+    return sorted(line for line in metrics.exposition(metrics.collect()).splitlines() if not line.startswith(b"#"))
 ended = []
 for number in range(100):
     pid = os.fork()
@@ -153,7 +153,7 @@ for number in range(100):
     elif number > 9:
         merge_ended(folder, pid)
 start = time.process_time()
-text = metrics.exposition().decode()
+text = metrics.exposition(metrics.collect()).decode()
 print(len(list(folder.glob("*.db"))), time.process_time() - start)
 print(text)
 """

@@ -3,6 +3,9 @@
 fashionnet export fashionnet              into the folder where it lies
 fashionnet export fashionnet --out /tmp   to look at what comes out first
 fashionnet export fashionnet --figures    the figures alone, of the graphs that are there
+
+The figures of a photo model need the file held-out.npz of the run that calibrated it:
+fashionnet export fashionnet-photo --figures --held-out held-out.npz
 """
 
 import argparse
@@ -27,20 +30,26 @@ def export_again(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments)
     with requires_extra("train"):
         from model.export.build import export, measure
+        from model.export.photo import measured, read_held_out
         from model.network import load_network
         from model.training.recipes import Recipe
         from model.training.run import training_splits
 
     artifact = load_artifact(settings.model_dir, arguments.name)
-    if artifact.card.input.convention == "photo":
+    of_photos = artifact.card.input.convention == "photo"
+    if of_photos and not (arguments.figures and arguments.held_out):
         raise TrainingError(
-            f"{arguments.name} is calibrated on photos: export it from its run by scripts/train.py --resume RUN."
+            f"{arguments.name} is calibrated on photos: export it from its run by scripts/train.py --resume RUN, or "
+            "measure it by --figures with the file held-out.npz of a run by --held-out."
         )
     card, data_set = artifact.card, FashionMnist(settings.data_dir)
     train, validation = training_splits(data_set, Recipe(**card.recipe), card.training["seed"])
     splits = {"validation": validation, "test": data_set.load("test")}
     folder = arguments.out or settings.model_dir
-    if arguments.figures:
+    if of_photos:
+        card = measured(artifact, read_held_out(arguments.held_out), splits, None).card
+        written = save_card(folder, card)
+    elif arguments.figures:
         written = save_card(folder, measure(artifact, splits))
     else:
         fresh = export(load_network(artifact), card, train, splits)
@@ -59,5 +68,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("name", help="name of the model, such as fashionnet")
     parser.add_argument("--out", type=user_path, help="folder to write (default: the folder of the model)")
     parser.add_argument("--figures", action="store_true", help="measure the graphs that are there; write only the card")
+    parser.add_argument("--held-out", type=user_path, nargs="+", metavar="FILE", help="with --figures of a photo model")
     add_settings(parser, "model_dir", "data_dir")
     return parser.parse_args(argv)

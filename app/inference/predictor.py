@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from app.inference.admission import EXPLANATION_COST, Admission, BodyMemory, batch_cost, picture_cost
 from app.inference.batcher import MicroBatcher
 from app.inference.decoding import Decoder, is_native
+from app.inference.drift import RecentPredictions
 from app.inference.errors import Overloaded, UnknownModel
 from app.inference.executors import Executors
 from app.inference.models import ServedModel
@@ -73,6 +74,7 @@ class Predictor:
         self.executors = executors
         self.admission = admission
         self.on_event_loop = model.on_event_loop
+        self.recent = RecentPredictions(self.card)
         self.batcher = MicroBatcher(
             self._compute,
             None if self.on_event_loop else executors.inference,
@@ -88,8 +90,13 @@ class Predictor:
     def answer(self, inferred: Inferred, choice: str, *, with_image: bool = False) -> Prediction:
         """Returns the prediction for one picture and counts it; ``choice`` says why this model was chosen."""
         prediction = classify(inferred.output, self.card, inferred.picture, choice, with_image=with_image)
-        count_prediction(prediction)
+        self.observe(prediction)
         return prediction
+
+    def observe(self, prediction: Prediction) -> None:
+        """Counts a prediction of this model."""
+        count_prediction(prediction)
+        self.recent.add(prediction)
 
     async def run(self, images: NDArray[np.uint8], *, background: bool = False) -> EngineOutputs:
         """Runs the engine on images uint8 ``[N, *shape]``, in batches; ``background`` leaves time for predictions."""
@@ -233,9 +240,9 @@ class Classifier:
             pictures = [await self.decoder.preprocess_or_error(content, self.inputs) for content in contents]
             work = partial(classify_pictures, self.loaded, pictures, with_image=with_image)
             outcomes = await asyncio.get_running_loop().run_in_executor(self.executors.inference, work)
-        for outcome in outcomes:
-            if isinstance(outcome, Prediction):
-                count_prediction(outcome)
+        for picture, outcome in zip(pictures, outcomes, strict=True):
+            if isinstance(picture, Picture) and isinstance(outcome, Prediction):
+                self.predictors.choose(picture.kind).observe(outcome)
         return outcomes
 
 

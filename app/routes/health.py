@@ -6,9 +6,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from app.dependencies import ReadinessDep
+from app.dependencies import PredictorsDep, ReadinessDep
+from app.inference.drift import drift_metric
+from app.inference.predictor import Predictors
 from app.lifecycle import update_metrics
-from app.metrics import MetricsUnavailable, exposition
+from app.metrics import MetricsUnavailable, collect, exposition
 from app.problems import NotReady, Responses, problem_responses
 from app.schemas import Health
 
@@ -44,7 +46,12 @@ async def ready(readiness: ReadinessDep) -> Health:
     response_class=PlainTextResponse,
     responses=_METRICS | problem_responses(MetricsUnavailable),
 )
-async def metrics(request: Request) -> Response:
+async def metrics(request: Request, predictors: PredictorsDep) -> Response:
     """Returns the metrics of all workers for Prometheus."""
     update_metrics(request.app.state)
-    return Response(await asyncio.to_thread(exposition), media_type=CONTENT_TYPE_LATEST)
+    return Response(await asyncio.to_thread(_expose, predictors), media_type=CONTENT_TYPE_LATEST)
+
+
+def _expose(predictors: Predictors) -> bytes:
+    found = collect()
+    return exposition([*found, drift_metric([predictor.card for predictor in predictors.values()], found)])

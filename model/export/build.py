@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from model.artifact import Artifact, Format, ModelCard
 from model.cpu import usable_cores
 from model.data import CLASSES, Split
-from model.engines import CLASS_MAPS, EngineOutputs, Int8OnnxEngine, OnnxEngine
+from model.drift import Feature, Histogram, reference_histograms
+from model.engines import CLASS_MAPS, EngineOutputs, Int8OnnxEngine, OnnxEngine, run_batches, softmax
 from model.errors import ArtifactError
 from model.evaluation.ood_sets import measure_ood_auroc
 from model.evaluation.report import evaluate
@@ -133,10 +134,16 @@ def measure(artifact: Artifact, splits: dict[str, Split]) -> ModelCard:
         "metrics": _measure(engine, splits, card.temperature),
         "int8_metrics": {},
         "ood_auroc": measure_ood_auroc(engine, splits["test"].images, card.input),
+        "histograms": _histograms(engine, splits["validation"], card.temperature),
     }
     if "int8.onnx" in artifact.content:
         changes["int8_metrics"] = _measure(Int8OnnxEngine(artifact, cores), splits, card.temperature)
     return card.model_copy(update=changes)
+
+
+def _histograms(engine: OnnxEngine, split: Split, temperature: float) -> dict[Feature, Histogram]:
+    outputs = run_batches(engine, split.images)
+    return reference_histograms(outputs.ood_scores, softmax(outputs.logits / temperature))
 
 
 def _measure(engine: OnnxEngine, splits: dict[str, Split], temperature: float) -> dict[str, Report | Metrics]:

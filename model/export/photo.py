@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from model.artifact import Artifact, Format, ModelCard
 from model.cpu import usable_cores
 from model.data import CLASSES, Split
-from model.engines import Engine, Int8OnnxEngine, OnnxEngine, run_batches
+from model.drift import Feature, Histogram, reference_histograms
+from model.engines import Engine, Int8OnnxEngine, OnnxEngine, run_batches, softmax
 from model.errors import TrainingError
 from model.evaluation.report import evaluate, report
 from model.export.build import check_parity, export_onnx, preoptimized, without_poor_int8
@@ -24,6 +25,7 @@ from model.metrics import Metrics, Report
 from model.network import PhotoFashionNet
 from model.ood.fit import Floats, class_centres, in_chunks, scale_of
 from model.ood.photo_score import PhotoOodScore
+from model.ood.score import OodScore, load_score
 from model.photos import likeliest_answers
 from model.training.photo_batches import SIZE, PhotoTensors
 from model.training.photo_examples import draw_validation
@@ -155,7 +157,15 @@ def measured(
             logits = run_batches(engine, images).logits
             found[name]["photos"] = held_out_report(held_out._replace(logits=logits), card.temperature)
     figures = {name: shortened(reports) for name, reports in found.items()}
-    return Artifact(card.model_copy(update=figures), artifact.content)
+    histograms = _histograms(held_out, load_score(artifact.content["detector.safetensors"]), card.temperature)
+    return Artifact(card.model_copy(update=figures | {"histograms": histograms}), artifact.content)
+
+
+def _histograms(held_out: HeldOut, score: OodScore | PhotoOodScore, temperature: float) -> dict[Feature, Histogram]:
+    """Returns those of the photos of the ten classes."""
+    known = held_out.known
+    scores = (held_out.distances[known] - score.typical.numpy()) / score.spread.numpy()
+    return reference_histograms(scores.sum(1), softmax(held_out.logits[known] / temperature))
 
 
 def first(split: Split) -> Split:
