@@ -60,7 +60,7 @@ def serve_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"FashionNet {VERSION}")
-    add_settings(parser, "host", "port", "workers", "model_dir", "data_dir")
+    add_settings(parser, "host", "port", "uds", "workers", "model_dir", "data_dir")
     return parser
 
 
@@ -80,7 +80,8 @@ def start(settings: "Settings") -> None:
     """Checks what would stop the service, then serves."""
     from app.settings import metrics_folder, share_metrics
 
-    require_free_port(settings.host, settings.port)
+    if listens_on_port(settings):
+        require_free_port(settings.host, settings.port)
     require_descriptors()
     if settings.workers == 1 and not metrics_folder():
         serve(settings)
@@ -101,6 +102,13 @@ def start(settings: "Settings") -> None:
         serve(settings)
     finally:
         remove()
+
+
+def listens_on_port(settings: "Settings") -> bool:
+    """Returns whether the service opens a port: not if it listens on a Unix socket, or on sockets of systemd."""
+    from app.settings import inherited_descriptors
+
+    return not (settings.uds or inherited_descriptors())
 
 
 def require_free_port(host: str, port: int) -> None:
@@ -172,7 +180,7 @@ def serve(settings: "Settings") -> None:
     from app.main import create_app
 
     application = create_app(settings)
-    if settings.port:  # else the server alone knows the port, and names it
+    if settings.port and listens_on_port(settings):  # else the server alone knows the address, and names it
         address = address_of(settings)
         logging.getLogger("fashionnet").info("page %s, documentation %sdocs", address, address)
     on_stop_signal(sys.exit)  # uvicorn stops, and then raises the signal again

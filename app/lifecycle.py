@@ -66,12 +66,18 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     gc.collect()
     gc.freeze()  # nearly everything that exists now lives as long as the process
     with drain_on_signal(readiness, state.settings.drain_seconds):
-        yield {"admission": state.admission, "root_path": state.settings.root_path}  # for app/server
+        yield _server_state(state)
         readiness.stop()
         gauges.cancel()
         await self_test
         executors.shut_down()
         state.predictors.decoder.sandbox.close()
+
+
+def _server_state(state: State) -> dict[str, Any]:
+    """Returns what ``app.server`` needs to reject predictions itself, which lacks the headers of CORS."""
+    admission = None if state.settings.cors_origins else state.admission
+    return {"admission": admission, "root_path": state.settings.root_path}
 
 
 @contextmanager

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app import VERSION
 from app.fast_path import FastPathMiddleware
@@ -71,9 +73,19 @@ def _add_middleware(app: FastAPI, settings: Settings, names: Sequence[str]) -> N
         routes = predict.direct_routes() | v2.direct_routes(names)
         app.add_middleware(FastPathMiddleware, routes={settings.root_path + path: at for path, at in routes.items()})
     app.add_middleware(CatchAllMiddleware)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After", "X-Request-ID", "Inference-Header-Content-Length"],
+        )
     if settings.root_path:
         app.add_middleware(RootPathMiddleware, root_path=settings.root_path)
     app.add_middleware(RequestMiddleware, state=app.state)
+    if settings.forwarded_allow_ips:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.forwarded_allow_ips))
 
 
 def _telemetry(settings: Settings) -> TelemetryConfig:

@@ -66,9 +66,10 @@ class RequestMiddleware:
         _requests(_pattern(scope), status).observe(seconds)
         if self.log_requests:
             method, path = scope["method"], scope["path"]
+            client = scope["client"][0] if scope.get("client") else "-"  # as of a Unix socket
             access.info(
-                "%s %s %d in %.1f ms", method, path, status, seconds * 1000,
-                extra={"status": status, "path": path, "method": method, "seconds": seconds},
+                "%s %s %d in %.1f ms for %s", method, path, status, seconds * 1000, client,
+                extra={"status": status, "path": path, "method": method, "seconds": seconds, "client": client},
             )  # fmt: skip
 
 

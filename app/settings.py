@@ -5,11 +5,12 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from importlib.util import find_spec
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model import WEIGHTS, usable_cores
 from model.data import DEFAULT_URL as DEFAULT_DATA_URL
@@ -36,7 +37,24 @@ RENAMED = {
 }
 """Settings of 0.1 by their old names, which are still read in 0.2."""
 
-Folder = Annotated[Path, AfterValidator(user_path)]
+Item = TypeVar("Item")
+UserPath = Annotated[Path, AfterValidator(user_path)]
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+def _network(text: str) -> str:
+    if text != "*":
+        ip_network(text)
+    return text
+
+
+Listed = Annotated[tuple[Item, ...], NoDecode, BeforeValidator(_split)]
+"""Values separated by commas."""
+Network = Annotated[str, AfterValidator(_network)]
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/]+)$")]
 
 
 class SettingsError(Exception):
@@ -50,8 +68,15 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 for every interface")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    uds: UserPath | None = Field(None, description="Unix socket to listen on instead of the port")
     root_path: str = Field(
         "", pattern=r"^(/[\w.~-]+)*$", description="what precedes every path behind a proxy, such as /fashion"
+    )
+    forwarded_allow_ips: Listed[Network] = Field(
+        (), description="addresses and networks of proxies whose X-Forwarded-For and -Proto are believed; * for any"
+    )
+    cors_origins: Listed[Origin] = Field(
+        (), description="origins whose pages may call the API, such as https://shop.example; * for any"
     )
     engine_threads: int = Field(1, ge=1, description="compute threads of each worker's engines")
     workers: int = Field(
@@ -63,7 +88,7 @@ class Settings(BaseSettings):
         "auto",
         description="onnx-int8 (8 bits), onnx, torch (extra train), or auto: 8 bits if the CPU has AVX2",
     )
-    model_dir: Folder = Field(WEIGHTS, description="folder of the models; all of them are served")
+    model_dir: UserPath = Field(WEIGHTS, description="folder of the models; all of them are served")
     default_model: str | None = Field(
         None,
         description="model for requests that name none",
@@ -72,7 +97,7 @@ class Settings(BaseSettings):
         "fashionnet-photo",
         description="model that answers a photo if the request names none; the default model if the folder lacks it",
     )
-    data_dir: Folder = Field(DEFAULT_DATA_DIR, description="folder that holds FashionMNIST/raw")
+    data_dir: UserPath = Field(DEFAULT_DATA_DIR, description="folder that holds FashionMNIST/raw")
     data_url: str = Field(DEFAULT_DATA_URL, description="mirror that the data set is downloaded from")
     max_upload_bytes: int = Field(10_000_000, ge=1, description="largest picture, in bytes")
     max_files: int = Field(256, ge=1, description="most pictures in one /predict/batch request")
@@ -157,6 +182,12 @@ class Settings(BaseSettings):
                 "set FASHIONNET_MODEL_DIR or FASHIONNET_DEFAULT_MODEL."
             )
         return ModelPair(default, self.photo_model if self.photo_model in names else default)
+
+
+def inherited_descriptors() -> range:
+    """Returns the descriptors of the sockets that systemd passes to this process, as sd_listen_fds(3) defines."""
+    for_this = os.environ.get("LISTEN_PID") == str(os.getpid())
+    return range(3, 3 + int(os.environ["LISTEN_FDS"])) if for_this else range(0)
 
 
 def metrics_folder() -> Path | None:

@@ -200,7 +200,7 @@ def settings() -> str:
         "|---|---|---|",
     ]
     for name, field in Settings.model_fields.items():
-        written = f"`{readable(field.default)}`" if field.default not in (None, "") else "none"
+        written = f"`{readable(field.default)}`" if field.default not in (None, "", ()) else "none"
         default = DEFAULTS.get(name, written)
         lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
     return "\n".join(lines) + "\n"

@@ -7,15 +7,21 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urljoin
 
 import httpx
 import pytest
 
+from app.server.sockets import bind
+from app.settings import SettingsError, read_settings
+from tests.held_engines import hold_engines
 from tests.pictures import grey_png
-from tests.servers import ROOT, serve, wait_until
+from tests.problems import assert_problem
+from tests.servers import ROOT, client_of, process, serve, wait_until
 
 PREFIX = "/fashion"
+ORIGIN = "https://shop.example"
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 MAIN = """
 daemon off;
@@ -42,7 +48,13 @@ http {{
 @pytest.fixture(scope="module")
 def service(settings):
     """The service as it is behind the proxies."""
-    with serve(settings.model_copy(update={"root_path": PREFIX})) as client:
+    changes = {
+        "root_path": PREFIX,
+        "forwarded_allow_ips": ("127.0.0.1",),
+        "cors_origins": (ORIGIN,),
+        "access_log": True,
+    }
+    with serve(settings.model_copy(update=changes)) as client:
         yield client
 
 
@@ -69,29 +81,42 @@ def listens(port: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def nginx(service, tmp_path_factory):
+def certificate(tmp_path_factory):
+    """The folder of a key and of a certificate for localhost that is signed by itself."""
+    folder = tmp_path_factory.mktemp("certificate")
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2", "-nodes"]
+    files = ["-newkey", "rsa:2048", "-keyout", folder / "key.pem", "-out", folder / "certificate.pem"]
+    subprocess.run(["openssl", "req", "-x509", *files, *subject], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trusting(certificate):
+    """Trusts that certificate."""
+    return ssl.create_default_context(cafile=certificate / "certificate.pem")
+
+
+@pytest.fixture(scope="module")
+def nginx(service, certificate, trusting, tmp_path_factory):
     """The addresses of the documented site, which has TLS and keeps the path, and of one that strips it."""
     if not NGINX:
         pytest.skip("there is no nginx: install nginx-light")
     folder = tmp_path_factory.mktemp("nginx")
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2", "-nodes"]
-    files = ["-newkey", "rsa:2048", "-keyout", folder / "key.pem", "-out", folder / "certificate.pem"]
-    subprocess.run(["openssl", "req", "-x509", *files, *subject], check=True, capture_output=True)
     keeps, strips = free_port(), free_port()
     site = (ROOT / "deploy/nginx.conf").read_text()
     for old, new in {
         "127.0.0.1:8000": service.base_url.netloc.decode(),
         "listen 443": f"listen 127.0.0.1:{keeps}",
-        "/etc/ssl/certs/fashionnet.pem": f"{folder}/certificate.pem",
-        "/etc/ssl/private/fashionnet.key": f"{folder}/key.pem",
+        "/etc/ssl/certs/fashionnet.pem": f"{certificate}/certificate.pem",
+        "/etc/ssl/private/fashionnet.key": f"{certificate}/key.pem",
     }.items():
         assert old in site
         site = site.replace(old, new)
     (folder / "conf").write_text(MAIN.format(folder=folder, site=site, strips=strips, prefix=PREFIX))
-    with running(keeps, NGINX, "-p", folder, "-c", folder / "conf", "-e", folder / "error.log"):
-        trusted = ssl.create_default_context(cafile=folder / "certificate.pem")
-        with httpx.Client(verify=trusted, follow_redirects=True, timeout=60) as client:
-            yield client, {"keeps": f"https://localhost:{keeps}", "strips": f"http://127.0.0.1:{strips}"}
+    command = [NGINX, "-p", folder, "-c", folder / "conf", "-e", folder / "error.log"]
+    options = {"verify": trusting, "follow_redirects": True, "timeout": 60}
+    with running(keeps, *command), httpx.Client(**options) as client:
+        yield client, {"keeps": f"https://localhost:{keeps}", "strips": f"http://127.0.0.1:{strips}"}
 
 
 @pytest.fixture(params=["keeps", "strips"])
@@ -143,3 +168,121 @@ def test_problems_and_metrics_do_not_depend_on_the_path(proxied, service):
 def test_the_service_answers_without_a_proxy_too(service):
     assert service.get("/health/live").status_code == 200
     assert service.post("/predict", files={"file": grey_png()}).status_code == 200
+
+
+def client_in_log(caplog, client: httpx.Client, url: str, **headers: str) -> str:
+    caplog.clear()
+    client.get(url, headers=headers)
+
+    def clients() -> list[str]:
+        return [record.client for record in caplog.records if getattr(record, "path", "").endswith("/health/live")]
+
+    wait_until(lambda: bool(clients()))
+    return clients()[0]
+
+
+def test_a_trusted_proxy_says_who_the_client_is(nginx, trusting, service, caplog):
+    _, addresses = nginx
+    url, spoofed = addresses["keeps"] + "/health/live", {"X-Forwarded-For": "6.6.6.6"}
+    with httpx.Client(transport=httpx.HTTPTransport(verify=trusting, local_address="127.0.0.2")) as other:
+        assert client_in_log(caplog, other, url) == "127.0.0.2"
+        assert client_in_log(caplog, other, url, **spoofed) == "127.0.0.2", "nginx knows better"
+    assert client_in_log(caplog, service, "/health/live", **spoofed) == "6.6.6.6"
+
+
+def test_nobody_else_says_who_the_client_is(service, caplog):
+    with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.2")) as other:
+        url = str(service.base_url.join("/health/live"))
+        assert client_in_log(caplog, other, url, **{"X-Forwarded-For": "6.6.6.6"}) == "127.0.0.2"
+
+
+def test_pages_of_the_allowed_origin_may_call_the_service(service):
+    asked = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key"}
+    preflight = service.options("/predict", headers=asked)
+    assert preflight.status_code == 200
+    assert preflight.headers["access-control-allow-headers"] == "x-api-key"
+    for body, status in ((grey_png(), 200), (b"", 422)):
+        answer = service.post("/predict", files={"file": body}, headers={"Origin": ORIGIN})
+        assert answer.status_code == status
+        assert answer.headers["access-control-allow-origin"] == ORIGIN
+        assert "X-Request-ID" in answer.headers["access-control-expose-headers"]
+    other = service.post("/predict", files={"file": grey_png()}, headers={"Origin": "https://other.example"})
+    assert "access-control-allow-origin" not in other.headers
+
+
+def test_by_default_no_page_of_another_origin_may_call_the_service(client):
+    asked = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
+    assert client.options("/predict", headers=asked).status_code == 405
+    assert "access-control-allow-origin" not in client.get("/models", headers={"Origin": ORIGIN}).headers
+
+
+def test_pages_of_the_allowed_origin_read_rejections(settings, monkeypatch):
+    engines = hold_engines(monkeypatch)
+    changes = {"cors_origins": ("*",), "queue_size": 1, "inference": "thread"}
+    with serve(settings.model_copy(update=changes)) as client, ThreadPoolExecutor() as pool:
+        engines[0].hold.set()
+        first = pool.submit(client.post, "/predict", files={"file": grey_png()})
+        assert engines[0].begun.wait(20)
+        answer = client.post("/predict", files={"file": grey_png()}, headers={"Origin": ORIGIN})
+        engines[0].gate.set()
+        assert first.result().status_code == 200
+    assert_problem(answer, 429, "overloaded")
+    assert answer.headers["access-control-allow-origin"] == "*"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("ROOT_PATH", "fashion"), ("ROOT_PATH", "/fashion/"), ("FORWARDED_ALLOW_IPS", "10.0.0.1/8"),
+     ("FORWARDED_ALLOW_IPS", "proxy"), ("CORS_ORIGINS", "https://shop.example/"), ("CORS_ORIGINS", "shop.example")],
+)  # fmt: skip
+def test_a_value_that_would_have_no_effect_is_refused(monkeypatch, variable, value):
+    monkeypatch.setenv(f"FASHIONNET_{variable}", value)
+    with pytest.raises(SettingsError, match=f"FASHIONNET_{variable}"):
+        read_settings()
+
+
+def test_several_origins_and_networks_are_separated_by_commas(monkeypatch):
+    monkeypatch.setenv("FASHIONNET_CORS_ORIGINS", "https://shop.example, http://localhost:3000")
+    monkeypatch.setenv("FASHIONNET_FORWARDED_ALLOW_IPS", "127.0.0.1,10.0.0.0/8")
+    settings = read_settings()
+    assert settings.cors_origins == ("https://shop.example", "http://localhost:3000")
+    assert settings.forwarded_allow_ips == ("127.0.0.1", "10.0.0.0/8")
+
+
+ACTIVATED = """
+import os, socket, sys
+listening = socket.create_server(("127.0.0.1", 0))
+os.dup2(listening.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.executable, [sys.executable, "-m", "app"])
+"""
+"""What systemd's socket activation does."""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_it_listens_on_a_unix_socket_and_on_those_of_systemd(tmp_path, workers):
+    path = tmp_path / "http.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))  # and not removed
+    with process("-c", ACTIVATED, FASHIONNET_UDS=str(path), FASHIONNET_WORKERS=workers) as server:
+        with client_of(server) as client, httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as local:
+            for one, address in ((client, ""), (local, "http://localhost")):
+                answer = one.post(f"{address}/predict", files={"file": grey_png()})
+                assert answer.status_code == 200
+        server.terminate()
+        _, log = server.communicate(timeout=20)
+    assert server.returncode == 0, log
+    assert str(path) in log
+
+
+def test_a_unix_socket_that_cannot_be_opened_is_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "used"))
+        other.listen()
+        for path in (tmp_path / "used", tmp_path / "file", tmp_path / "nowhere/x", tmp_path / ("long" * 40)):
+            with pytest.raises(SystemExit, match=r"cannot listen on the Unix socket .*: stop the program") as end:
+                bind(path)
+            assert str(path) in str(end.value)
+    assert (tmp_path / "used").exists()

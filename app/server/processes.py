@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.logs import log_config
+from app.server.sockets import open_sockets
 from app.settings import Settings
 
 try:
@@ -56,7 +57,7 @@ def serve_by_one_process(app: FastAPI, settings: Settings) -> None:
     )
     server = make_server(config, settings)
     with contextlib.suppress(KeyboardInterrupt):
-        server.run()
+        server.run(open_sockets(settings))
     if not server.started:
         sys.exit(STARTUP_FAILURE)
 
@@ -73,6 +74,6 @@ def uvicorn_options() -> dict[str, Any]:
         "ws": "none",
         "access_log": False,  # the service has its own
         "server_header": False,
-        "proxy_headers": False,  # nothing here depends on the client's address
+        "proxy_headers": False,  # app/main.py has a setting for it
         "timeout_graceful_shutdown": STOP_SECONDS,
     }

@@ -17,6 +17,7 @@ from uvicorn_worker import UvicornWorker
 from app.server.crash_loop import CrashLoop
 from app.server.ended_workers import merge_ended
 from app.server.processes import STOP_SECONDS, make_server, uvicorn_options
+from app.server.sockets import bind
 from app.settings import Settings, metrics_folder
 
 
@@ -86,10 +87,9 @@ class Service(BaseApplication):  # type: ignore[misc]
 
 def serve_by_workers(app: FastAPI, settings: Settings) -> None:
     """Runs the application in ``settings.workers`` processes until the master is told to stop."""
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
     crash_loop = CrashLoop()
     options = {
-        "bind": f"{host}:{settings.port}",
+        "bind": _address(settings),
         "workers": settings.workers,
         "worker_class": ServiceWorker,
         "preload_app": True,
@@ -105,6 +105,14 @@ def serve_by_workers(app: FastAPI, settings: Settings) -> None:
         "child_exit": partial(_after_end, crash_loop),
     }
     Service(app, options).run()
+
+
+def _address(settings: Settings) -> str:
+    """Returns what gunicorn listens on if systemd passes no sockets."""
+    if settings.uds:
+        return f"fd://{bind(settings.uds).detach()}"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{host}:{settings.port}"
 
 
 def _stop_on_other_signals(on_hangup: Any, arbiter: Arbiter) -> None:
