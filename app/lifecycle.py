@@ -16,7 +16,7 @@ from starlette.datastructures import State
 from app.inference.admission import Admission
 from app.inference.executors import Executors
 from app.inference.predictor import Predictors
-from app.metrics import IN_PROGRESS, QUEUE_DEPTH, create_files
+from app.metrics import IN_PROGRESS, create_files
 from app.problems import NotReady, count_problems
 from model.cpu import release_freed_memory
 
@@ -113,9 +113,8 @@ def drain_on_signal(readiness: Readiness, seconds: float) -> Iterator[None]:
 def update_metrics(state: State) -> None:
     """Sets the gauges and counts what was rejected before the application ran."""
     IN_PROGRESS.set(state.in_progress)
-    for name, predictor in state.predictors.items():
-        QUEUE_DEPTH.labels(name).set(predictor.batcher.depth)
-        predictor.recent.set_gauges()
+    for predictor in state.predictors.values():
+        predictor.update_metrics()
     if rejected := state.admission.take_rejected():
         count_problems("overloaded", rejected)
 

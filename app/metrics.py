@@ -62,6 +62,11 @@ RECENT = Gauge(
     ["model", "feature", "bin"],
     multiprocess_mode="livesum",
 )
+SHADOW = Counter(
+    "fashionnet_shadow_predictions",
+    "Pictures that the shadow model was to classify too, by the label of the model that answered, and the outcome.",
+    ["model", "shadow", "label", "outcome"],
+)
 MODEL_INFO = Gauge(
     "fashionnet_model_info",
     "The served networks; always 1.",

@@ -97,6 +97,10 @@ class Settings(BaseSettings):
         "fashionnet-photo",
         description="model that answers a photo if the request names none; the default model if the folder lacks it",
     )
+    shadow_model: str | None = Field(
+        None, description="model that classifies a sample of the pictures too, in the background, for the metrics"
+    )
+    shadow_share: float = Field(0.1, gt=0, le=1, description="share of the pictures that the shadow model classifies")
     data_dir: UserPath = Field(DEFAULT_DATA_DIR, description="folder that holds FashionMNIST/raw")
     data_url: str = Field(DEFAULT_DATA_URL, description="mirror that the data set is downloaded from")
     max_upload_bytes: int = Field(10_000_000, ge=1, description="largest picture, in bytes")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from app.inference.shadow import require_shadow
 from app.settings import Settings
 from model import Engine, ModelCard, create_engine, list_artifacts
 from model.engines import choose_engine, load_for_engine
@@ -36,11 +37,15 @@ def load_models(settings: Settings) -> list[ServedModel]:
     """Returns every model in the model folder.
 
     Raises:
-        ArtifactError: an artefact is missing, truncated or altered, or the default model is not there.
+        ArtifactError: an artefact is missing, truncated or altered, or the default model is not there, or the shadow
+            model has nothing to be compared with.
     """
     names = list_artifacts(settings.model_dir)
     settings.models_among(names)
-    return [_load(settings, name) for name in names]
+    models = [_load(settings, name) for name in names]
+    if settings.shadow_model:
+        require_shadow(settings.shadow_model, [model.card for model in models])
+    return models
 
 
 def _load(settings: Settings, name: str) -> ServedModel:

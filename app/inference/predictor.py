@@ -18,7 +18,8 @@ from app.inference.errors import Overloaded, UnknownModel
 from app.inference.executors import Executors
 from app.inference.models import ServedModel
 from app.inference.sandbox import CallEnded
-from app.metrics import MODEL_INFO, BatchObserver, StageTimer, count_prediction
+from app.inference.shadow import Shadow
+from app.metrics import MODEL_INFO, QUEUE_DEPTH, BatchObserver, StageTimer, count_prediction
 from app.settings import Settings
 from model import Engine, ModelCard, Picture, Prediction, classify
 from model.engines import EngineOutputs, ImageOutput, batches
@@ -75,6 +76,7 @@ class Predictor:
         self.admission = admission
         self.on_event_loop = model.on_event_loop
         self.recent = RecentPredictions(self.card)
+        self.shadow: Shadow | None = None
         self.batcher = MicroBatcher(
             self._compute,
             None if self.on_event_loop else executors.inference,
@@ -90,13 +92,22 @@ class Predictor:
     def answer(self, inferred: Inferred, choice: str, *, with_image: bool = False) -> Prediction:
         """Returns the prediction for one picture and counts it; ``choice`` says why this model was chosen."""
         prediction = classify(inferred.output, self.card, inferred.picture, choice, with_image=with_image)
-        self.observe(prediction)
+        self.observe(inferred.picture, prediction)
         return prediction
 
-    def observe(self, prediction: Prediction) -> None:
-        """Counts a prediction of this model."""
+    def observe(self, picture: Picture, prediction: Prediction) -> None:
+        """Counts a prediction of this model, and has the shadow model make one."""
         count_prediction(prediction)
         self.recent.add(prediction)
+        if self.shadow:
+            self.shadow.compare(picture, prediction)
+
+    def update_metrics(self) -> None:
+        """Sets the gauges, and counts what the shadow model has done."""
+        QUEUE_DEPTH.labels(self.card.name).set(self.batcher.depth)
+        self.recent.set_gauges()
+        if self.shadow:
+            self.shadow.count()
 
     async def run(self, images: NDArray[np.uint8], *, background: bool = False) -> EngineOutputs:
         """Runs the engine on images uint8 ``[N, *shape]``, in batches; ``background`` leaves time for predictions."""
@@ -242,7 +253,7 @@ class Classifier:
             outcomes = await asyncio.get_running_loop().run_in_executor(self.executors.inference, work)
         for picture, outcome in zip(pictures, outcomes, strict=True):
             if isinstance(picture, Picture) and isinstance(outcome, Prediction):
-                self.predictors.choose(picture.kind).observe(outcome)
+                self.predictors.choose(picture.kind).observe(picture, outcome)
         return outcomes
 
 
@@ -274,6 +285,8 @@ class Predictors(Mapping[str, Predictor]):
         self.default, self.photos = settings.models_among(self._by_name)
         self._classifiers = {name: Classifier(self.decoder, predictor) for name, predictor in self._by_name.items()}
         self._unnamed = Classifier(self.decoder, self[self.default], self[self.photos])
+        if settings.shadow_model:
+            self._add_shadow(self[settings.shadow_model], settings.shadow_share)
 
     def __getitem__(self, name: str) -> Predictor:
         try:
@@ -286,6 +299,12 @@ class Predictors(Mapping[str, Predictor]):
 
     def __len__(self) -> int:
         return len(self._by_name)
+
+    def _add_shadow(self, shadow: Predictor, share: float) -> None:
+        """Has ``shadow`` compared with the models that take the same input."""
+        for predictor in self.values():
+            if predictor is not shadow and predictor.card.input == shadow.card.input:
+                predictor.shadow = Shadow(shadow.card, shadow.engine, shadow.executors.background, share)
 
     def classifier(self, name: str | None = None) -> Classifier:
         """Returns what classifies for requests that name this model, or no model; raises UnknownModel."""
