@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.commands import COMMANDS
+from app.hangup import handle_hangup
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -65,13 +66,11 @@ def serve_parser() -> argparse.ArgumentParser:
 
 
 def on_stop_signal(handler: Callable[[], object]) -> None:
-    """Calls ``handler`` on SIGTERM, SIGINT and SIGHUP, until the server has handlers of its own.
+    """Calls ``handler`` on SIGTERM and SIGINT, until the server has handlers of its own, and handles SIGHUP.
 
     The first process of a container has to: the kernel ignores what it has no handler for.
     """
-    hangup = getattr(signal, "SIGHUP", None)
-    if hangup and signal.getsignal(hangup) is not signal.SIG_IGN:  # as under nohup
-        signal.signal(hangup, lambda *_: signal.raise_signal(signal.SIGTERM))
+    handle_hangup()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: handler())
 

@@ -14,10 +14,12 @@ from fastapi import FastAPI
 from starlette.datastructures import State
 
 from app.inference.admission import Admission
+from app.inference.decoding import Decoder
 from app.inference.executors import Executors
 from app.inference.predictor import Predictors
-from app.metrics import IN_PROGRESS, create_files
+from app.metrics import IN_PROGRESS
 from app.problems import NotReady, count_problems
+from app.reload import reload_on_hangup
 from model.cpu import release_freed_memory
 
 logger = logging.getLogger("fashionnet")
@@ -29,6 +31,7 @@ class Readiness:
     def __init__(self) -> None:
         self.reason: str | None = "The service is starting: its self-test has not finished yet."
         self.stopping = False
+        self.on_settled: Callable[[], None] = lambda: None
 
     async def settle(self, self_test: Awaitable[None]) -> None:
         """Waits for the self-test and becomes ready, or keeps the reason why not."""
@@ -40,10 +43,15 @@ class Readiness:
         else:
             if not self.stopping:
                 self.reason = None
+        self.on_settled()
 
     def stop(self) -> None:
         """Becomes unready because the service stops."""
         self.reason, self.stopping = "The service is stopping.", True
+
+    def leave(self) -> None:
+        """Has clients connect anew, to another worker of the service, which stays ready."""
+        self.stopping = True
 
     def require(self) -> None:
         """Raises NotReady with the reason if the service is not ready."""
@@ -58,20 +66,21 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     readiness: Readiness = state.readiness
     release_freed_memory()
     state.admission = Admission(state.settings.queue_size, state.settings.max_wait_seconds, state.settings.body_memory)
-    state.predictors = Predictors(state.models, executors, state.settings, state.admission)
-    for model in state.models:
-        create_files(model.card.name, model.card.classes)
+    decoder = Decoder(state.settings, executors.decoding)
+    state.predictors = Predictors(state.models, executors, state.settings, state.admission, decoder)
+    state.predictors.show_in_metrics()
     self_test = asyncio.create_task(readiness.settle(state.predictors.self_test()))
-    gauges = asyncio.create_task(_keep_gauges(state))
+    tasks = [asyncio.create_task(work(state)) for work in (_keep_gauges, reload_on_hangup)]
     gc.collect()
     gc.freeze()  # nearly everything that exists now lives as long as the process
     with drain_on_signal(readiness, state.settings.drain_seconds):
         yield _server_state(state)
         readiness.stop()
-        gauges.cancel()
+        for task in tasks:
+            task.cancel()
         await self_test
         executors.shut_down()
-        state.predictors.decoder.sandbox.close()
+        decoder.sandbox.close()
 
 
 def _server_state(state: State) -> dict[str, Any]:

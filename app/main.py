@@ -61,8 +61,7 @@ def assemble(settings: Settings, loaded: Sequence[ServedModel]) -> FastAPI:
     for routes in (predict, explain, evaluate, gallery, health, models, page, v2):
         app.include_router(routes.router)
     page.mount(app)
-    cards = {model.card.name: model.card for model in loaded}
-    offer_models(app, list(cards.values()), cards[settings.models_among(cards).default])
+    offer_models(app)
     _add_middleware(app, settings, [model.card.name for model in loaded])
     return app
 

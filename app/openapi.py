@@ -1,11 +1,13 @@
 """The OpenAPI document: the groups of operations, and what only the running service knows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.datastructures import State
 
-from model import ModelCard
+from app.keys import InvalidKey, is_free
+from app.problems import problem_responses
 
 TAGS = [
     {"name": "prediction", "description": "Classify your own pictures."},
@@ -15,28 +17,48 @@ TAGS = [
     {"name": "metrics", "description": "For Prometheus."},
     {"name": "open inference protocol", "description": "For the clients of Triton, KServe and MLServer."},
 ]
+SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+"""The two ways to send an API key."""
 
 
-def offer_models(app: FastAPI, cards: Sequence[ModelCard], default: ModelCard) -> None:
-    """Makes the document offer the served models as a menu, with examples that work: those of ``default``."""
-    names = {"type": "string", "enum": [card.name for card in cards]}
-    known: dict[tuple[str, str], dict[str, Any]] = {
+def offer_models(app: FastAPI) -> None:
+    """Makes the document offer the served models as a menu, with examples that work: those of the default model."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document, known = generate(), _known(app.state)
+        for parameter in _parameters(document):
+            if alternatives := parameter["schema"].get("anyOf"):  # the other one is null, which no URL can hold
+                parameter["schema"] = alternatives[0]
+            parameter.update(known.get((parameter["in"], parameter["name"]), {}))
+        if app.state.settings.api_keys_file:
+            _require_keys(document)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI documents it, "Extending OpenAPI"
+
+
+def _known(state: State) -> dict[tuple[str, str], dict[str, Any]]:
+    """Returns what the models say of the parameters in a place and with a name."""
+    cards = {model.card.name: model.card for model in state.models}
+    names, default = {"type": "string", "enum": list(cards)}, cards[state.settings.models_among(cards).default]
+    return {
         ("query", "model"): {"schema": names},
         ("path", "name"): {"schema": names, "example": default.name},
         ("path", "version"): {"example": default.version},
         ("path", "index"): {"example": 0},
     }
-    generate = app.openapi
 
-    def openapi() -> dict[str, Any]:
-        document = generate()
-        for parameter in _parameters(document):
-            if alternatives := parameter["schema"].get("anyOf"):  # the other one is null, which no URL can hold
-                parameter["schema"] = alternatives[0]
-            parameter.update(known.get((parameter["in"], parameter["name"]), {}))
-        return document
 
-    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI documents it, "Extending OpenAPI"
+def _require_keys(document: dict[str, Any]) -> None:
+    document["components"]["securitySchemes"] = SECURITY_SCHEMES
+    for path, operations in document["paths"].items():
+        for operation in operations.values() if not is_free(path) else ():
+            operation["security"] = [{name: []} for name in SECURITY_SCHEMES]
+            operation["responses"] |= {"401": problem_responses(InvalidKey)[401]}
 
 
 def _parameters(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

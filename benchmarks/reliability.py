@@ -1,7 +1,7 @@
 r"""The service under hostile requests, faults and overload; each part starts services of its own.
 
     PYTHONPATH=. FASHIONNET_DATA_DIR=... python benchmarks/reliability.py --fuzz 300000 --kills 30 --stops 20 \
-        --terms 50 --connections 1000 --head --overload 30 --soak 30 --write benchmarks/results/reliability
+        --terms 50 --reloads 20 --connections 1000 --head --overload 30 --soak 30 --write benchmarks/results/reliability
 
 Without --write nothing is kept. Only the parts that are named run. Everything goes over the loopback interface. The
 first lines of what was wrong with hostile requests go to the standard error.
@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks.faults.figures import Figure
 from benchmarks.faults.fuzz import measure_fuzz
 from benchmarks.faults.overload import measure_overload
-from benchmarks.faults.processes import measure_kills, measure_stops, measure_terms
+from benchmarks.faults.processes import measure_kills, measure_reloads, measure_stops, measure_terms
 from benchmarks.faults.slow_clients import measure_connections, measure_head
 from benchmarks.faults.soak import measure_soak
 from benchmarks.photos import machine, table
@@ -38,6 +38,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--kills", type=int, metavar="N", help="workers to kill under load")
     add("--stops", type=int, metavar="N", help="workers to stop for some seconds under load")
     add("--terms", type=int, metavar="N", help="services to tell to stop under load")
+    add("--reloads", type=int, metavar="N", help="reloads of the models under load")
     add("--connections", type=int, metavar="N", help="silent connections, and as many with half a head")
     add("--head", action="store_true", help="a head of 64 MB")
     add("--overload", type=float, metavar="SECONDS", help="of each kind of expensive request")
@@ -53,7 +54,8 @@ def chosen(arguments: argparse.Namespace) -> Iterator[Part]:
     if arguments.head:
         yield measure_head
     counted = {"connections": measure_connections, "kills": measure_kills, "stops": measure_stops,
-               "terms": measure_terms, "overload": measure_overload, "soak": measure_soak}  # fmt: skip
+               "terms": measure_terms, "reloads": measure_reloads, "overload": measure_overload,
+               "soak": measure_soak}  # fmt: skip
     for name, measure in counted.items():
         if amount := getattr(arguments, name):
             yield partial(measure, amount)

@@ -25,7 +25,7 @@ from app.problems import NotReady
 from tests.pictures import grey_png
 from tests.servers import client_of, is_ready, port_of, process, run, service, wait_until
 
-STOP_SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+STOP_SIGNALS = [signal.SIGTERM, signal.SIGINT]
 PNG = {"Content-Type": "image/png"}
 SLACK = 3
 """Seconds that a busy machine may add."""

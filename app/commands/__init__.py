@@ -2,6 +2,7 @@
 
 COMMANDS = {
     "serve": "serves FashionNet over HTTP; also without the word",
+    "reload": "makes the running service read its models anew",
     "predict": "classifies pictures and folders",
     "evaluate": "measures a model on the test set",
     "train": "trains a model and exports it",

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from app.inference.shadow import require_shadow
 from app.settings import Settings
 from model import Engine, ModelCard, create_engine, list_artifacts
@@ -23,6 +26,7 @@ class ServedModel(NamedTuple):
     """Returns the engine: the same at each call, or a new one if it owns threads, which do not survive a fork."""
     on_event_loop: bool
     """Whether single predictions run on the event loop instead of in a thread."""
+    owns_threads: bool
 
 
 def load_models_or_exit(settings: Settings) -> list[ServedModel]:
@@ -48,6 +52,24 @@ def load_models(settings: Settings) -> list[ServedModel]:
     return models
 
 
+def load_tested_models(settings: Settings) -> list[ServedModel]:
+    """Returns every model in the model folder after a prediction by each; raises as ``load_models``, or what fails.
+
+    A process that will fork may call this, so engines that own threads are left to the processes that use them.
+    """
+    models = load_models(settings)
+    for model in models:
+        if not model.owns_threads:
+            check_logits(model.card, model.engine().run(model.card.input.blank()[None]).logits[0])
+    return models
+
+
+def check_logits(card: ModelCard, logits: NDArray[np.float32]) -> None:
+    """Raises ValueError if these cannot be the logits of an image."""
+    if logits.shape != (len(card.classes),) or not np.isfinite(logits).all():
+        raise ValueError(f"{card.name} returned {logits}")
+
+
 def _load(settings: Settings, name: str) -> ServedModel:
     artifact = load_for_engine(settings.engine, settings.model_dir, name)
     on_event_loop = runs_on_event_loop(artifact.card, settings)
@@ -55,9 +77,9 @@ def _load(settings: Settings, name: str) -> ServedModel:
     logger.info("model %s %s, engine %s, %s", name, artifact.card.version, engine_name, place)
     make = partial(create_engine, settings.engine, artifact, settings.engine_threads)
     if settings.engine_threads > 1 or settings.engine == "torch":
-        return ServedModel(artifact.card, make, on_event_loop)
+        return ServedModel(artifact.card, make, on_event_loop, owns_threads=True)
     engine = make()
-    return ServedModel(artifact.card, lambda: engine, on_event_loop)
+    return ServedModel(artifact.card, lambda: engine, on_event_loop, owns_threads=False)
 
 
 def runs_on_event_loop(card: ModelCard, settings: Settings) -> bool:

@@ -16,11 +16,11 @@ from app.inference.decoding import Decoder, is_native
 from app.inference.drift import RecentPredictions
 from app.inference.errors import Overloaded, UnknownModel
 from app.inference.executors import Executors
-from app.inference.models import ServedModel
+from app.inference.models import ServedModel, check_logits
 from app.inference.sandbox import CallEnded
 from app.inference.shadow import Shadow
-from app.metrics import MODEL_INFO, QUEUE_DEPTH, BatchObserver, StageTimer, count_prediction
-from app.settings import Settings
+from app.metrics import MODEL_INFO, QUEUE_DEPTH, BatchObserver, StageTimer, count_prediction, create_files
+from app.settings import Settings, metrics_folder
 from model import Engine, ModelCard, Picture, Prediction, classify
 from model.engines import EngineOutputs, ImageOutput, batches
 from model.explanation import attribute
@@ -78,12 +78,12 @@ class Predictor:
         self.recent = RecentPredictions(self.card)
         self.shadow: Shadow | None = None
         self.batcher = MicroBatcher(
-            self._compute,
+            partial(_compute, self.engine),
             None if self.on_event_loop else executors.inference,
             max_batch=settings.max_batch_size,
             observe=BatchObserver(self.card.name),
         )
-        MODEL_INFO.labels(self.card.name, self.card.version, self.card.architecture, self.engine.name).set(1)
+        self.info = self.card.name, self.card.version, self.card.architecture, self.engine.name
 
     async def submit(self, picture: Picture) -> Inferred:
         """Returns the engine's output for one picture, computed in the next micro-batch."""
@@ -133,15 +133,14 @@ class Predictor:
 
     async def self_test(self) -> None:
         """Predicts a black image; raises an exception if that fails."""
-        logits = (await self.submit(Picture(self.card.input.blank(), IDENTITY))).output.logits
-        if logits.shape != (len(self.card.classes),) or not np.isfinite(logits).all():
-            raise ValueError(f"{self.card.name} returned {logits}")
+        check_logits(self.card, (await self.submit(Picture(self.card.input.blank(), IDENTITY))).output.logits)
 
     def _executor(self, *, background: bool) -> Executor:
         return self.executors.background if background else self.executors.inference
 
-    def _compute(self, pictures: list[Picture]) -> list[Inferred]:
-        return [Inferred(*each) for each in zip(pictures, run_pictures(self.engine, pictures), strict=True)]
+
+def _compute(engine: Engine, pictures: list[Picture]) -> list[Inferred]:
+    return [Inferred(*each) for each in zip(pictures, run_pictures(engine, pictures), strict=True)]
 
 
 class Classifier:
@@ -276,12 +275,16 @@ class Predictors(Mapping[str, Predictor]):
     """The served models by name, and the classifiers that requests address."""
 
     def __init__(
-        self, models: Sequence[ServedModel], executors: Executors, settings: Settings, admission: Admission
+        self,
+        models: Sequence[ServedModel],
+        executors: Executors,
+        settings: Settings,
+        admission: Admission,
+        decoder: Decoder,
     ) -> None:
-        self.decoder = Decoder(settings, executors.decoding)
-        self._by_name = {
-            model.card.name: Predictor(model, executors, settings, admission, self.decoder) for model in models
-        }
+        self.decoder = decoder
+        self._resources = executors, settings, admission, decoder
+        self._by_name = {model.card.name: Predictor(model, *self._resources) for model in models}
         self.default, self.photos = settings.models_among(self._by_name)
         self._classifiers = {name: Classifier(self.decoder, predictor) for name, predictor in self._by_name.items()}
         self._unnamed = Classifier(self.decoder, self[self.default], self[self.photos])
@@ -309,6 +312,21 @@ class Predictors(Mapping[str, Predictor]):
     def classifier(self, name: str | None = None) -> Classifier:
         """Returns what classifies for requests that name this model, or no model; raises UnknownModel."""
         return self._unnamed if name is None else self._classifiers[self[name].card.name]
+
+    def with_models(self, models: Sequence[ServedModel]) -> "Predictors":
+        """Returns predictors of other models in the same process."""
+        return Predictors(models, *self._resources)
+
+    def show_in_metrics(self, before: Iterable[Predictor] = ()) -> None:
+        """Sets the gauge of the served models, and creates their series; they take the place of those ``before``."""
+        for predictor in before:
+            if metrics_folder():  # prometheus_client cannot remove what is in a file
+                MODEL_INFO.labels(*predictor.info).set(0)
+            else:
+                MODEL_INFO.remove(*predictor.info)
+        for predictor in self.values():
+            MODEL_INFO.labels(*predictor.info).set(1)
+            create_files(predictor.card.name, predictor.card.classes)
 
     async def self_test(self) -> None:
         """Tests every model."""

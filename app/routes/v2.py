@@ -225,11 +225,12 @@ async def infer(request: Request) -> Response:
 
     Returns `log_probs`, `logits`, `probabilities` and `label`, or those that `outputs` names, as JSON or binary.
     """
-    predictor = _find(request.app.state.predictors, **request.path_params)
+    predictors: Predictors = request.app.state.predictors
+    predictor = _find(predictors, **request.path_params)
     predictor.admission.queue_of(declared_length(request)).require()
     with predictor.admission.body() as memory:
         asked, given = await _read(request, memory, predictor.card.input)
-        logits = await _infer(given, predictor, request.app.state.predictors.classifier(predictor.card.name))
+        logits = await _infer(given, predictor, predictors.classifier(predictor.card.name))
     head = {"model_name": predictor.card.name, "model_version": predictor.card.version}
     head |= {"id": asked.id} if asked.id else {}
     content, json_length = encode_response(head, _outputs(asked, logits, predictor.card))

@@ -37,8 +37,9 @@ class CrashLoop:
         worker.started = time.monotonic()
 
     def after_end(self, worker: Worker) -> None:
-        """Counts a worker that has ended."""
-        self.deaths = self.deaths + 1 if _age(worker) < YOUNG_SECONDS else 0
+        """Counts a worker that has ended, unless it was told to."""
+        if not worker.state.is_replaced:
+            self.deaths = self.deaths + 1 if _age(worker) < YOUNG_SECONDS else 0
 
     def _wait_or_end(self, serving: list[Worker]) -> None:
         what = f"{self.deaths} workers in a row ended within {YOUNG_SECONDS} s of their start: {_reason()}"

@@ -13,6 +13,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from app.instance import announced
 from app.logs import log_config
 from app.server.sockets import open_sockets
 from app.settings import Settings
@@ -37,12 +38,13 @@ def serve(app: FastAPI, settings: Settings) -> None:
     can_fork = hasattr(os, "fork")
     if settings.workers > 1 and not can_fork:
         logger.warning("This system cannot fork: one worker runs instead of %d.", settings.workers)
-    if settings.workers == 1 or not can_fork:
-        serve_by_one_process(app, settings)
-    else:
-        from app.server.workers import serve_by_workers  # gunicorn runs on Unix alone
+    with announced(settings):
+        if settings.workers == 1 or not can_fork:
+            serve_by_one_process(app, settings)
+        else:
+            from app.server.workers import serve_by_workers  # gunicorn runs on Unix alone
 
-        serve_by_workers(app, settings)
+            serve_by_workers(app, settings)
 
 
 def serve_by_one_process(app: FastAPI, settings: Settings) -> None:

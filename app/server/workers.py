@@ -1,5 +1,6 @@
 """Several workers under gunicorn, each of which runs uvicorn (uvicorn-worker)."""
 
+import asyncio
 import os
 import signal
 import sys
@@ -8,17 +9,27 @@ from math import inf
 from types import FrameType
 from typing import Any, ClassVar
 
+import uvicorn
 from fastapi import FastAPI
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 from uvicorn_worker import UvicornWorker
 
+from app.hangup import Hangup, current_hangup
 from app.server.crash_loop import CrashLoop
 from app.server.ended_workers import merge_ended
 from app.server.processes import STOP_SECONDS, make_server, uvicorn_options
 from app.server.sockets import bind
+from app.server.worker_state import REPLACED, WorkerState
 from app.settings import Settings, metrics_folder
+
+try:
+    from app.server.master import Master
+
+    MASTER: Any = Master
+except ImportError:  # another gunicorn: SIGHUP replaces the workers, but not their models
+    MASTER = Arbiter
 
 
 class ServiceWorker(UvicornWorker):  # type: ignore[misc]
@@ -29,6 +40,11 @@ class ServiceWorker(UvicornWorker):  # type: ignore[misc]
         "timeout_notify": -inf,  # uvicorn compares wall-clock times: a positive value fails if the clock is set back
         **uvicorn_options(),
     }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.models = self.app.wsgi().state.models
+        self.state = WorkerState()
 
     def init_signals(self) -> None:
         """Leaves SIGHUP, which a terminal sends to all processes when it closes, to the master."""
@@ -51,9 +67,21 @@ class ServiceWorker(UvicornWorker):  # type: ignore[misc]
         self.config.app = self.wsgi
         server = make_server(self.config, self.wsgi.state.settings)
         self._install_sigquit_handler()
+        self._take_part_in_replacement(server)
         await server.serve(sockets=self.sockets)
         if not server.started:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+    def _take_part_in_replacement(self, server: uvicorn.Server) -> None:
+        """Reports when this worker is ready, and stops without a drain when another one takes its place."""
+        readiness = self.wsgi.state.readiness
+        readiness.on_settled = lambda: self.state.report(ready=not readiness.reason)
+
+        def leave() -> None:
+            readiness.leave()
+            server.should_exit = True
+
+        asyncio.get_running_loop().add_signal_handler(REPLACED, leave)
 
     async def callback_notify(self) -> None:
         """Tells the master that this worker lives; called every second."""
@@ -84,6 +112,10 @@ class Service(BaseApplication):  # type: ignore[misc]
         """Returns the application to gunicorn, which calls this method."""
         return self.app
 
+    def run(self) -> None:
+        """Runs until the master is told to stop."""
+        MASTER(self).run()
+
 
 def serve_by_workers(app: FastAPI, settings: Settings) -> None:
     """Runs the application in ``settings.workers`` processes until the master is told to stop."""
@@ -99,7 +131,7 @@ def serve_by_workers(app: FastAPI, settings: Settings) -> None:
         "loglevel": settings.log_level,
         "errorlog": None,  # app/logs.py configures gunicorn's logger
         "control_socket_disable": True,
-        "when_ready": partial(_stop_on_other_signals, signal.getsignal(signal.SIGHUP)),
+        "when_ready": partial(_handle_signals, current_hangup()),
         "pre_fork": crash_loop.before_start,
         "post_fork": _end_if_told_already,
         "child_exit": partial(_after_end, crash_loop),
@@ -115,8 +147,8 @@ def _address(settings: Settings) -> str:
     return f"{host}:{settings.port}"
 
 
-def _stop_on_other_signals(on_hangup: Any, arbiter: Arbiter) -> None:
-    """Makes SIGINT stop the service as SIGTERM does, and SIGHUP do what it did before gunicorn took it over.
+def _handle_signals(hangup: Hangup | None, arbiter: Arbiter) -> None:
+    """Makes SIGINT stop the service as SIGTERM does, and SIGHUP too if the terminal has closed.
 
     gunicorn itself drops open requests on SIGINT, and keeps that for a second one.
     """
@@ -126,7 +158,9 @@ def _stop_on_other_signals(on_hangup: Any, arbiter: Arbiter) -> None:
         signal.raise_signal(signal.SIGTERM)
 
     signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGHUP, on_hangup)
+    if hangup:
+        hangup.reload = partial(arbiter.signal, signal.SIGHUP, None)
+        signal.signal(signal.SIGHUP, hangup)
 
 
 def _end_if_told_already(arbiter: Arbiter, _worker: Worker) -> None:

@@ -21,6 +21,7 @@ STOPPED = 3.0
 """Seconds that a worker does not run after SIGSTOP."""
 DRAIN = 1.0
 STARTED = "Application startup complete"
+RELOADED = "the models were reloaded"
 
 
 def workers(target: Target) -> list[psutil.Process]:
@@ -97,6 +98,28 @@ def measure_stops(count: int) -> Iterator[Figure]:
     yield Figure(part, "workers replaced", len(before - after), most=0)
     yield Figure(part, "slowest answer", max(call.seconds for call in callers.calls), "s", STOPPED + 1)
     yield Figure(part, "until the last slow answer after a stop", max(recoveries), "s", 2)
+
+
+def measure_reloads(count: int) -> Iterator[Figure]:
+    """Reloads the models again and again."""
+    body = grey_png()
+    for number in (1, WORKERS):
+        with tempfile.TemporaryDirectory() as folder, start(Path(folder), workers=number) as target:
+            callers = Callers(target.port, body, saturation(target.port, body) / 2)
+            seconds = []
+            with callers.running():
+                time.sleep(1)
+                for done in range(count):
+                    told = time.perf_counter()
+                    target.process.send_signal(signal.SIGHUP)
+                    wait_until(lambda done=done: target.log.read_text().count(RELOADED) > done, 60)
+                    seconds.append(time.perf_counter() - told)
+                    time.sleep(1)
+        part = f"{count} reloads, {number} worker{'s' * (number > 1)}"
+        yield Figure(part, "requests that were lost, refused or rejected", len(callers.with_status(0, -1, 429)), most=0)
+        yield Figure(part, "requests answered", len(callers.with_status(200)))
+        yield Figure(part, "slowest reload", max(seconds), "s")
+        yield Figure(part, "slowest answer", max(call.seconds for call in callers.calls), "s", 1)
 
 
 def measure_terms(count: int) -> Iterator[Figure]:

@@ -1,0 +1,34 @@
+"""``fashionnet reload``: makes the running service read its models anew."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from app.command_line import add_settings, run, settings_of
+from app.instance import find
+from app.settings import Settings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit status."""
+    parser = argparse.ArgumentParser(prog="fashionnet reload", description="Makes the service read its models anew.")
+    add_settings(parser, "port", "uds")
+    arguments = parser.parse_args(argv)
+    return run(lambda: reload(settings_of(arguments)))
+
+
+def reload(settings: Settings) -> int:
+    """Sends SIGHUP to the service with these settings; returns the exit status."""
+    pid = find(settings)
+    if pid is None:
+        print(
+            f"error: No service was found on {settings.uds or f'port {settings.port}'}: name its port by --port, or "
+            "send SIGHUP to its first process.",
+            file=sys.stderr,
+        )
+        return 1
+    os.kill(pid, signal.SIGHUP)
+    print(f"The service (process {pid}) reads its models anew; its log says what came of it.")
+    return 0

@@ -1,0 +1,46 @@
+"""How a command finds the running service.
+
+The service listens on a second socket, whose name contains its port or the path of its Unix socket. That name is in
+Linux's abstract namespace, so there is no file that could be left behind, and the kernel says which process owns it.
+"""
+
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from app.settings import Settings
+
+_CREDENTIALS = struct.Struct("3i")
+"""The process, the user and the group of a peer."""
+
+
+@contextmanager
+def announced(settings: Settings) -> Iterator[None]:
+    """Lets ``find`` find this process while the context lasts, where the system can do that (Linux)."""
+    if sys.platform != "linux":
+        yield
+        return
+    with socket.socket(socket.AF_UNIX) as announcing:
+        with suppress(OSError):  # another service listens on the same port of another address
+            announcing.bind(_name(settings))
+            announcing.listen()
+        yield
+
+
+def find(settings: Settings) -> int | None:
+    """Returns the identifier of the process that serves with these settings; None if there is none."""
+    if sys.platform != "linux":
+        return None
+    with socket.socket(socket.AF_UNIX) as asking:
+        try:
+            asking.connect(_name(settings))
+        except OSError:
+            return None
+        pid: int = _CREDENTIALS.unpack(asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[0]
+    return pid
+
+
+def _name(settings: Settings) -> str:
+    return f"\0fashionnet {settings.uds or settings.port}"

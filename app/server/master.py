@@ -1,0 +1,94 @@
+"""gunicorn's master, which on SIGHUP gives its workers other models: one worker after the other is replaced.
+
+gunicorn itself would start all new workers at once, and end the others before the new ones are ready
+(docs/decisions/0026-reload.md). The module builds on gunicorn's ``Arbiter``, whose methods are not documented.
+"""
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from gunicorn.arbiter import Arbiter
+
+from app.inference.models import load_tested_models
+from app.server.worker_state import REPLACED
+
+if TYPE_CHECKING:
+    from app.server.workers import ServiceWorker
+
+missing = {"WORKERS", "handle_hup", "manage_workers", "num_workers", "spawn_worker"} - set(dir(Arbiter))
+if missing:
+    raise ImportError(f"gunicorn's Arbiter has no {', '.join(sorted(missing))}")
+
+logger = logging.getLogger("fashionnet")
+
+
+class Master(Arbiter):  # type: ignore[misc]
+    """gunicorn's master. While it replaces workers, there is one more than usual."""
+
+    def __init__(self, service: object) -> None:
+        super().__init__(service)
+        self.replacing = False
+        self.models_before: object = None
+        """What is served again if the new models do not work; None if there are no new models."""
+        self.newest: ServiceWorker | None = None
+
+    def handle_hup(self) -> None:
+        """Reads and tests the models in the model folder and begins to replace the workers, or logs why not."""
+        state = self.app.wsgi().state
+        try:
+            models = load_tested_models(state.settings)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the models before are good
+            logger.error("The models stay as they are: %s", error)  # noqa: TRY400 - one line
+            return
+        self.models_before, state.models = state.models, models
+        if not self.replacing:
+            self.replacing = True
+            self.num_workers += 1
+
+    def spawn_worker(self) -> int:
+        """Starts a worker and returns its process identifier; called by gunicorn."""
+        pid: int = super().spawn_worker()
+        self.newest = self.WORKERS[pid]
+        return pid
+
+    def manage_workers(self) -> None:
+        """Starts and ends workers; called by gunicorn after each signal, and once a second."""
+        if self.replacing:
+            self._replace()
+        super().manage_workers()
+
+    def _replace(self) -> None:
+        """Ends an old worker once a new one is ready in its place."""
+        if self._newest_has_failed():
+            self._return_to_models_before()
+        models = self.app.wsgi().state.models
+        workers = sorted(self.WORKERS.values(), key=lambda worker: worker.age)
+        old = [worker for worker in workers if worker.models is not models]
+        if not old:
+            self._finish()
+        elif len(workers) == self.num_workers and all(w.state.is_ready for w in workers if w.models is models):
+            _end(old[0])
+
+    def _newest_has_failed(self) -> bool:
+        """Returns whether the newest worker, which has the new models, failed or ended before it was ready."""
+        newest = self.newest
+        if newest is None or newest.models is not self.app.wsgi().state.models or not self.models_before:
+            return False
+        return newest.state.has_failed or (newest.pid not in self.WORKERS and not newest.state.is_ready)
+
+    def _return_to_models_before(self) -> None:
+        logger.error("The models stay as they are: a worker with the new ones did not become ready.")
+        self.app.wsgi().state.models, self.models_before = self.models_before, None
+
+    def _finish(self) -> None:
+        if self.models_before:
+            logger.info("the models were reloaded")
+        self.replacing, self.models_before = False, None
+        self.num_workers -= 1
+
+
+def _end(worker: "ServiceWorker") -> None:
+    if not worker.state.is_replaced:
+        worker.state.is_replaced = True
+        os.kill(worker.pid, REPLACED)

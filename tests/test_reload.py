@@ -1,0 +1,180 @@
+"""Models that are reloaded while the service runs: by one process, and by several workers."""
+
+import os
+import pty
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import pytest
+
+from app.commands import reload
+from app.inference.models import load_tested_models
+from app.settings import Settings
+from benchmarks.faults.callers import Callers
+from model import WEIGHTS, load_artifact
+from model.artifact import save_artifact
+from tests.fuzz.target import Target, start
+from tests.pictures import grey_png
+from tests.servers import ROOT, client_of, is_ready, wait_until
+
+NAME = "fashionnet"
+RELOADED, KEPT = "the models were reloaded", "The models stay as they are"
+
+
+class Reloaded(NamedTuple):
+    """A running service and its model folder."""
+
+    target: Target
+    folder: Path
+
+    def reload(self, outcome: str) -> None:
+        """Tells the service to reload, and waits for its log to tell the outcome."""
+        before = self.log().count(outcome)
+        self.target.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: self.log().count(outcome) > before, 60)
+
+    def log(self) -> str:
+        return self.target.log.read_text()
+
+    def change_version(self) -> str:
+        """Changes the weights of the model that lies in the folder; returns its version."""
+        artifact = load_artifact(self.folder, NAME)
+        changed = artifact.content | {"safetensors": artifact.content["safetensors"] + b" "}
+        return save_artifact(self.folder, artifact.card, changed).version
+
+    def versions(self) -> set[str]:
+        """The versions that many connections see, which any of the workers may answer."""
+        address = f"{self.target.client.base_url}/predict?model={NAME}"
+        answers = [httpx.post(address, content=grey_png(), headers={"Content-Type": "image/png"}) for _ in range(8)]
+        return {answer.json()["model_version"] for answer in answers}
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one process", "two workers"])
+def service(request, tmp_path_factory) -> Iterator[Reloaded]:
+    """One process, or two workers whose engines have threads, so that the master cannot test them."""
+    folder = tmp_path_factory.mktemp("models")
+    for file in WEIGHTS.glob(f"{NAME}.*"):
+        shutil.copy(file, folder)
+    settings = {"workers": request.param, "engine_threads": request.param, "model_dir": folder, "drain_seconds": 2}
+    with start(tmp_path_factory.mktemp("service"), **settings) as target:
+        yield Reloaded(target, folder)
+
+
+def test_reloads_lose_no_request_and_every_answer_has_the_new_version(service):
+    callers = Callers(service.target.port, grey_png(), rate=40)
+    with callers.running():
+        for _ in range(2):
+            version = service.change_version()
+            service.reload(RELOADED)
+            assert service.versions() == {version}
+    assert not [call for call in callers.calls if call.status != 200]
+    with httpx.Client(base_url=service.target.client.base_url) as client:
+        (listed,) = client.get("/models").json()["models"]
+        assert listed["version"] == version
+        assert re.findall(r'model_info{.*version="(\w+)"} 1.0', client.get("/metrics").text) == [version]
+        document = client.get("/openapi.json").json()
+    assert version in str(document["paths"]["/v2/models/{name}/versions/{version}"])
+
+
+def test_while_workers_are_replaced_the_service_is_ready(service):
+    with httpx.Client(base_url=service.target.client.base_url) as client:
+        statuses = []
+        before = service.log().count(RELOADED)
+        os.kill(service.target.process.pid, signal.SIGHUP)
+
+        def is_over() -> bool:
+            statuses.append(client.get("/health/ready").status_code)
+            return service.log().count(RELOADED) > before
+
+        wait_until(is_over, 60)
+    assert set(statuses) == {200}
+
+
+def test_a_damaged_artefact_changes_nothing_and_is_told_in_one_line(service):
+    graph = service.folder / f"{NAME}.int8.onnx"
+    content, versions, pids = graph.read_bytes(), service.versions(), pids_of(service.target)
+    length = len(service.log())
+    try:
+        graph.write_bytes(content[:-1] + b"x")
+        service.reload(KEPT)
+    finally:
+        graph.write_bytes(content)
+    told = [line for line in service.log()[length:].splitlines() if line.startswith("ERROR")]
+    assert len(told) == 1
+    assert graph.name in told[0]
+    assert service.versions() == versions
+    assert pids_of(service.target) == pids
+
+
+def test_a_graph_that_does_not_run_changes_nothing(service):
+    artifact, versions, pids = load_artifact(service.folder, NAME), service.versions(), pids_of(service.target)
+    try:
+        save_artifact(service.folder, artifact.card, artifact.content | {"int8.onnx": b"no graph"})
+        service.reload(KEPT)
+    finally:
+        save_artifact(service.folder, artifact.card, artifact.content)
+    assert service.versions() == versions
+    wait_until(lambda: pids_of(service.target) == pids)
+
+
+def test_a_process_that_will_fork_tests_what_it_has_read(tmp_path, artifact):
+    save_artifact(tmp_path, artifact.card, artifact.content | {"int8.onnx": b"no graph", "onnx": b"no graph"})
+    with pytest.raises(Exception, match="fashionnet"):
+        load_tested_models(Settings(model_dir=tmp_path))
+
+
+def pids_of(target: Target) -> set[int]:
+    return {target.process.pid, *(child.pid for child in target.family.children())}
+
+
+def test_without_a_service_the_command_says_so(capsys):
+    assert reload.main(["--port", "1"]) == 1
+    assert "No service was found on port 1" in capsys.readouterr().err
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def in_terminal(terminal: int, *, workers: int, port: int = 0, nohup: bool = False) -> subprocess.Popen[str]:
+    """Starts the service as a terminal does, with or without ``nohup``."""
+    code = "import fcntl, os, runpy, signal, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    code += "signal.signal(signal.SIGHUP, signal.SIG_IGN); " if nohup else ""
+    code += "runpy.run_module('app', run_name='__main__')"
+    environment = os.environ | {"FASHIONNET_WORKERS": str(workers), "FASHIONNET_PORT": str(port)}
+    options = {"cwd": ROOT, "env": environment, "text": True, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "-c", code], stdin=terminal, **options)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_terminal_that_closes_ends_the_service(workers):
+    ours, its = pty.openpty()
+    with in_terminal(its, workers=workers) as server, client_of(server):
+        os.close(its)
+        os.close(ours)
+        server.communicate(timeout=20)
+    assert server.returncode == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_under_nohup_it_goes_on_and_the_command_reloads_it(workers):
+    (ours, its), port = pty.openpty(), free_port()
+    with in_terminal(its, workers=workers, port=port, nohup=True) as server, client_of(server) as client:
+        os.close(its)
+        os.close(ours)
+        time.sleep(0.5)
+        assert is_ready(client)
+        assert reload.main(["--port", str(port)]) == 0
+        wait_until(lambda: RELOADED in server.stderr.readline())
+        client.close()
+        server.terminate()
