@@ -36,6 +36,8 @@ def browser(downloads: Path) -> Iterator[webdriver.Chrome]:
         "--disable-gpu",
         "--disable-dev-shm-usage",
         "--window-size=1200,900",
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
     ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
@@ -51,6 +53,7 @@ class Page:
         self.driver = driver
         self.address = address
         driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
         driver.get(address)
         self.wait(lambda: self.all("#model option"))
 
@@ -61,7 +64,7 @@ class Page:
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
     def wait(self, condition, seconds: float = 30):
-        return WebDriverWait(self.driver, seconds).until(lambda _: condition())
+        return WebDriverWait(self.driver, seconds, poll_frequency=0.05).until(lambda _: condition())
 
     def open(self, tab: str) -> None:
         self.one(f"#tab-{tab}").click()
@@ -93,9 +96,24 @@ class Page:
         return self.driver.switch_to.active_element
 
     def emulate(self, width: int, height: int) -> None:
-        """Make the page as large as the screen of a phone, which a window cannot be."""
+        """Make the page that of a phone: as large as its screen, which a window cannot be, and touched."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": True}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        self.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+
+    def drop(self, *paths: Path) -> None:
+        """Drop files and folders on the page, as from a window of the desktop."""
+        data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            event = {"type": kind, "x": 400, "y": 300, "data": data}
+            self.driver.execute_cdp_cmd("Input.dispatchDragEvent", event)
+
+    def hide(self) -> None:
+        """Go to another tab of the browser, and come back."""
+        here = self.driver.current_window_handle
+        self.driver.switch_to.new_window("tab")
+        self.driver.close()
+        self.driver.switch_to.window(here)
 
     def errors(self) -> list[str]:
         """What the page shows as gone wrong."""

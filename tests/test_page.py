@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
@@ -28,6 +29,7 @@ def test_the_page_forbids_what_is_not_its_own(client):
     policy = response.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
+    assert "camera=(self)" in response.headers["permissions-policy"]
     script = client.get("/page/page.js")
     assert script.headers["content-security-policy"] == policy
     assert "javascript" in script.headers["content-type"]
@@ -211,6 +213,98 @@ def test_the_focus_never_falls_to_the_body(page, pictures):
     for selector in ("#answers > li:nth-child(2) .remove", "#groups button:last-child", ".remove", "#clear", "#undo"):
         next(iter(visible(page, selector))).click()
         assert page.focused().tag_name != "body", selector
+
+
+PASTE = """
+    const transfer = new DataTransfer();
+    transfer.setData("text/plain", arguments[0]);
+    document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: transfer }));
+"""
+
+
+@needs_browser
+def test_pasted_text_gets_a_message_on_the_tab_that_classifies(page):
+    page.open("models")
+    for text, message in (
+        ("https://a.example/shirt.jpg", "save the picture"),
+        ("a shirt", "There is no picture in what"),
+    ):
+        page.driver.execute_script(PASTE, text)
+        page.wait(lambda: message in page.one("#predict-problem").text)  # noqa: B023 - called before the next round
+    assert page.one("#predict").is_displayed()
+
+
+@needs_browser
+@pytest.mark.parametrize("way", ["dropped", "chosen"])
+def test_the_pictures_of_a_folder_are_classified_and_the_rest_is_left_out(page, tmp_path, way):
+    inside = tmp_path / "clothes" / "summer"
+    inside.mkdir(parents=True)
+    for path in (inside / "2.png", inside / "10.png"):
+        path.write_bytes(grey_png())
+    (inside / "notes.txt").write_text("no picture")
+    page.drop(tmp_path) if way == "dropped" else page.one("#folder").send_keys(str(tmp_path))
+    page.wait(lambda: page.one("#predict-status").text == "2 of 2 classified.")
+    assert sorted(page.texts("#answers .name")) == ["10.png", "2.png"]
+
+
+@needs_browser
+def test_a_folder_without_pictures_gets_a_message(page, tmp_path):
+    (tmp_path / "notes.txt").write_text("no picture")
+    page.drop(tmp_path)
+    page.wait(lambda: "There are no pictures in this folder" in page.one("#predict-problem").text)
+
+
+@needs_browser
+def test_a_drawing_is_classified(page):
+    page.one("#sketch-start").click()
+    ActionChains(page.driver).click_and_hold(page.one("#sketch")).move_by_offset(0, 60).release().perform()
+    page.one("#sketch-classify").click()
+    page.wait(lambda: page.all("#answers .choice"))
+    assert "28x28 grey picture" in page.one("#answers .choice").text
+
+
+@needs_browser
+def test_the_webcam_gives_live_results_until_it_is_stopped_or_the_page_hidden(page):
+    for end in (page.one("#webcam-stop").click, page.hide):
+        page.one("#webcam-start").click()
+        results = len(classifications(page))
+        page.wait(lambda: len(classifications(page)) >= results + 3)  # noqa: B023 - called before the next round
+        assert page.one("#webcam-result").text.endswith(".")
+        end()
+        page.wait(lambda: not page.one("#webcam").is_displayed())
+        assert page.driver.execute_script("return document.getElementById('webcam-video').srcObject") is None
+        assert page.focused().get_attribute("id") == "webcam-start"
+
+
+def classifications(page) -> list[str]:
+    """The calls of /predict so far."""
+    names = "return performance.getEntriesByType('resource').map(({ name }) => name)"
+    return [name for name in page.driver.execute_script(names) if "/predict" in name]
+
+
+@needs_browser
+def test_a_picture_of_the_webcam_is_a_result(page):
+    page.one("#webcam-start").click()
+    page.wait(lambda: page.one("#webcam-take").is_displayed())
+    page.one("#webcam-take").click()
+    page.wait(lambda: page.texts("#answers .name") == ["webcam.jpg"])
+
+
+@needs_browser
+def test_a_webcam_that_is_refused_gets_a_message(page):
+    page.driver.execute_script("navigator.mediaDevices.getUserMedia = () => Promise.reject(new Error('refused'))")
+    page.one("#webcam-start").click()
+    page.wait(lambda: "allow it in the browser" in page.one("#predict-problem").text)
+
+
+@needs_browser
+def test_phones_offer_their_camera_and_computers_the_webcam(page):
+    assert page.one("#webcam-start").is_displayed()
+    assert not page.one("label:has(#camera)").is_displayed()
+    page.emulate(390, 844)
+    assert page.one("label:has(#camera)").is_displayed()
+    assert page.one("#camera").get_attribute("capture") == "environment"
+    assert not page.one("#webcam-start").is_displayed()
 
 
 COLOURS = """

@@ -4,7 +4,7 @@ import { address, upload } from "./api.js";
 import { download } from "./csv.js";
 import { byId, h } from "./dom.js";
 import { createRow, showError, showPrediction } from "./result.js";
-import { NONE, verdict } from "./verdict.js";
+import { NONE, sentence, verdict } from "./verdict.js";
 
 const AT_ONCE = 4;
 const FAILED = "Failed";
@@ -125,16 +125,12 @@ function update() {
 /** What is announced: a single result in words, otherwise how many there are. */
 function status(done) {
   if (!entries.length) return cleared.length ? "Cleared." : "";
-  if (entries.length === 1 && done.length) return sentence(entries[0]);
+  if (entries.length === 1 && done.length) return announcement(entries[0]);
   const failed = done.filter(({ result }) => result.error).length;
   return `${done.length} of ${entries.length} classified${failed ? `, ${failed} failed` : ""}.`;
 }
 
-function sentence({ file, result }) {
-  if (result.error) return `${file.name}: ${result.error}`;
-  const { heading, words } = verdict(result);
-  return `${file.name}: ${heading}${words ? `. ${words}` : ""}.`;
-}
+const announcement = ({ file, result }) => `${file.name}: ${result.error ?? sentence(verdict(result))}`;
 
 /** A button for every group: how many are in it; it shows only these. */
 function summarise(done) {

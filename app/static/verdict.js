@@ -12,3 +12,6 @@ export function verdict({ label, confidence, in_distribution: known, warnings })
   const [kind, word] = confidence >= SURE ? ["sure", "Sure"] : ["unsure", "Unsure"];
   return { kind, heading: label, words: `${word}, ${percent(confidence)}` };
 }
+
+/** The verdict as one line of text. */
+export const sentence = ({ heading, words }) => (words ? `${heading}. ${words}.` : `${heading}.`);
