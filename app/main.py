@@ -13,6 +13,7 @@ from app import VERSION
 from app.fast_path import FastPathMiddleware
 from app.inference.evaluator import Evaluator
 from app.inference.models import ServedModel, load_models_or_exit
+from app.keys import KeyFileError, KeyMiddleware, Keys
 from app.lifecycle import Readiness, lifespan
 from app.logs import configure, log_ignored_variables
 from app.middleware import CatchAllMiddleware, RequestMiddleware, RootPathMiddleware
@@ -36,7 +37,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         sys.exit(f"fashionnet: {error}")
     configure(settings)
     log_ignored_variables()
-    return assemble(settings, load_models_or_exit(settings))
+    try:
+        return assemble(settings, load_models_or_exit(settings))
+    except KeyFileError as error:
+        sys.exit(f"fashionnet: {error}")
 
 
 def assemble(settings: Settings, loaded: Sequence[ServedModel]) -> FastAPI:
@@ -71,6 +75,8 @@ def _add_middleware(app: FastAPI, settings: Settings, names: Sequence[str]) -> N
     if not settings.tracing:  # FastAPI traces only the requests that it routes
         routes = predict.direct_routes() | v2.direct_routes(names)
         app.add_middleware(FastPathMiddleware, routes={settings.root_path + path: at for path, at in routes.items()})
+    if settings.api_keys_file:
+        app.add_middleware(KeyMiddleware, keys=Keys(settings.api_keys_file))
     app.add_middleware(CatchAllMiddleware)
     if settings.cors_origins:
         app.add_middleware(

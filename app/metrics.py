@@ -49,6 +49,7 @@ STAGES = Histogram(
     ["stage"],
     buckets=_STAGE_SECONDS,
 )
+KEYS = Counter("fashionnet_key_requests", "Requests with an API key, by its name.", ["key"])
 PROBLEMS = Counter("fashionnet_problems", "Requests answered with a problem, by its type.", ["type"])
 CONFIDENCE = Summary(
     "fashionnet_prediction_confidence",
@@ -122,6 +123,16 @@ def create_files(model: str, labels: Iterable[str]) -> None:
 def count_prediction(prediction: Prediction) -> None:
     """Counts a prediction by model and label, and sums up its confidence."""
     _confidence(prediction.model, prediction.label).observe(prediction.confidence)
+
+
+def count_key(name: str) -> None:
+    """Counts a request with the API key of this name."""
+    _key(name).inc()
+
+
+@cache
+def _key(name: str) -> Counter:
+    return KEYS.labels(name)
 
 
 @cache

@@ -75,6 +75,7 @@ class Settings(BaseSettings):
     forwarded_allow_ips: Listed[Network] = Field(
         (), description="addresses and networks of proxies whose X-Forwarded-For and -Proto are believed; * for any"
     )
+    api_keys_file: UserPath | None = Field(None, description="file of API keys; without one, no key is needed")
     cors_origins: Listed[Origin] = Field(
         (), description="origins whose pages may call the API, such as https://shop.example; * for any"
     )

@@ -50,7 +50,7 @@ LEVELS = [
     {"app.logs", "app.metrics", "app.settings"},
     {"app.inference"},
     {"app.problems"},
-    {"app.lifecycle", "app.middleware", "app.schemas", "app.uploads"},
+    {"app.keys", "app.lifecycle", "app.middleware", "app.schemas", "app.uploads"},
     {"app.dependencies", "app.fast_path"},
     {"app.routes"},
     {"app.main", "app.command_line", "app.openapi"},

@@ -1,6 +1,7 @@
 /** The service, as the page calls it: whatever goes wrong is an Error whose message is a sentence for people. */
 
 import { byId } from "./dom.js";
+import { askForKey, storedKey, withKey } from "./key.js";
 
 /** The chosen model; empty where the service chooses by the picture. */
 export const chosenModel = () => byId("model").value;
@@ -19,10 +20,12 @@ export const absolute = (path, query) => new URL(address(path, query), document.
 
 const RETRIES = 20;
 
-/** Fetch; where the service is busy (429), wait as long as it says and try again. */
+/** Fetch; where the service wants a key (401), ask for it, and where it is busy (429), wait as long as it says. */
 async function patient(path, options) {
   for (let tries = 0; ; tries += 1) {
-    const response = await fetch(path, options);
+    const key = storedKey();
+    const response = await fetch(path, withKey(options, key));
+    if (response.status === 401 && (key !== storedKey() || await askForKey())) continue;
     if (response.status !== 429 || tries === RETRIES) return response;
     await pause(Number(response.headers.get("Retry-After")) || 1, options?.signal);
   }

@@ -1,0 +1,33 @@
+/** The API key, for a service that wants one: asked for once, and kept until the tab is closed. */
+
+import { h } from "./dom.js";
+
+const NAME = "fashionnet-key";
+let question;
+
+export const storedKey = () => sessionStorage.getItem(NAME);
+
+/** The options of fetch with the key among the headers. */
+export const withKey = (options, key) => (key ? { ...options, headers: { ...options?.headers, "X-API-Key": key } } : options);
+
+/** Ask for the key; returns whether one was given. Calls that fail together share the question. */
+export function askForKey() {
+  question ??= ask().finally(() => { question = undefined; });
+  return question;
+}
+
+function ask() {
+  const field = h("input", { type: "password", name: "key", required: true, autocomplete: "off" });
+  const form = h("form", {}, h("label", {}, "API key ", field), " ", h("button", {}, "Continue"));
+  const dialog = h("dialog", { id: "key", ariaLabel: "API key" }, form);
+  document.body.append(dialog);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    sessionStorage.setItem(NAME, field.value.trim());
+    dialog.close("given");
+  });
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => { dialog.remove(); resolve(dialog.returnValue === "given"); });
+  });
+}
