@@ -9,8 +9,9 @@ from model.engines import log_softmax
 
 
 def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.uint8]) -> float:
-    """Returns the temperature, within the range of a card, with the least negative log-likelihood (Guo et al., arXiv:1706.04599).
+    """Returns the temperature with the least negative log-likelihood (Guo et al., arXiv:1706.04599).
 
+    It lies within the range that a card accepts.
     benchmarks/temperature.py compares this rule with another one on held-out folds of the validation images.
 
     Args:
@@ -27,4 +28,5 @@ def fit_set_temperature(logits: NDArray[np.float32], sets: NDArray[np.bool_]) ->
         probabilities = np.exp(log_softmax(logits / np.float32(np.exp(log_temperature))).astype(np.float64))
         return -float(np.log(np.maximum((probabilities * sets).sum(1), 1e-30)).mean())
 
-    return float(np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-6}).x))
+    found = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(found.x))
