@@ -63,7 +63,8 @@ def test_a_selection_keeps_to_what_it_asks_for(true, seed, only, label, predicte
     true = np.array(true, np.uint8)
     found = np.where(np.random.default_rng(0).random(len(true)) < 0.5, true, (true + 1) % 10).astype(np.int64)
     selection = Selection(rows=2, columns=3, seed=seed, only=only, label=label, predicted=predicted)
-    chosen = selection.choose(true, found)
+    order = selection.order(true, found)
+    chosen = selection.on_page(order)
     eligible = [
         i
         for i, (t, f) in enumerate(zip(true, found, strict=True))
@@ -73,7 +74,9 @@ def test_a_selection_keeps_to_what_it_asks_for(true, seed, only, label, predicte
     ]
     assert len(chosen) == min(6, len(eligible))
     assert len(set(chosen.tolist())) == len(chosen)
-    assert set(chosen.tolist()) <= set(eligible)
+    assert sorted(order.tolist()) == eligible
+    rest = selection.model_copy(update={"page": 1}).on_page(order)
+    assert not set(rest.tolist()) & set(chosen.tolist())
 
 
 @pytest.mark.parametrize(
@@ -87,6 +90,16 @@ def test_the_items_are_what_the_picture_shows(client, query):
         assert query.get("only") != "incorrect" or not item["correct"]
         assert query.get("label", item["label"]) == item["label"]
         assert query.get("predicted", item["predicted"]) == item["predicted"]
+
+
+def test_the_pages_are_all_images_of_a_class_once(client):
+    pages = [client.get("/gallery/items", params={"label": "Bag", "page": page}).json() for page in (0, 1)]
+    assert pages[0]["count"] == len({item["index"] for item in pages[0]["items"]}) == 20
+    assert pages[1] == {"items": [], "count": 20}
+    gallery(client, label="Bag", page=1)
+    query = {"rows": 1, "columns": 3, "seed": 2}
+    items = [client.get("/gallery/items", params=query | {"page": page}).json()["items"] for page in range(3)]
+    assert items[0] + items[1] + items[2] == client.get("/gallery/items", params=query | {"columns": 9}).json()["items"]
 
 
 def test_an_item_shows_its_image_and_predicts_as_it_says(client, small_data):

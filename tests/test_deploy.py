@@ -11,12 +11,17 @@ import pytest
 import yaml
 
 from app.main import create_app
-from app.metrics import BATCH_SIZE, CONFIDENCE, IN_PROGRESS, MODEL_INFO, PROBLEMS, QUEUE_DEPTH, REQUESTS, STAGES
 from app.settings import Settings
 from tests.servers import ROOT, port_of, process, run, wait_until
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
-MANIFESTS = sorted(path for path in KUBERNETES.glob("*.yaml") if path.name != "kustomization.yaml")
+BASE = KUBERNETES / "base"
+VARIANTS = ("one-worker", "several-workers")
+FOLDERS = sorted(path.parent for path in KUBERNETES.glob("*/kustomization.yaml"))
+MANIFESTS = sorted(
+    path for folder in ("base", "ingress") for path in (KUBERNETES / folder).glob("*.yaml") if "kustom" not in path.name
+)
+NEEDS_KUBECTL = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 YAML = sorted((ROOT / "deploy").rglob("*.y*ml"))
 DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", "")
 GUIDE = (ROOT / "deploy" / "README.md").read_text()
@@ -37,14 +42,35 @@ def test_the_manifests_follow_the_schemas_of_kubernetes(path):
         kubernetes_validate.validate(resource, kubernetes_validate.latest_version(), strict=True)
 
 
-def test_kustomize_lists_every_manifest():
-    listed = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())["resources"]
-    assert sorted(listed) == [path.name for path in MANIFESTS]
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_kustomize_lists_every_manifest(folder):
+    listed = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
+    manifests = {path.name for path in folder.glob("*.yaml")} - {"kustomization.yaml"}
+    assert set(listed) == manifests or (listed == ["../base"] and not manifests)
+
+
+def built(folder):
+    """What ``kubectl apply -k`` applies, by kind."""
+    done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=True)
+    return {resource["kind"]: resource for resource in yaml.safe_load_all(done.stdout)}
+
+
+@NEEDS_KUBECTL
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_variant_has_the_documented_image_and_as_many_workers_as_its_limit(variant):
+    resources = built(KUBERNETES / variant)
+    for resource in resources.values():
+        kubernetes_validate.validate(resource, kubernetes_validate.latest_version(), strict=True)
+    deployment = resources["Deployment"]["spec"]
+    (container,) = deployment["template"]["spec"]["containers"]
+    assert shlex.split(f"docker build -t {container['image']} .") in COMMANDS
+    assert (int(container["resources"]["limits"]["cpu"]) > 1) == (variant == "several-workers")
+    assert resources["HorizontalPodAutoscaler"]["spec"]["minReplicas"] == deployment["replicas"]
 
 
 @pytest.fixture(scope="module")
 def pod():
-    return yaml.safe_load((KUBERNETES / "deployment.yaml").read_text())["spec"]["template"]["spec"]
+    return yaml.safe_load((BASE / "deployment.yaml").read_text())["spec"]["template"]["spec"]
 
 
 @pytest.fixture(scope="module")
@@ -123,27 +149,18 @@ def test_selectors_find_the_pods():
     assert manifests["service"]["spec"]["selector"] == labels
     assert manifests["disruption-budget"]["spec"]["selector"]["matchLabels"] == labels
     assert manifests["autoscaler"]["spec"]["scaleTargetRef"]["name"] == manifests["deployment"]["metadata"]["name"]
+    assert manifests["network-policy"]["spec"]["podSelector"]["matchLabels"] == labels
 
 
-def metric_names():
-    """Every metric of the service, with what Prometheus appends to its name."""
-    collectors = (BATCH_SIZE, CONFIDENCE, IN_PROGRESS, MODEL_INFO, QUEUE_DEPTH, PROBLEMS, REQUESTS, STAGES)
-    suffixes = ("", "_total", "_count", "_sum", "_bucket")
-    return {metric.name + suffix for collector in collectors for metric in collector.collect() for suffix in suffixes}
-
-
-def test_the_dashboard_shows_metrics_that_there_are():
-    dashboard = json.loads((ROOT / "deploy/grafana/dashboards/fashionnet.json").read_text())
-    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    named = {name for query in queries for name in re.findall(r"fashionnet_\w+", query)}
-    assert len(named) > 8
-    assert named <= metric_names()
-
-
-def test_the_guide_names_metrics_that_there_are():
-    named = re.findall(r"fashionnet_\w+", GUIDE + (ROOT / "docs/operations.md").read_text())
-    assert len(set(named)) > 6
-    assert set(named) <= metric_names()
+def test_the_port_that_others_name_is_the_services():
+    (port,) = yaml.safe_load((BASE / "service.yaml").read_text())["spec"]["ports"]
+    policy = yaml.safe_load((BASE / "network-policy.yaml").read_text())["spec"]
+    assert policy["ingress"] == [{"ports": [{"port": port["targetPort"], "protocol": "TCP"}]}]
+    ingress = yaml.safe_load((KUBERNETES / "ingress" / "ingress.yaml").read_text())
+    (path,) = ingress["spec"]["rules"][0]["http"]["paths"]
+    assert path["backend"]["service"] == {"name": "fashionnet", "port": {"name": port["name"]}}
+    (size,) = ingress["metadata"]["annotations"].values()
+    assert int(size) == Settings().max_request_bytes
 
 
 def test_compose_mounts_what_there_is(compose):
@@ -156,6 +173,7 @@ def test_compose_builds_and_starts_the_image_of_the_readme(compose):
     service = compose["fashionnet"]
     assert (ROOT / "deploy" / service["build"] / "Dockerfile").resolve() == ROOT.resolve() / "Dockerfile"
     assert f"docker build -t {service['image']} .\n" in (ROOT / "README.md").read_text()
+    assert "HEALTHCHECK" in DOCKERFILE, "the others wait for it"
     names = {name.removeprefix("FASHIONNET_").lower() for name in service["environment"]}
     assert names <= set(Settings.model_fields)
 
@@ -176,6 +194,22 @@ def test_compose_connects_grafana_prometheus_and_the_service(compose):
     assert {"fashionnet", "prometheus"} <= set(compose)
 
 
+def test_compose_restarts_what_ends_and_starts_each_when_the_one_before_is_healthy(compose):
+    assert {service["restart"] for service in compose.values()} == {"unless-stopped"}
+    waits = {name: service.get("depends_on") for name, service in compose.items()}
+    healthy = {"condition": "service_healthy"}
+    assert waits == {"fashionnet": None, "prometheus": {"fashionnet": healthy}, "grafana": {"prometheus": healthy}}
+    assert compose["prometheus"]["healthcheck"]["test"]
+
+
+def test_compose_has_no_account_and_opens_only_the_service_to_others(compose):
+    environment = compose["grafana"]["environment"]
+    assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true", "else it is admin with admin"
+    assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    ports = {name: service["ports"][0].rpartition(":")[0] for name, service in compose.items()}
+    assert ports == {"fashionnet": "8000", "prometheus": "127.0.0.1:9090", "grafana": "127.0.0.1:3000"}
+
+
 def test_the_image_version_is_that_of_the_app(container):
     assert container["image"] == f"fashionnet:{create_app(Settings()).version}"
 
@@ -187,27 +221,23 @@ def test_the_guide_builds_the_image_of_the_manifest(container):
 
 
 def test_the_guide_applies_what_there_is():
-    (apply,) = (command for command in COMMANDS if command[:2] == ["kubectl", "apply"])
-    assert (ROOT / apply[apply.index("-k") + 1]) == KUBERNETES
+    applied = {command[-1] for command in COMMANDS if command[:3] == ["kubectl", "apply", "-k"]}
+    assert {ROOT / folder for folder in applied} == set(FOLDERS) - {BASE}
     (up,) = (command for command in COMMANDS if command[:2] == ["docker", "compose"])
     assert (ROOT / up[up.index("-f") + 1]).is_file()
-    service = yaml.safe_load((KUBERNETES / "service.yaml").read_text())
+    service = yaml.safe_load((BASE / "service.yaml").read_text())
     (forward,) = (command for command in COMMANDS if command[:2] == ["kubectl", "port-forward"])
     assert forward[2:] == [f"service/{service['metadata']['name']}", f"8000:{service['spec']['ports'][0]['port']}"]
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+@NEEDS_KUBECTL
 def test_kustomize_takes_the_image_from_the_registry_of_its_comment(container, tmp_path):
     folder = shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
-    text = (folder / "kustomization.yaml").read_text()
-    (folder / "kustomization.yaml").write_text(re.sub(r"^# (?=images:|  - )", "", text, flags=re.MULTILINE))
-    built = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=True).stdout
-    images = [
-        resource["spec"]["template"]["spec"]["containers"][0]["image"]
-        for resource in yaml.safe_load_all(built)
-        if resource["kind"] == "Deployment"
-    ]
-    assert images == [f"registry.example.com/{container['image']}"]
+    text = (folder / "base" / "kustomization.yaml").read_text()
+    changed = re.sub(r"^# (?=images:|  - )", "", text, flags=re.MULTILINE)
+    (folder / "base" / "kustomization.yaml").write_text(changed)
+    (found,) = built(folder / "one-worker")["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert found["image"] == f"registry.example.com/{container['image']}"
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache, partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,7 @@ class GalleryItems(BaseModel):
     """Test images."""
 
     items: list[GalleryItem]
+    count: int = Field(description="number of test images that the query selects, on all pages")
 
 
 class Progress(BaseModel):
@@ -71,6 +72,7 @@ class Selection(BaseModel):
 
     rows: int = Field(5, ge=1, le=20)
     columns: int = Field(8, ge=1, le=20)
+    page: int = Field(0, ge=0, le=TEST_IMAGES, description="which `rows` x `columns` of the selected images, from 0")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="seed of the random choice")
     only: Literal["all", "correct", "incorrect"] = Field("all", description="which predictions")
     label: Label | None = Field(None, description="only images whose true class this is")
@@ -81,8 +83,8 @@ class Selection(BaseModel):
         """Whether the selection depends on the predictions for all images."""
         return self.only != "all" or self.predicted is not None
 
-    def choose(self, labels: NDArray[np.uint8], predicted: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-        """Returns the indices of the selected images, given their labels ``[N]`` and predicted classes ``[N]``.
+    def order(self, labels: NDArray[np.uint8], predicted: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        """Returns the indices of all selected images, given the labels ``[N]`` and predicted classes ``[N]``.
 
         The predicted classes are required if ``needs_predictions``.
         """
@@ -91,8 +93,21 @@ class Selection(BaseModel):
             eligible &= (predicted == labels) == (self.only == "correct")
         if predicted is not None and self.predicted is not None:
             eligible &= predicted == CLASSES.index(self.predicted)
-        shuffled = np.random.default_rng(self.seed).permutation(np.flatnonzero(eligible))
-        return shuffled[: self.rows * self.columns]
+        return np.random.default_rng(self.seed).permutation(np.flatnonzero(eligible))
+
+    def on_page(self, found: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Returns those of ``found`` that are on the page."""
+        size = self.rows * self.columns
+        return found[self.page * size :][:size]
+
+
+class Chosen(NamedTuple):
+    """The test images on a page of a selection."""
+
+    indices: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    total: int
+    """Number of images on all pages."""
 
 
 class Evaluator:
@@ -139,28 +154,31 @@ class Evaluator:
 
     async def draw_gallery(self, predictor: Predictor, selection: "Selection") -> bytes:
         """Draws a PNG grid of the selected test images with their predicted and true labels."""
-        split, (chosen, predicted) = await self.load(), await self.choose(predictor, selection)
+        split, (chosen, predicted, _) = await self.load(), await self.choose(predictor, selection)
         draw = partial(draw_gallery, columns=selection.columns)
         return await predictor.draw(draw, split.images[chosen], split.labels[chosen], predicted)
 
-    async def choose(self, predictor: Predictor, selection: "Selection") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Returns the indices of the selected test images and their predicted classes."""
+    async def choose(self, predictor: Predictor, selection: "Selection") -> Chosen:
+        """Returns the selected test images and their predicted classes."""
         split = await self.load()
         if selection.needs_predictions:
             everywhere = (await self.measure(predictor)).logits.argmax(1)
-            chosen = selection.choose(split.labels, everywhere)
-            return chosen, everywhere[chosen]
-        chosen = selection.choose(split.labels)
-        return chosen, (await _infer(predictor, split.images[chosen])).argmax(1)
+            found = selection.order(split.labels, everywhere)
+            chosen = selection.on_page(found)
+            return Chosen(chosen, everywhere[chosen], len(found))
+        found = selection.order(split.labels)
+        chosen = selection.on_page(found)
+        return Chosen(chosen, await _classes(predictor, split.images[chosen]), len(found))
 
     async def gallery(self, predictor: Predictor, selection: "Selection") -> GalleryItems:
         """Returns the selected test images as a list."""
-        split, (chosen, predicted) = await self.load(), await self.choose(predictor, selection)
+        split, (chosen, predicted, count) = await self.load(), await self.choose(predictor, selection)
         return GalleryItems(
+            count=count,
             items=[
                 GalleryItem(index=index, label=CLASSES[label], predicted=CLASSES[found], correct=bool(label == found))
                 for index, label, found in zip(chosen.tolist(), split.labels[chosen], predicted, strict=True)
-            ]
+            ],
         )
 
     async def image(self, index: int) -> NDArray[np.uint8]:
@@ -191,6 +209,11 @@ async def _infer(predictor: Predictor, images: NDArray[np.uint8]) -> NDArray[np.
     """Returns the logits ``[N, 10]`` of test images ``[N, 28, 28]``; predictions go first."""
     fitted = await predictor.run_in_background(partial(fit_data_set, images, predictor.card.input))
     return (await predictor.run(fitted, background=True)).logits
+
+
+async def _classes(predictor: Predictor, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Returns the predicted classes ``[N]`` of test images ``[N, 28, 28]``, N from 0."""
+    return (await _infer(predictor, images)).argmax(1) if len(images) else np.empty(0, np.int64)
 
 
 def _failed(task: "asyncio.Task[Measurement]") -> bool:

@@ -23,7 +23,7 @@ from tests.servers import ROOT, is_ready, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
 
-POD = yaml.safe_load((ROOT / "deploy/kubernetes/deployment.yaml").read_text())["spec"]["template"]["spec"]
+POD = yaml.safe_load((ROOT / "deploy/kubernetes/base/deployment.yaml").read_text())["spec"]["template"]["spec"]
 (CONTAINER,) = POD["containers"]
 (PORT,) = (port["containerPort"] for port in CONTAINER["ports"])
 SHIRT = (ROOT / "examples/shirt.png").read_bytes()
