@@ -17,7 +17,7 @@ from app.inference.admission import Admission
 from app.inference.decoding import Decoder
 from app.inference.executors import Executors
 from app.inference.predictor import Predictors
-from app.metrics import IN_PROGRESS, READY
+from app.metrics import IN_PROGRESS, UNREADY
 from app.problems import NotReady, count_problems
 from app.reload import reload_on_hangup
 from model.cpu import release_freed_memory
@@ -122,7 +122,7 @@ def drain_on_signal(readiness: Readiness, seconds: float) -> Iterator[None]:
 def update_metrics(state: State) -> None:
     """Sets the gauges and counts what was rejected before the application ran."""
     IN_PROGRESS.set(state.in_progress)
-    READY.set(state.readiness.reason is None)
+    UNREADY.set(state.readiness.reason is not None)
     for predictor in state.predictors.values():
         predictor.update_metrics()
     if rejected := state.admission.take_rejected():

@@ -37,7 +37,7 @@ REQUESTS = Histogram(
     buckets=_SECONDS,
 )
 IN_PROGRESS = Gauge("fashionnet_requests_in_progress", "Requests not answered yet.", multiprocess_mode="livesum")
-READY = Gauge("fashionnet_ready", "1 if every worker is ready, else 0.", multiprocess_mode="livemin")
+UNREADY = Gauge("fashionnet_unready_workers", "Workers that are not ready.", multiprocess_mode="livesum")
 QUEUE_DEPTH = Gauge(
     "fashionnet_queue_depth", "Pictures that wait for the engine.", ["model"], multiprocess_mode="livesum"
 )
