@@ -1,11 +1,13 @@
 """The service behind real proxies: under a path of theirs that they strip or keep, with TLS, and for whom they say."""
 
 import contextlib
+import os
 import re
 import shutil
 import socket
 import ssl
 import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urljoin
@@ -18,11 +20,13 @@ from app.settings import SettingsError, read_settings
 from tests.held_engines import hold_engines
 from tests.pictures import grey_png
 from tests.problems import assert_problem
-from tests.servers import ROOT, client_of, process, serve, wait_until
+from tests.servers import ROOT, client_of, is_ready, process, serve, wait_until
 
 PREFIX = "/fashion"
 ORIGIN = "https://shop.example"
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+TOO_LARGE = bytes(9_000_000)
+"""More than the service takes, and less than the proxies do."""
 MAIN = """
 daemon off;
 worker_processes 1;
@@ -154,6 +158,11 @@ def test_swagger_sends_its_requests_to_the_path(proxied):
     assert answer.json()["model"] == "fashionnet"
 
 
+def test_a_response_that_comes_before_the_body_has_arrived_reaches_the_client(nginx):
+    client, addresses = nginx
+    assert_problem(client.post(addresses["keeps"] + "/predict", files={"file": TOO_LARGE}), 413, "too-large")
+
+
 def test_problems_and_metrics_do_not_depend_on_the_path(proxied, service):
     client, address = proxied
     problem = client.post(f"{address}/v2/models/unknown/infer", json={"inputs": []})
@@ -163,6 +172,53 @@ def test_problems_and_metrics_do_not_depend_on_the_path(proxied, service):
     metrics = service.get("/metrics").text
     assert 'route="/predict",status="200"' in metrics
     assert f'route="{PREFIX}' not in metrics
+
+
+CADDY = """
+{{
+    admin off
+    skip_install_trust
+    auto_https disable_redirects
+}}
+{site}
+"""
+
+
+@pytest.fixture
+def caddy(service, tmp_path):
+    """A client of the documented site of Caddy."""
+    if not (program := shutil.which("caddy")):
+        pytest.skip("there is no caddy: install caddy")
+    port, authority = free_port(), tmp_path / "caddy/pki/authorities/local/root.crt"
+    site = (ROOT / "deploy/Caddyfile").read_text().replace("127.0.0.1:8000", service.base_url.netloc.decode())
+    site = site.replace("fashionnet.example.org {", f"https://localhost:{port} {{\n\ttls internal\n\tbind 127.0.0.1")
+    (tmp_path / "Caddyfile").write_text(CADDY.format(site=site))
+    command = [program, "run", "--adapter", "caddyfile", "--config", tmp_path / "Caddyfile"]
+    folders = dict.fromkeys(("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"), str(tmp_path))
+    with running(port, *command, env=os.environ | folders):
+        wait_until(authority.exists)
+        trusting = ssl.create_default_context(cafile=authority)
+        transport = httpx.HTTPTransport(verify=trusting, local_address="127.0.0.2")
+        with httpx.Client(transport=transport, base_url=f"https://localhost:{port}{PREFIX}") as client:
+            wait_until(lambda: is_ready(client))
+            yield client
+
+
+def test_the_documented_caddy_has_tls_and_says_who_its_client_is(caddy, caplog):
+    assert caddy.get("/").status_code == 200
+    assert caddy.post("/predict", files={"file": grey_png()}).status_code == 200
+    assert_problem(caddy.post("/predict", files={"file": TOO_LARGE}), 413, "too-large")
+    assert client_in_log(caplog, caddy, "/health/live", **{"X-Forwarded-For": "6.6.6.6"}) == "127.0.0.2"
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd")
+def test_the_units_of_systemd_are_valid(tmp_path):
+    for unit in (ROOT / "deploy/systemd").iterdir():
+        text = unit.read_text().replace("/opt/fashionnet/.venv/bin/python", sys.executable)
+        (tmp_path / unit.name).write_text(text)
+    command = ["systemd-analyze", "verify", *sorted(map(str, tmp_path.iterdir()))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_service_answers_without_a_proxy_too(service):
