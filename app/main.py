@@ -19,7 +19,7 @@ from app.logs import configure, log_ignored_variables
 from app.middleware import CatchAllMiddleware, RequestMiddleware, RootPathMiddleware
 from app.openapi import TAGS, offer_models
 from app.problems import add_exception_handlers
-from app.routes import evaluate, explain, gallery, health, models, page, predict, v2
+from app.routes import evaluate, explain, gallery, health, models, page, predict, v2, v2_metadata
 from app.settings import Settings, SettingsError, read_settings
 from app.uploads import Limits
 from model import FashionMnist
@@ -62,7 +62,7 @@ def assemble(settings: Settings, loaded: Sequence[ServedModel]) -> FastAPI:
     app.state.evaluator = Evaluator(FashionMnist(settings.data_dir))
     app.state.upload_limits = Limits.of_one(settings)
     add_exception_handlers(app)
-    for routes in (predict, explain, evaluate, gallery, health, models, page, v2):
+    for routes in (predict, explain, evaluate, gallery, health, models, page, v2_metadata, v2):
         app.include_router(routes.router)
     page.mount(app)
     offer_models(app)

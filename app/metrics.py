@@ -8,7 +8,8 @@ two; the stages of a request are timed on every sixteenth.
 import itertools
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 
 from prometheus_client import (
@@ -41,9 +42,8 @@ UNREADY = Gauge("fashionnet_unready_workers", "Workers that are not ready.", mul
 QUEUE_DEPTH = Gauge(
     "fashionnet_queue_depth", "Pictures that wait for the engine.", ["model"], multiprocess_mode="livesum"
 )
-BATCH_SIZE = Histogram(
-    "fashionnet_batch_size", "Pictures in one call of the engine.", ["model"], buckets=(1, 2, 4, 8, 16, 32, 64)
-)
+BATCH_NAME = "fashionnet_batch_size"
+BATCH_SIZE = Histogram(BATCH_NAME, "Pictures in one call of the engine.", ["model"], buckets=(1, 2, 4, 8, 16, 32, 64))
 STAGES = Histogram(
     "fashionnet_stage_duration_seconds",
     "Read, wait and encode of every sixteenth prediction; queue and compute of every sixteenth batch.",
@@ -56,6 +56,10 @@ CONFIDENCE = Summary(
     "fashionnet_prediction_confidence",
     "Confidence of the predictions; the count is that of the predictions of a class.",
     ["model", "label"],
+)
+INFERENCE_NAME = "fashionnet_inference_duration_seconds"
+INFERENCES = Summary(
+    INFERENCE_NAME, "Requests of the Open Inference Protocol to a model, by outcome.", ["model", "outcome"]
 )
 RECENT_NAME = "fashionnet_recent_predictions"
 RECENT = Gauge(
@@ -105,10 +109,14 @@ class BatchObserver:
 
     def __call__(self, size: int, waited: float, took: float) -> None:
         """Counts one batch; times in seconds."""
-        self._size.observe(size)
+        self.count(size)
         if next(_batches) % SAMPLE == 0:
             STAGES.labels("queue").observe(waited)
             STAGES.labels("compute").observe(took)
+
+    def count(self, size: int) -> None:
+        """Counts a batch that did not wait."""
+        self._size.observe(size)
 
 
 def create_files(model: str, labels: Iterable[str]) -> None:
@@ -118,12 +126,25 @@ def create_files(model: str, labels: Iterable[str]) -> None:
     """
     for label in labels:
         _confidence(model, label)
+    for outcome in ("success", "fail"):
+        INFERENCES.labels(model, outcome)
     PROBLEMS.labels("overloaded")
 
 
 def count_prediction(prediction: Prediction) -> None:
     """Counts a prediction by model and label, and sums up its confidence."""
     _confidence(prediction.model, prediction.label).observe(prediction.confidence)
+
+
+@contextmanager
+def measure_inference(model: str) -> Iterator[None]:
+    """Counts a request of the Open Inference Protocol; one that raises an exception has failed."""
+    start, outcome = time.perf_counter(), "fail"
+    try:
+        yield
+        outcome = "success"
+    finally:
+        INFERENCES.labels(model, outcome).observe(time.perf_counter() - start)
 
 
 def count_key(name: str) -> None:

@@ -1,4 +1,4 @@
-"""Response bodies. Those of the Open Inference Protocol are in app/routes/v2.py."""
+"""Response bodies. Those of the Open Inference Protocol are in app/routes/v2_metadata.py."""
 
 from collections.abc import Iterable
 from typing import Annotated, Self

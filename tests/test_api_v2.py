@@ -66,13 +66,55 @@ def test_health_and_metadata(inference, artifact):
     assert not inference.is_model_ready("nonsense")
     assert not inference.is_model_ready("fashionnet", "1")
     server = inference.get_server_metadata()
-    assert server == {"name": "fashionnet", "version": VERSION, "extensions": ["binary_tensor_data", "classification"]}
+    extensions = ["binary_tensor_data", "classification", "model_configuration", "statistics"]
+    assert server == {"name": "fashionnet", "version": VERSION, "extensions": extensions}
     for version in ("", artifact.card.version):
         metadata = inference.get_model_metadata("fashionnet", version)
         assert metadata["versions"] == [artifact.card.version]
         assert metadata["platform"] == "onnx_onnxv1"
         assert metadata["inputs"] == [{"name": "images", "datatype": "UINT8", "shape": [-1, 28, 28]}]
         assert [output["name"] for output in metadata["outputs"]] == ["log_probs", "logits", "probabilities", "label"]
+
+
+def test_the_repository_is_listed_and_no_model_is_loaded_over_http(inference, client, artifact):
+    index = {model["name"]: model for model in inference.get_model_repository_index()}
+    assert set(index) == {model["name"] for model in client.get("/models").json()["models"]}
+    assert index["fashionnet"] == {
+        "name": "fashionnet", "version": artifact.card.version, "state": "READY", "reason": "",
+    }  # fmt: skip
+    for act in (inference.load_model, inference.unload_model):
+        with pytest.raises(InferenceServerException, match="404"):
+            act("fashionnet")
+
+
+def test_the_configuration_describes_the_tensors_of_one_image(inference, artifact):
+    for version in ("", artifact.card.version):
+        config = inference.get_model_config("fashionnet", version)
+        assert (config["name"], config["backend"]) == ("fashionnet", "onnxruntime")
+        assert config["max_batch_size"] == 8
+        assert config["input"] == [{"name": "images", "data_type": "TYPE_UINT8", "dims": [28, 28]}]
+        assert {"name": "logits", "data_type": "TYPE_FP32", "dims": [10]} in config["output"]
+
+
+def test_the_statistics_count_what_a_model_has_done(inference, artifact):
+    def statistics(**which):
+        found = inference.get_inference_statistics(**which)["model_stats"]
+        return next(model for model in found if model["name"] == "fashionnet-deep")
+
+    before = statistics()
+    for images in (IMAGES[:1], IMAGES):
+        inference.infer("fashionnet-deep", [tensor(images, "UINT8")])
+    with pytest.raises(InferenceServerException):
+        inference.infer("fashionnet-deep", [tensor(IMAGES[:, 1:], "UINT8")])
+    after = statistics(model_name="fashionnet-deep", model_version=before["version"])
+    assert after["inference_count"] - before["inference_count"] == 6
+    assert after["execution_count"] - before["execution_count"] == 2
+    for outcome, count in {"success": 2, "fail": 1}.items():
+        was, is_ = before["inference_stats"][outcome], after["inference_stats"][outcome]
+        assert is_["count"] - was["count"] == count
+        assert 0 < is_["ns"] - was["ns"] < 60e9
+    with pytest.raises(InferenceServerException, match="404"):
+        inference.get_inference_statistics("nonsense")
 
 
 def test_the_metadata_have_the_shape_that_the_card_declares(inference):

@@ -77,11 +77,12 @@ class Predictor:
         self.on_event_loop = model.on_event_loop
         self.recent = RecentPredictions(self.card)
         self.shadow: Shadow | None = None
+        self._observer = BatchObserver(self.card.name)
         self.batcher = MicroBatcher(
             partial(_compute, self.engine),
             None if self.on_event_loop else executors.inference,
             max_batch=settings.max_batch_size,
-            observe=BatchObserver(self.card.name),
+            observe=self._observer,
         )
         self.info = self.card.name, self.card.version, self.card.architecture, self.engine.name
 
@@ -112,7 +113,11 @@ class Predictor:
     async def run(self, images: NDArray[np.uint8], *, background: bool = False) -> EngineOutputs:
         """Runs the engine on images uint8 ``[N, *shape]``, in batches; ``background`` leaves time for predictions."""
         loop, executor = asyncio.get_running_loop(), self._executor(background=background)
-        outputs = [await loop.run_in_executor(executor, self.engine.run, batch) for batch in batches(images)]
+        outputs = []
+        for batch in batches(images):
+            outputs.append(await loop.run_in_executor(executor, self.engine.run, batch))
+            if not background:
+                self._observer.count(len(batch))
         return EngineOutputs(*(np.concatenate(parts) for parts in zip(*outputs, strict=True)))
 
     async def run_pictures(self, pictures: Sequence[Picture]) -> Iterator[ImageOutput]:

@@ -1,36 +1,34 @@
-"""The Open Inference Protocol v2 under ``/v2``, for the clients of Triton, KServe and MLServer."""
+"""The Open Inference Protocol v2 under ``/v2``: inference, for the clients of Triton, KServe and MLServer."""
 
 import asyncio
 import zlib
 from collections.abc import Iterable
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 from starlette.routing import Route
 
-from app import VERSION
-from app.dependencies import PredictorsDep, ReadinessDep
 from app.fast_path import DirectRoute
 from app.inference.admission import IMAGE_COST, BodyMemory, batch_cost
 from app.inference.decoding import Decoder
 from app.inference.errors import Overloaded, UnknownModel
 from app.inference.predictor import Classifier, Predictor, Predictors
 from app.inference.sandbox import CallEnded
+from app.metrics import measure_inference
 from app.problems import (
     IMAGE_ERRORS,
     BodyTooLarge,
     InvalidInference,
     InvalidQuery,
-    NotReady,
     SlowBody,
     TooManyFiles,
     problem_responses,
 )
-from app.routes.v2_codec import InferenceRequest, Output, RequestedOutput, encode_response
+from app.routes.v2_codec import OUTPUTS, InferenceRequest, Output, RequestedOutput, encode_response
+from app.routes.v2_metadata import VERSION_PARAMETER, find, served
 from app.routes.v2_request import Body, Given, InferenceLimits, read_inference
 from app.settings import Settings
 from app.uploads import declared_length, read_body
@@ -41,142 +39,9 @@ from model.preprocessing import IDENTITY
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
-OUTPUTS = {"log_probs": "FP32", "logits": "FP32", "probabilities": "FP32", "label": "BYTES"}
-EXTENSIONS = ["binary_tensor_data", "classification"]
-PLATFORMS = {"onnx": "onnx_onnxv1", "onnx-int8": "onnx_onnxv1", "torch": "pytorch"}
 LENGTH_HEADER = "inference-header-content-length"
 LARGE_BYTES = 1_000_000
 """A binary tensor from this size on is checked in a thread."""
-
-
-class ServerMetadata(BaseModel):
-    """Name, version and extensions of the server."""
-
-    name: str
-    version: str
-    extensions: list[str]
-
-
-class TensorMetadata(BaseModel):
-    """One input or output; -1 is any size."""
-
-    name: str
-    datatype: str
-    shape: list[int]
-
-
-class ModelMetadata(BaseModel):
-    """Inputs and outputs of a model."""
-
-    name: str
-    versions: list[str]
-    platform: str
-    inputs: list[TensorMetadata]
-    outputs: list[TensorMetadata]
-
-
-class Live(BaseModel):
-    """Whether the server is live."""
-
-    live: bool
-
-
-class Ready(BaseModel):
-    """Whether the server, or the model ``name``, is ready."""
-
-    model_config = ConfigDict(json_schema_extra={"example": {"ready": True}})
-
-    ready: bool
-    name: str | None = None
-
-
-async def _served(request: Request, name: str, predictors: PredictorsDep) -> Predictor:
-    return _find(predictors, name, request.path_params.get("version"))
-
-
-def _find(predictors: Predictors, name: str, version: str | None = None) -> Predictor:
-    predictor = predictors[name]
-    if version not in (None, predictor.card.version):
-        raise UnknownModel(f"There is no version {version!r:.80} of {name}; there is {predictor.card.version}.")
-    return predictor
-
-
-ServedDep = Annotated[Predictor, Depends(_served)]
-KNOWN = problem_responses(UnknownModel, InvalidQuery)
-_VERSION = {
-    "parameters": [
-        {
-            "name": "version",
-            "in": "path",
-            "required": True,
-            "schema": {"type": "string"},
-            "description": "the version in the metadata of the model",
-        }
-    ]
-}
-
-
-@router.get("/", include_in_schema=False)
-@router.get("", summary="Get the metadata of the server", response_description="the metadata")
-async def server_metadata() -> ServerMetadata:
-    """Returns the server's name, version and extensions."""
-    return ServerMetadata(name="fashionnet", version=VERSION, extensions=EXTENSIONS)
-
-
-@router.get("/health/live", summary="See whether the server is live", response_description="it is live")
-async def server_live() -> Live:
-    """Responds as long as the process runs."""
-    return Live(live=True)
-
-
-@router.get(
-    "/health/ready",
-    summary="See whether the server is ready",
-    response_description="it is ready",
-    responses=problem_responses(NotReady),
-    response_model_exclude_none=True,
-)
-async def server_ready(readiness: ReadinessDep) -> Ready:
-    """Responds with 200 if inference requests may be sent, else with 503."""
-    readiness.require()
-    return Ready(ready=True)
-
-
-_metadata_route = partial(router.get, response_description="the metadata", responses=KNOWN)
-
-
-@_metadata_route(
-    "/models/{name}/versions/{version}", summary="Get the metadata of a version of a model", openapi_extra=_VERSION
-)
-@_metadata_route("/models/{name}", summary="Get the metadata of a model")
-async def model_metadata(predictor: ServedDep) -> ModelMetadata:
-    """Describes inputs and outputs; `images` may also be FP32, or BYTES that contain encoded pictures."""
-    classes = len(predictor.card.classes)
-    return ModelMetadata(
-        name=predictor.card.name,
-        versions=[predictor.card.version],
-        platform=PLATFORMS[predictor.engine.name],
-        inputs=[TensorMetadata(name="images", datatype="UINT8", shape=[-1, *predictor.card.input.shape])],
-        outputs=[
-            TensorMetadata(name=name, datatype=datatype, shape=[-1] if name == "label" else [-1, classes])
-            for name, datatype in OUTPUTS.items()
-        ],
-    )
-
-
-_ready_route = partial(router.get, response_description="it is ready", responses=KNOWN | problem_responses(NotReady))
-
-
-@_ready_route(
-    "/models/{name}/versions/{version}/ready",
-    summary="See whether a version of a model is ready",
-    openapi_extra=_VERSION,
-)
-@_ready_route("/models/{name}/ready", summary="See whether a model is ready")
-async def model_ready(predictor: ServedDep, readiness: ReadinessDep) -> Ready:
-    """Responds with 200 if inference requests may be sent to this model, else with 503."""
-    readiness.require()
-    return Ready(name=predictor.card.name, ready=True)
 
 
 def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
@@ -211,11 +76,13 @@ _EXAMPLE = {
 _INFER = problem_responses(
     BodyTooLarge, TooManyFiles, SlowBody, InvalidInference, Overloaded, UnknownModel, InvalidQuery, *IMAGE_ERRORS
 ) | {200: {"description": "the outputs that the request names", "content": {"application/json": {"example": _EXAMPLE}}}}
-_infer_route = partial(router.post, responses=_INFER, dependencies=[Depends(_served)])
+_infer_route = partial(router.post, responses=_INFER, dependencies=[Depends(served)])
 
 
 @_infer_route(
-    "/models/{name}/versions/{version}/infer", summary="Run a version of a model", openapi_extra=_REQUEST | _VERSION
+    "/models/{name}/versions/{version}/infer",
+    summary="Run a version of a model",
+    openapi_extra=_REQUEST | VERSION_PARAMETER,
 )
 @_infer_route("/models/{name}/infer", summary="Run a model", openapi_extra=_REQUEST)
 async def infer(request: Request) -> Response:
@@ -226,7 +93,12 @@ async def infer(request: Request) -> Response:
     Returns `log_probs`, `logits`, `probabilities` and `label`, or those that `outputs` names, as JSON or binary.
     """
     predictors: Predictors = request.app.state.predictors
-    predictor = _find(predictors, **request.path_params)
+    predictor = find(predictors, **request.path_params)
+    with measure_inference(predictor.card.name):
+        return await _respond(request, predictors, predictor)
+
+
+async def _respond(request: Request, predictors: Predictors, predictor: Predictor) -> Response:
     predictor.admission.queue_of(declared_length(request)).require()
     with predictor.admission.body() as memory:
         asked, given = await _read(request, memory, predictor.card.input)

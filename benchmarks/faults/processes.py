@@ -116,7 +116,8 @@ def measure_reloads(count: int) -> Iterator[Figure]:
                     seconds.append(time.perf_counter() - told)
                     time.sleep(1)
         part = f"{count} reloads, {number} worker{'s' * (number > 1)}"
-        yield Figure(part, "requests that were lost, refused or rejected", len(callers.with_status(0, -1, 429)), most=0)
+        yield Figure(part, "lost requests", len(callers.with_status(0, -1)), most=0)
+        yield Figure(part, "requests rejected (429)", len(callers.with_status(429)), most=0)
         yield Figure(part, "requests answered", len(callers.with_status(200)))
         yield Figure(part, "slowest reload", max(seconds), "s")
         yield Figure(part, "slowest answer", max(call.seconds for call in callers.calls), "s", 1)
