@@ -18,6 +18,7 @@ from model.drift import DRIFTED, STABLE, Histogram, stability_index
 from model.engines import run_batches, softmax
 from model.preprocessing import IDENTITY
 from tests.data_sets import real_data_set
+from tests.in_process import call
 from tests.pictures import encode, grey_png, random_image
 from tests.problems import assert_problem
 from tests.servers import serve, service, wait_until
@@ -154,6 +155,12 @@ def test_the_oldest_predictions_are_forgotten(artifact, engine):
         recent.add(prediction)
     recent.set_gauges()
     assert measure_drift(card, collect()).predictions == WINDOW
+
+
+def test_the_figures_of_a_photo_model_need_its_held_out_photos():
+    done = call("export", "fashionnet-photo", "--figures")
+    assert done.returncode == 1
+    assert "held-out.npz of a run by --held-out" in done.stderr
 
 
 def test_a_card_without_histograms_has_no_drift(tmp_path, artifact):

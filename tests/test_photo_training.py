@@ -63,6 +63,7 @@ def test_one_command_trains_calibrates_and_exports(exported):
     assert "None was measured on photos of bags" in card.notice
     assert card.metrics["photos"].count == 6  # eight photos of the fold, two of them of none of the classes
     assert card.metrics["test"].count == 200
+    assert {sum(histogram.counts) for histogram in card.histograms.values()} == {6}
     assert all(len(content) < 16e6 for content in artifact.content.values())
     assert read_held_out([exported / HELD_OUT_FILE]).sets.shape == (8, 11)
 
