@@ -5,18 +5,16 @@ ARG PYTHON=python:3.13-slim
 FROM ${PYTHON} AS build
 WORKDIR /srv
 RUN python -m venv /opt/venv
-COPY requirements/serve.txt requirements/
-# The image leaves out what serving does not need: ONNX Runtime's C library and its tools for making models, the AVIF
-# decoder (a format that is not accepted), NumPy's own tests and headers, and debug symbols.
+COPY requirements/image.txt requirements/
+# The image leaves out what serving does not need: ONNX Runtime's C library and its tools for making models, NumPy's own
+# tests and headers, and debug symbols.
 RUN apt-get update && apt-get install --yes --no-install-recommends binutils
-RUN /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements/serve.txt \
+RUN /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements/image.txt \
  && /opt/venv/bin/pip uninstall --yes pip \
  && rm -rf /opt/venv/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.* \
         /opt/venv/lib/python3*/site-packages/onnxruntime/transformers \
         /opt/venv/lib/python3*/site-packages/onnxruntime/tools \
         /opt/venv/lib/python3*/site-packages/onnxruntime/quantization \
-        /opt/venv/lib/python3*/site-packages/pillow.libs/libavif* \
-        /opt/venv/lib/python3*/site-packages/PIL/_avif* \
         /opt/venv/lib/python3*/site-packages/numpy/f2py \
         /opt/venv/lib/python3*/site-packages/numpy/_core/_simd.*.so \
         /opt/venv/lib/python3*/site-packages/numpy/_core/_multiarray_tests.*.so \

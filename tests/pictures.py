@@ -1,6 +1,7 @@
 """Pictures that the tests make: nothing here comes from the data set."""
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from model.inputs import ModelInput
 
+FILES = Path(__file__).parent / "files"
+"""Pictures in HEIC, which Pillow cannot write: ``trousers`` saved with pillow-heif 1.1, in several ways."""
 COLOUR_SQUARE = ModelInput(height=192, width=192, channels=3, convention="photo", fit="squeeze")
 """The input of a model for photos."""
 
@@ -18,6 +21,11 @@ def encode(image: Image.Image, format_: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format_, **options)
     return buffer.getvalue()
+
+
+def article(format_: str, size: int = 300) -> bytes:
+    """Trousers as a file of an accepted format."""
+    return (FILES / "trousers.heic").read_bytes() if format_ == "HEIF" else encode(trousers(size=size), format_)
 
 
 def random_image(seed: int = 0) -> NDArray[np.uint8]:

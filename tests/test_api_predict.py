@@ -19,9 +19,10 @@ from app.settings import Settings
 from model import CLASSES, WEIGHTS, preprocess
 from model.prediction import PREDICTION, SINGLE_MODEL, ModelPair, classify_pictures, input_of, load_model_pair
 from model.preprocessing import PictureKind
+from model.preprocessing.formats import FORMATS
 from model.preprocessing.pipeline import NOT_A_PRODUCT_PICTURE
 from tests.held_engines import hold_engines
-from tests.pictures import encode, grey_png, scene, trousers
+from tests.pictures import article, encode, grey_png, scene, trousers
 from tests.problems import assert_problem, assert_problem_body
 from tests.servers import ROOT, run, serve, wait_for_queue
 
@@ -63,9 +64,9 @@ def test_the_examples_are_classified_rightly(client, path):
     assert label.lower().replace(" ", "-") == path.stem
 
 
-@pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("format_", FORMATS)
 def test_a_raw_body_is_as_good_as_a_form(client, format_):
-    content = encode(trousers(size=150), format_)
+    content = article(format_, size=150)
     raw = client.post("/predict", content=content, headers={"content-type": f"image/{format_.lower()}"})
     assert raw.json() == post(client, content).json()
 
@@ -226,7 +227,7 @@ BAD_PICTURES = {
     "empty": (b"", 422, "empty-image"),
     "text": (b"this is not a picture", 415, "not-an-image"),
     "pdf": (b"%PDF-1.7 and so on", 415, "unknown-format"),
-    "heic": (b"\x00\x00\x00\x18ftypheic", 415, "unknown-format"),
+    "truncated-heic": (b"\x00\x00\x00\x18ftypheic", 422, "damaged-image"),
     "truncated-png": (trousers_png()[:300], 422, "damaged-image"),
     "truncated-jpeg": (encode(trousers(), "JPEG")[:2000], 422, "damaged-image"),
     "bomb": (encode(Image.new("1", (20_000, 20_000))), 413, "too-many-pixels"),

@@ -189,7 +189,7 @@ def locked(path: Path) -> Iterator[Requirement]:
             yield Requirement(line.rstrip("\\ "))
 
 
-@pytest.mark.parametrize("file", ["serve.txt", "train.txt", "dev.txt"])
+@pytest.mark.parametrize("file", ["serve.txt", "image.txt", "train.txt", "dev.txt"])
 def test_the_requirements_pin_the_extras_that_are_asked_for(file):
     """Where the lock says ``coverage`` alone, older pips take ``coverage[toml]`` for another, unpinned package."""
     pins = {canonicalize_name(pin.name): pin for pin in locked(ROOT / "requirements" / file)}

@@ -210,7 +210,7 @@ def test_no_picture_occupies_the_helper_for_longer_than_its_limit(make):
         helper.close()
 
 
-SIZES = {"PNG": 25, "JPEG": 45, "WEBP": 6, "GIF": 40, "BMP": 25, "TIFF": 12}
+SIZES = {"PNG": 25, "JPEG": 45, "WEBP": 6, "GIF": 40, "BMP": 25, "TIFF": 12, "AVIF": 10}
 """Megapixels that each format may have within 100 MB."""
 
 

@@ -163,6 +163,8 @@ def test_export_makes_the_committed_artefact_again(tmp_path, artifact, capsys):
     assert fresh.card.metrics["test"].accuracy == pytest.approx(artifact.card.metrics["test"].accuracy, abs=2e-4)
     assert fresh.card.temperature == pytest.approx(artifact.card.temperature, rel=1e-3)
     assert fresh.card.ood_auroc == pytest.approx(artifact.card.ood_auroc, abs=0.01)
+    for feature, histogram in artifact.card.histograms.items():
+        assert fresh.card.histograms[feature].edges == pytest.approx(histogram.edges, abs=0.02)
     assert "8 bits: validation 94." in capsys.readouterr().out
 
 
@@ -178,12 +180,13 @@ def test_export_figures_measures_the_existing_graphs_and_writes_only_the_card(ar
     assert export.main(arguments) == 0
     assert times == {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.suffix != ".json"}
     after = load_artifact(tmp_path, "fashionnet").card
-    measured = {"metrics", "int8_metrics", "ood_auroc"}
+    measured = {"metrics", "int8_metrics", "ood_auroc", "histograms"}
     assert after.model_dump(exclude=measured) == before.model_dump(exclude=measured)
     test, validation = after.metrics["test"], after.metrics["validation"]
     assert (test.count, validation.count) == (200, 64), "a tenth of a small set validates"
     assert test == evaluate(create_engine("onnx", artifact), small_data.load("test"), card.temperature)
     assert bool(after.int8_metrics) == bool(formats)
+    assert {sum(histogram.counts) for histogram in after.histograms.values()} == {64}
 
 
 def operators(graph: bytes) -> Counter[str]:

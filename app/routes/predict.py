@@ -43,7 +43,7 @@ def _form(schema: dict[str, Any], name: str) -> dict[str, Any]:
     return {"multipart/form-data": {"schema": {"type": "object", "required": [name], "properties": {name: schema}}}}
 
 
-_ONE_FILE = {"type": "string", "format": "binary", "description": "PNG, JPEG, WebP, GIF, BMP or TIFF"}
+_ONE_FILE = {"type": "string", "format": "binary", "description": "PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or HEIC"}
 ONE_BODY = {"required": True, "content": _form(_ONE_FILE, "file") | dict.fromkeys(_PICTURE_TYPES, _BINARY)}
 _MANY_BODY = {"required": True, "content": _form({"type": "array", "items": _ONE_FILE, "minItems": 1}, "files")}
 

@@ -2,7 +2,6 @@
 
 import io
 import math
-import re
 import struct
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,9 +13,9 @@ import pyspng
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from model.errors import DamagedImage, EmptyImage, NotAnImage, TooManyPixels, UnknownFormat
+from model.errors import DamagedImage, EmptyImage, ImageError, NotAnImage, TooManyPixels, UnknownFormat
+from model.preprocessing.formats import FORMATS, format_name
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 50_000_000
 MAX_MEMORY = 16 * MAX_PIXELS
 """Bytes; any picture of ``MAX_PIXELS``."""
@@ -25,17 +24,6 @@ MAX_REDUCED_PIXELS = 4_000_000
 STRIP_PIXELS = 1_000_000
 """A large picture is converted to RGB and reduced in strips of so many pixels."""
 
-_KNOWN_BUT_REFUSED = {
-    b"%PDF": "PDF", b"%!PS": "PostScript", b"8BPS": "Photoshop", b"\x00\x00\x01\x00": "ICO", b"<svg": "SVG",
-    b"<?xml": "SVG", b"\x00\x00\x00\x0cjP": "JPEG 2000", b"\xff\x4f\xff\x51": "JPEG 2000", b"\xff\x0a": "JPEG XL",
-    b"\x00\x00\x00\x0cJXL ": "JPEG XL", b"P5": "PNM", b"P6": "PNM",
-}  # fmt: skip
-_ISO_BRANDS = dict.fromkeys((b"avif", b"avis"), "AVIF") | dict.fromkeys(
-    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"), "HEIC"
-)
-"""Brands of files that hold pictures, ISO/IEC 23008-12; the general ones last."""
-_JPEG_12_BIT = re.compile(rb"\xff\xd8.*?\xff[\xc0-\xc3\xc9\xca]..\x0c", re.DOTALL)
-"""A frame header of 12 bits, ITU T.81, B.2.2."""
 _PNG_METADATA = (b"iCCP", b"tEXt", b"zTXt", b"iTXt")
 _END_OF_JPEG = b"\xff\xd9"
 
@@ -108,7 +96,7 @@ def _small_png_head(edge: int) -> bytes:
 def decode(
     content: bytes, limits: DecodeLimits = DEFAULT_LIMITS, *, needed: int = 0, untouched: int = 0, grey: bool = False
 ) -> Decoded:
-    """An encoded picture (PNG, JPEG, WebP, GIF, BMP or TIFF; the first frame), decoded.
+    """An encoded picture in one of ``FORMATS``, decoded; of several frames the first.
 
     Args:
         content: the file.
@@ -189,6 +177,10 @@ def _decoding_memory(image: Image.Image, size: tuple[int, int]) -> int:
     match image.format:
         case "WEBP":  # libwebp holds two canvases, Pillow the bytes of one, and the picture
             return 16 * pixels
+        case "AVIF":  # the decoder's planes, the bytes of its picture, and the picture
+            return (12 if image.has_transparency_data else 10) * pixels
+        case "HEIF":  # as above, and the decoder frees its planes
+            return (10 if image.has_transparency_data else 8) * pixels
         case "TIFF":  # a strip may be as large as the picture
             return 2 * stored
         case "JPEG" if image.info.get("progressive"):  # libjpeg holds the coefficients of the whole picture
@@ -225,22 +217,14 @@ def _damaged() -> DamagedImage:
     return DamagedImage("The picture is truncated or damaged: open it in an image viewer, save it anew and send that.")
 
 
-def _unidentified(content: bytes) -> NotAnImage | UnknownFormat:
-    accepted = f"{', '.join(FORMATS[:-1])} and {FORMATS[-1]} are accepted"
-    name = _iso_name(content) if content[4:8] == b"ftyp" else None
-    for signature, known in _KNOWN_BUT_REFUSED.items():
-        name = name or (known if content.startswith(signature) else None)
-    if _JPEG_12_BIT.match(content[:65536]):
-        name = "12-bit JPEG"
+def _unidentified(content: bytes) -> ImageError:
+    names, name = ["HEIC" if known == "HEIF" else known for known in FORMATS], format_name(content)
+    if name in names:
+        return _damaged()
+    accepted = f"{', '.join(names[:-1])} and {names[-1]} are accepted"
     if name:
         return UnknownFormat(f"This is a file of the format {name}; {accepted}: convert it first.")
     return NotAnImage(f"This is not a picture that can be read; {accepted}.")
-
-
-def _iso_name(content: bytes) -> str | None:
-    """Returns the format that the brands of an ISO base media file name."""
-    brands = [content[8:12], *(content[i : i + 4] for i in range(16, min(content[3], 64), 4))]
-    return next((name for brand, name in _ISO_BRANDS.items() if brand in brands), None)
 
 
 def _loaded(image: Image.Image) -> Image.Image:

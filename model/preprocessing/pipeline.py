@@ -83,7 +83,7 @@ def for_data_set(_: PictureKind) -> ModelInput:
 
 
 def preprocess(content: bytes, input_of: InputOf = for_data_set, limits: DecodeLimits = DEFAULT_LIMITS) -> Picture:
-    """Decodes a picture (PNG, JPEG, WebP, GIF, BMP or TIFF; the first frame) and turns it into a model's input.
+    """Decodes a picture (one of ``FORMATS``; the first frame) and turns it into a model's input.
 
     Args:
         content: the file.

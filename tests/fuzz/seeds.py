@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageCms, PngImagePlugin
 
-from tests.pictures import encode, grey_png, trousers
+from tests.pictures import FILES, encode, grey_png, trousers
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 TIFF_COMPRESSIONS = ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "lzma", "zstd")
@@ -15,7 +15,7 @@ TIFF_COMPRESSIONS = ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"
 @cache
 def pictures() -> dict[str, bytes]:
     """Returns the pictures by name; the name begins with the format."""
-    kinds = (_pngs, _jpegs, _webps, _gifs, _bmps, _tiffs)
+    kinds = (_pngs, _jpegs, _webps, _pictures_of_phones, _gifs, _bmps, _tiffs)
     return {name: content for kind in kinds for name, content in kind()}
 
 
@@ -65,6 +65,14 @@ def _webps() -> Iterator[tuple[str, bytes]]:
     yield "webp lossless", encode(_drawing(), "WEBP", lossless=True)
     yield "webp alpha", encode(_drawing("RGBA"), "WEBP", exif=_exif(3).tobytes())
     yield "webp animated", encode(_drawing(), "WEBP", **_frames())
+
+
+def _pictures_of_phones() -> Iterator[tuple[str, bytes]]:
+    yield "avif", encode(_drawing(), "AVIF")
+    yield "avif alpha", encode(_drawing("RGBA"), "AVIF", exif=_exif(3))
+    yield "avif animated", encode(_drawing(), "AVIF", **_frames())
+    for file in FILES.glob("*.heic"):
+        yield file.name, file.read_bytes()
 
 
 def _gifs() -> Iterator[tuple[str, bytes]]:
