@@ -168,15 +168,16 @@ def test_the_command_prints_a_key_and_its_line(capsys, tmp_path):
 
 @needs_browser
 def test_the_page_asks_for_the_key_and_keeps_it(guarded, keys, tmp_path):
-    def answer(key: str) -> None:
+    def answer(key: str, reason: str) -> None:
         (field,) = WebDriverWait(driver, 30).until(lambda _: driver.find_elements("css selector", "#key input"))
+        assert reason in driver.find_element("id", "key").text
         field.send_keys(key, Keys.ENTER)
         WebDriverWait(driver, 30).until(staleness_of(field))
 
     with browser(tmp_path) as driver:
         driver.get(str(guarded.base_url.join("/fashion/")))
-        answer("wrong")
-        answer(keys[1]["shop"])
+        answer("wrong", "asks for")
+        answer(keys[1]["shop"], "does not know")
         WebDriverWait(driver, 30).until(lambda _: driver.find_elements("css selector", "#model option"))
         page = Page(driver, str(guarded.base_url.join("/fashion/")))
         page.wait(lambda: page.one("#accuracy").text)

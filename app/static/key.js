@@ -18,8 +18,9 @@ export function askForKey() {
 
 function ask() {
   const field = h("input", { type: "password", name: "key", required: true, autocomplete: "off" });
-  const form = h("form", {}, h("label", {}, "API key ", field), " ", h("button", {}, "Continue"));
-  const dialog = h("dialog", { id: "key", ariaLabel: "API key" }, form);
+  const form = h("form", { className: "filters" }, h("label", {}, "API key ", field), h("button", {}, "Continue"));
+  const reason = storedKey() ? "The service does not know this API key: enter another one." : "The service asks for an API key.";
+  const dialog = h("dialog", { id: "key", ariaLabel: "API key" }, h("p", {}, reason), form);
   document.body.append(dialog);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
