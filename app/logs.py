@@ -2,7 +2,10 @@
 
 import logging
 import logging.config
+import sys
+import threading
 from contextvars import ContextVar
+from types import TracebackType
 from typing import Any
 
 from app.settings import Settings, environment_warnings
@@ -74,9 +77,22 @@ def log_config(settings: Settings) -> dict[str, Any]:
 
 
 def configure(settings: Settings) -> None:
-    """Configures logging by the settings; Python's warnings are logged too."""
+    """Configures logging by the settings: that of the service, of the servers, and of every library.
+
+    Python's warnings are logged too, and as JSON so is an exception that ends the process or a thread.
+    """
     logging.config.dictConfig(log_config(settings))
     logging.captureWarnings(True)
+    logging.lastResort = logger.handlers[0]  # for the warnings of loggers that nobody has configured
+    if settings.log_format == "json":
+        sys.excepthook = _log_uncaught
+        threading.excepthook = lambda failed: _log_uncaught(
+            failed.exc_type, failed.exc_value or failed.exc_type(), failed.exc_traceback
+        )
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    logger.critical("unexpected error", exc_info=(kind, error, traceback))
 
 
 def log_ignored_variables() -> None:

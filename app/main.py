@@ -12,7 +12,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from app import VERSION
 from app.fast_path import FastPathMiddleware
 from app.inference.evaluator import Evaluator
-from app.inference.models import ServedModel, load_models_or_exit
+from app.inference.models import ServedModel, load_models_or_exit, log_models
 from app.keys import KeyFileError, KeyMiddleware, Keys
 from app.lifecycle import Readiness, lifespan
 from app.logs import configure, log_ignored_variables
@@ -37,8 +37,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         sys.exit(f"fashionnet: {error}")
     configure(settings)
     log_ignored_variables()
+    loaded = load_models_or_exit(settings)
+    log_models(f"FashionNet {VERSION} serves", loaded, settings)
     try:
-        return assemble(settings, load_models_or_exit(settings))
+        return assemble(settings, loaded)
     except KeyFileError as error:
         sys.exit(f"fashionnet: {error}")
 

@@ -19,6 +19,8 @@ from app.problems import render, route_path
 access = logging.getLogger("fashionnet.access")
 _ACCEPTED_ID = re.compile(rb"[\w.:-]{1,64}")
 _HEADER = b"x-request-id"
+PROBES = {"/health/live", "/health/ready", "/metrics", "/v2/health/live", "/v2/health/ready", "/v2/models/{name}/ready"}
+"""Routes that machines ask again and again; their successes are in the log of level debug alone."""
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that closed the connection before the response."""
 
@@ -67,8 +69,9 @@ class RequestMiddleware:
         if self.log_requests:
             method, path = scope["method"], scope["path"]
             client = scope["client"][0] if scope.get("client") else "-"  # as of a Unix socket
-            access.info(
-                "%s %s %d in %.1f ms for %s", method, path, status, seconds * 1000, client,
+            level = logging.DEBUG if status < 300 and _pattern(scope) in PROBES else logging.INFO
+            access.log(
+                level, "%s %s %d in %.1f ms for %s", method, path, status, seconds * 1000, client,
                 extra={"status": status, "path": path, "method": method, "seconds": seconds, "client": client},
             )  # fmt: skip
 

@@ -9,7 +9,7 @@ import logging
 from starlette.datastructures import State
 
 from app.hangup import current_hangup, do_nothing
-from app.inference.models import load_models
+from app.inference.models import load_models, log_models
 
 logger = logging.getLogger("fashionnet")
 
@@ -28,7 +28,7 @@ async def reload(state: State) -> None:
         return
     predictors.show_in_metrics(state.predictors.values())
     state.models, state.predictors = models, predictors
-    logger.info("the models were reloaded")
+    log_models("the models were reloaded", models, state.settings)
 
 
 async def reload_on_hangup(state: State) -> None:

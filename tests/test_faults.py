@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import http.client
-import json
 import os
 import re
 import shutil
@@ -343,14 +342,6 @@ def test_a_path_forges_no_line_of_the_log():
         log = assert_ended_well(server, 2 + SLACK)
     assert r"GET /a\nERROR    stolen\x1b[2J\x00 404" in log
     assert not re.search(r"^ERROR", log, re.MULTILINE)
-
-
-def test_warnings_of_python_are_lines_of_the_json_log():
-    code = "import warnings; from app.main import create_app; create_app(); warnings.warn('beware')"
-    done = run("-c", code, FASHIONNET_LOG_FORMAT="json")
-    lines = [json.loads(line) for line in done.stderr.splitlines()]
-    assert "beware" in lines[-1]["message"]
-    assert lines[-1]["logger"] == "py.warnings"
 
 
 def test_no_host_is_refused():

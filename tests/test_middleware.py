@@ -1,7 +1,6 @@
 """What a request leaves behind: its identifier, its log line, its trace; and how the service ends."""
 
 import http.server
-import json
 import logging
 import signal
 import threading
@@ -39,21 +38,6 @@ def test_a_log_record_names_its_request():
     assert RequestIdFilter().filter(record)
     request_id.reset(token)
     assert record.request_id == "abc"
-
-
-def test_json_logs_have_a_line_a_request_with_its_identifier():
-    with service(workers=1, log_format="json", access_log=True) as (server, client):
-        client.post("/predict", files={"file": grey_png()}, headers={"X-Request-ID": "mine-1"})
-        client.post("/predict", files={"file": b"x"}, headers={"X-Request-ID": "mine-2"})
-        client.get("/health/live", headers={"X-Request-ID": "mine-3"})
-        server.send_signal(signal.SIGTERM)
-        _, log = server.communicate(timeout=20)
-    lines = [json.loads(line) for line in log.splitlines()]
-    requests = {line["request_id"]: line for line in lines if line["logger"] == "fashionnet.access"}
-    assert [requests[f"mine-{number}"]["status"] for number in (1, 2, 3)] == [200, 415, 200]
-    assert [requests[f"mine-{number}"]["path"] for number in (1, 3)] == ["/predict", "/health/live"]
-    assert 0 < requests["mine-1"]["seconds"] < 10
-    assert all({"time", "level", "logger", "message"} <= set(line) for line in lines)
 
 
 def test_text_logs_are_quiet_about_requests_by_default():
@@ -117,6 +101,9 @@ asyncio.run(main())
     assert run("-c", code).returncode == -signal.SIGTERM
 
 
+TRACE, SPAN = bytes(range(16)), bytes(range(16, 24))
+
+
 class Collector(http.server.BaseHTTPRequestHandler):
     """What OpenTelemetry sends its traces to."""
 
@@ -131,14 +118,18 @@ class Collector(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_traces_go_to_the_collector_that_the_standard_variables_name(monkeypatch):
+def test_traces_join_the_callers_and_go_to_the_collector_that_the_standard_variables_name(monkeypatch):
     with http.server.HTTPServer(("127.0.0.1", 0), Collector) as collector:
         thread = threading.Thread(target=collector.serve_forever)
         thread.start()
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server_port}")
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
         with service(workers=1, tracing=True) as (_, client):
-            assert client.post("/predict", files={"file": grey_png()}).status_code == 200
+            caller = {"traceparent": f"00-{TRACE.hex()}-{SPAN.hex()}-01"}
+            assert client.post("/predict", files={"file": grey_png()}, headers=caller).status_code == 200
             wait_until(lambda: any(b"POST /predict" in body for body in Collector.received), 15)
         collector.shutdown()
         thread.join()
+    (spans,) = (body for body in Collector.received if b"POST /predict" in body)
+    assert TRACE in spans
+    assert SPAN in spans, "it is the parent"

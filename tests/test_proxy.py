@@ -208,7 +208,7 @@ def test_the_documented_caddy_has_tls_and_says_who_its_client_is(caddy, caplog):
     assert caddy.get("/").status_code == 200
     assert caddy.post("/predict", files={"file": grey_png()}).status_code == 200
     assert_problem(caddy.post("/predict", files={"file": TOO_LARGE}), 413, "too-large")
-    assert client_in_log(caplog, caddy, "/health/live", **{"X-Forwarded-For": "6.6.6.6"}) == "127.0.0.2"
+    assert client_in_log(caplog, caddy, "/models", **{"X-Forwarded-For": "6.6.6.6"}) == "127.0.0.2"
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd")
@@ -231,7 +231,7 @@ def client_in_log(caplog, client: httpx.Client, url: str, **headers: str) -> str
     client.get(url, headers=headers)
 
     def clients() -> list[str]:
-        return [record.client for record in caplog.records if getattr(record, "path", "").endswith("/health/live")]
+        return [record.client for record in caplog.records if getattr(record, "path", "").endswith("/models")]
 
     wait_until(lambda: bool(clients()))
     return clients()[0]
@@ -239,16 +239,16 @@ def client_in_log(caplog, client: httpx.Client, url: str, **headers: str) -> str
 
 def test_a_trusted_proxy_says_who_the_client_is(nginx, trusting, service, caplog):
     _, addresses = nginx
-    url, spoofed = addresses["keeps"] + "/health/live", {"X-Forwarded-For": "6.6.6.6"}
+    url, spoofed = addresses["keeps"] + "/models", {"X-Forwarded-For": "6.6.6.6"}
     with httpx.Client(transport=httpx.HTTPTransport(verify=trusting, local_address="127.0.0.2")) as other:
         assert client_in_log(caplog, other, url) == "127.0.0.2"
         assert client_in_log(caplog, other, url, **spoofed) == "127.0.0.2", "nginx knows better"
-    assert client_in_log(caplog, service, "/health/live", **spoofed) == "6.6.6.6"
+    assert client_in_log(caplog, service, "/models", **spoofed) == "6.6.6.6"
 
 
 def test_nobody_else_says_who_the_client_is(service, caplog):
     with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.2")) as other:
-        url = str(service.base_url.join("/health/live"))
+        url = str(service.base_url.join("/models"))
         assert client_in_log(caplog, other, url, **{"X-Forwarded-For": "6.6.6.6"}) == "127.0.0.2"
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
@@ -64,6 +64,16 @@ def load_tested_models(settings: Settings) -> list[ServedModel]:
     return models
 
 
+def log_models(what: str, models: Iterable[ServedModel], settings: Settings) -> None:
+    """Logs what happened to these models, in one line that names each, its version, its engine and where that runs."""
+    logger.info("%s: %s", what, ", ".join(_described(model, settings) for model in models))
+
+
+def _described(model: ServedModel, settings: Settings) -> str:
+    engine, place = choose_engine(settings.engine, model.card), "event loop" if model.on_event_loop else "thread"
+    return f"{model.card.name} {model.card.version} ({engine}, {place})"
+
+
 def check_logits(card: ModelCard, logits: NDArray[np.float32]) -> None:
     """Raises ValueError if these cannot be the logits of an image."""
     if logits.shape != (len(card.classes),) or not np.isfinite(logits).all():
@@ -73,8 +83,6 @@ def check_logits(card: ModelCard, logits: NDArray[np.float32]) -> None:
 def _load(settings: Settings, name: str) -> ServedModel:
     artifact = load_for_engine(settings.engine, settings.model_dir, name)
     on_event_loop = runs_on_event_loop(artifact.card, settings)
-    engine_name, place = choose_engine(settings.engine, artifact.card), "event loop" if on_event_loop else "thread"
-    logger.info("model %s %s, engine %s, %s", name, artifact.card.version, engine_name, place)
     make = partial(create_engine, settings.engine, artifact, settings.engine_threads)
     if settings.engine_threads > 1 or settings.engine == "torch":
         return ServedModel(artifact.card, make, on_event_loop, owns_threads=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gunicorn.arbiter import Arbiter
 
-from app.inference.models import load_tested_models
+from app.inference.models import load_tested_models, log_models
 from app.server.worker_state import REPLACED
 
 if TYPE_CHECKING:
@@ -82,8 +82,9 @@ class Master(Arbiter):  # type: ignore[misc]
         self.app.wsgi().state.models, self.models_before = self.models_before, None
 
     def _finish(self) -> None:
+        state = self.app.wsgi().state
         if self.models_before:
-            logger.info("the models were reloaded")
+            log_models("the models were reloaded", state.models, state.settings)
         self.replacing, self.models_before = False, None
         self.num_workers -= 1
 

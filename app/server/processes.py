@@ -14,7 +14,6 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.instance import announced
-from app.logs import log_config
 from app.server.sockets import open_sockets
 from app.settings import Settings
 
@@ -53,7 +52,7 @@ def serve_by_one_process(app: FastAPI, settings: Settings) -> None:
         app,
         host=settings.host,
         port=settings.port,
-        log_config=log_config(settings),
+        log_config=None,  # app/logs.py configures uvicorn's loggers
         timeout_keep_alive=settings.keep_alive_seconds,
         **uvicorn_options(),
     )

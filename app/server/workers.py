@@ -1,6 +1,7 @@
 """Several workers under gunicorn, each of which runs uvicorn (uvicorn-worker)."""
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -31,6 +32,8 @@ try:
 except ImportError:  # another gunicorn: SIGHUP replaces the workers, but not their models
     MASTER = Arbiter
 
+logger = logging.getLogger("fashionnet")
+
 
 class ServiceWorker(UvicornWorker):  # type: ignore[misc]
     """uvicorn with the service's options; stops if gunicorn's master has died, which would leave the port taken."""
@@ -56,12 +59,15 @@ class ServiceWorker(UvicornWorker):  # type: ignore[misc]
         signal.raise_signal(signal.SIGTERM)
 
     def run(self) -> None:
-        """Serves; exits with 1 if the application cannot start, as gunicorn stops every worker on uvicorn's 3."""
+        """Serves; exits with 1 if that fails: gunicorn ends the service on uvicorn's 3, and prints what it catches."""
         self.notify()  # without a first report, gunicorn waits for ever for a worker that hangs while it starts
         try:
             super().run()
         except SystemExit as end:
             sys.exit(1 if end.code else 0)
+        except Exception:
+            logger.exception("a worker failed")
+            sys.exit(1)
 
     async def _serve(self) -> None:
         self.config.app = self.wsgi
