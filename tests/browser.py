@@ -66,6 +66,10 @@ class Page:
     def wait(self, condition, seconds: float = 30):
         return WebDriverWait(self.driver, seconds, poll_frequency=0.05).until(lambda _: condition())
 
+    def awaited(self, selector: str):
+        """The first element of that selector, once there is one."""
+        return self.wait(lambda: (self.all(selector) or [None])[0])
+
     def open(self, tab: str) -> None:
         self.one(f"#tab-{tab}").click()
 

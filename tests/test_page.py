@@ -17,6 +17,7 @@ from model.artifact import save_artifact
 from model.data import CLASSES
 from model.evaluation import Metrics
 from model.installation import download_command
+from model.offline.tables import columns
 from scripts.draw_page import COMMAND, PICTURE, digest, digest_in
 from tests.browser import AXE, TABS, Page, browser, needs_browser
 from tests.pictures import encode, grey_png, scene, trousers
@@ -348,7 +349,10 @@ def test_many_files_are_rows_in_their_order_and_a_bad_one_is_a_sentence(page, pi
     page.one("#csv").click()
     page.wait((downloads / "fashionnet.csv").exists)
     with (downloads / "fashionnet.csv").open(newline="") as file:
-        table = {row["file"]: row for row in csv.DictReader(file)}
+        reader = csv.DictReader(file)
+        table = {row["file"]: row for row in reader}
+    assert reader.fieldnames == list(columns(CLASSES)), "those of `fashionnet predict`"
+    assert table["trousers.png"]["class_id"] == "1"
     assert list(table) == ["trousers.png", "noise.png", "bad.png"]
     assert table["trousers.png"]["label"] == "Trouser"
     assert float(table["trousers.png"]["Trouser"]) == float(table["trousers.png"]["confidence"])
@@ -370,6 +374,18 @@ def test_results_are_summed_up_filtered_removed_cleared_and_brought_back(page, p
     assert page.texts("#answers .name") == []
     page.one("#undo").click()
     assert page.texts("#answers .name") == ["trousers.png", "bad.png"]
+
+
+@needs_browser
+def test_results_are_sorted(page, pictures):
+    page.upload(*pictures.values())
+    for order, names in (
+        ("name", ["bad.png", "noise.png", "trousers.png"]),
+        ("class", ["trousers.png", "noise.png", "bad.png"]),
+        ("sureness", ["noise.png", "bad.png", "trousers.png"]),
+    ):
+        Select(page.one("#order")).select_by_value(order)
+        assert page.texts("#answers .name") == names
 
 
 BUSY = """
@@ -414,9 +430,36 @@ def test_a_sample_is_explained(page):
     page.one("#samples button[title=Trouser]").click()
     page.wait(lambda: page.all("#answers .explain"))
     page.one("#answers .explain").click()
-    heat = page.wait(lambda: page.one("#answers .heat img") if page.all("#answers .heat img") else None)
+    heat, picture = page.awaited("#answers .map"), page.one("#answers .heat .over")
     page.wait(lambda: heat.get_property("naturalWidth") > 200)
     assert "supports Trouser" in page.one("#answers .heat figcaption").text
+    assert heat.rect == picture.rect
+    page.one("#answers .heat input").send_keys(Keys.END)
+    assert picture.value_of_css_property("opacity") == "0", "only the heat map"
+
+
+@needs_browser
+def test_the_same_picture_is_answered_by_every_model_in_one_row(page, pictures):
+    page.upload(pictures["trousers"])
+    page.awaited("#answers .compare").click()
+    page.awaited(".comparison img")
+    assert page.texts(".comparison th") == ["fashionnet", "fashionnet-deep", "fashionnet-photo"]
+    answers = page.texts(".comparison tbody tr:only-child td")
+    assert len(answers) == 3
+    assert answers[0].startswith("Trouser\nSure, 9")
+
+
+@needs_browser
+def test_the_command_names_the_picture_and_is_copied(page, pictures):
+    page.driver.execute_cdp_cmd(
+        "Browser.grantPermissions", {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite", "videoCapture"]}
+    )
+    page.upload(pictures["trousers"])
+    page.one("#predict .copy").click()
+    page.wait(lambda: page.one("#predict .copy").text == "Copied")
+    read = "navigator.clipboard.readText().then(arguments[0])"
+    assert page.driver.execute_async_script(read) == page.one("#predict-curl").text
+    assert "file=@trousers.png" in page.one("#predict-curl").text
 
 
 @needs_browser
@@ -426,10 +469,55 @@ def test_the_gallery_filters_and_shows_the_ten_bars_of_an_image(page):
     Select(page.one("select[name=label]")).select_by_value("Bag")
     labels = "return [...document.querySelectorAll('#gallery-items span:last-child')].map((each) => each.textContent)"
     page.wait(lambda: set(page.driver.execute_script(labels)) == {"true Bag"})
-    page.all("#gallery-items button")[0].click()
-    page.wait(lambda: len(page.all("#gallery-detail .bars dt")) == 10)
-    assert "truly Bag" in page.one("#gallery-detail h3").text
+    assert page.one("#gallery-status").text == "1 to 20 of 20 images."
+    assert not page.one("#gallery-pages").is_displayed()
     assert "label=Bag" in page.one("#gallery-curl").text
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_gallery_is_paged_and_a_click_shows_an_image_large(page, width):
+    page.emulate(width, 800)
+    page.open("gallery")
+    page.wait(lambda: page.one("#gallery-status").text == "1 to 40 of 200 images.")
+    page.all("#gallery-items button")[-1].click()
+    heat = page.awaited("#gallery-detail .map")
+    page.wait(lambda: heat.get_property("naturalWidth") > 0)
+    assert page.one("#gallery-detail .pixels").size["width"] >= 200
+    assert len(visible(page, "#gallery-detail .bars dt")) == 3
+    last = page.one("#gallery-title").text
+    assert "truly" in last
+    page.one("#image-next").click()
+    page.wait(lambda: page.one("#gallery-status").get_property("textContent") == "41 to 80 of 200 images.")
+    assert page.one("#gallery-title").text != last
+    page.one("#image-previous").click()
+    page.wait(lambda: page.one("#gallery-title").text == last)
+    page.focused().send_keys(Keys.ESCAPE)
+    page.wait(lambda: not page.one("#gallery-detail").is_displayed())
+    assert page.focused().get_attribute("id") == page.all("#gallery-items button")[-1].get_attribute("id")
+
+
+@needs_browser
+def test_reload_and_back_keep_tab_model_filters_and_image(page):
+    Select(page.one("#model")).select_by_value("fashionnet-deep")
+    page.open("gallery")
+    Select(page.one("select[name=label]")).select_by_value("Bag")
+    page.wait(lambda: "of 20 images" in page.one("#gallery-status").text)
+    page.all("#gallery-items button")[3].click()
+    page.awaited("#gallery-detail .bars")
+    title = page.one("#gallery-title").text
+    page.driver.refresh()
+    page.wait(lambda: page.one("#gallery-title").text == title)
+    assert page.one("#model").get_property("value") == "fashionnet-deep"
+    assert page.one("select[name=label]").get_property("value") == "Bag"
+    for shown in (
+        lambda: not page.one("#gallery-detail").is_displayed(),
+        lambda: page.one("select[name=label]").get_property("value") == "",
+        lambda: page.one("#predict").is_displayed(),
+        lambda: page.one("#model").get_property("value") == "",
+    ):
+        page.driver.back()
+        page.wait(shown)
 
 
 @needs_browser
@@ -444,6 +532,29 @@ def test_the_evaluation_shows_figures_and_the_images_behind_a_cell(page):
     page.driver.execute_script("arguments[0].click()", cell)
     page.wait(lambda: page.one("#gallery").is_displayed())
     page.wait(lambda: len(page.all("#gallery-items li")) == min(40, count))
+
+
+@needs_browser
+def test_two_models_are_evaluated_side_by_side(page):
+    page.text_of("evaluation", ".big")
+    Select(page.one("#other")).select_by_value("fashionnet-deep")
+    columns = page.wait(lambda: (found := page.all("#evaluation .side > div"))[1:] and found)
+    assert [column.find_element("tag name", "h3").text for column in columns] == ["fashionnet", "fashionnet-deep"]
+    assert columns[0].rect["y"] == columns[1].rect["y"]
+    assert columns[0].rect["x"] < columns[1].rect["x"]
+
+
+@needs_browser
+def test_charts_and_tables_of_the_evaluation_name_their_axes_on_phones_too(page_without_data):
+    page = page_without_data
+    page.emulate(390, 844)
+    page.text_of("evaluation", ".big")
+    assert {"Confidence", "Accuracy"} <= {text.get_property("textContent") for text in page.all(".chart text")}
+    assert {"True class", "Predicted class"} <= set(page.texts(".confusion th"))
+    table, name = page.one(".wide:has(.confusion)"), page.one(".confusion tbody th")
+    page.driver.execute_script("arguments[0].scrollLeft = 200", table)
+    assert page.driver.execute_script("return arguments[0].scrollLeft", table) > 100
+    assert name.rect["x"] >= table.rect["x"], "the first column stays"
 
 
 @needs_browser

@@ -9,9 +9,9 @@ export const chosenModel = () => byId("model").value;
 /** The one whose figures are shown. */
 export const shownModel = () => chosenModel() || byId("model").dataset.default;
 
-/** The path with its query, the chosen model in it. */
+/** The path with its query; the model is the chosen one unless the query names another. */
 export function address(path, query = {}) {
-  const all = Object.entries({ ...query, model: chosenModel() }).filter(([, value]) => value !== "");
+  const all = Object.entries({ model: chosenModel(), ...query }).filter(([, value]) => value !== "");
   return all.length ? `${path}?${new URLSearchParams(all)}` : path;
 }
 

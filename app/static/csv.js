@@ -2,15 +2,15 @@
 
 import { h } from "./dom.js";
 
-const COLUMNS = ["file", "label", "confidence", "in_distribution", "ood_score", "model", "model_version", "model_choice", "error"];
+const FIELDS = ["file", "label", "class_id", "confidence", "in_distribution", "ood_score", "model", "model_version", "model_choice"];
 
-/** Save the results. */
+/** Save the results, in the columns of `fashionnet predict --out`. */
 export function download(results) {
   const labels = Object.keys(results.find((each) => each.probabilities)?.probabilities ?? {});
   const lines = results.map((each) => [
-    ...COLUMNS.map((name) => each[name] ?? ""), (each.warnings ?? []).join(" "), ...labels.map((label) => each.probabilities?.[label] ?? ""),
+    ...FIELDS.map((name) => each[name] ?? ""), (each.warnings ?? []).join(" "), ...labels.map((label) => each.probabilities?.[label] ?? ""), each.error ?? "",
   ]);
-  const text = [[...COLUMNS, "warnings", ...labels], ...lines].map((line) => line.map(cell).join(",")).join("\r\n");
+  const text = [[...FIELDS, "warnings", ...labels, "error"], ...lines].map((line) => line.map(cell).join(",")).join("\r\n");
   const link = h("a", { href: URL.createObjectURL(new Blob([text], { type: "text/csv" })), download: "fashionnet.csv" });
   link.click();
   URL.revokeObjectURL(link.href);

@@ -1,56 +1,72 @@
 /** The tab that tells how good the model is on the 10,000 test images: measured, or without the data as its card says. */
 
-import { absolute, address, chosenModel, getJson, lacksData, modelDetails } from "./api.js";
+import { absolute, address, getJson, lacksData, modelDetails, shownModel } from "./api.js";
 import { byId, h } from "./dom.js";
 import { reliabilityDiagram } from "./charts.js";
 import { figuresOf, forPhotos, noData, photoFigures, precision, summary, wide } from "./figures.js";
+import { read, write } from "./url.js";
 
 const POLL_MILLISECONDS = 300;
 let openCell = () => {};
+let shown = 0;
 
-export function start(open) {
+/** `open` shows the images behind a cell of the confusion matrix; `served` are the models to compare with. */
+export function start(open, served) {
   openCell = open;
+  byId("other").append(...served.map(({ name }) => h("option", { value: name }, name)));
+  byId("other").addEventListener("change", () => { write({ other: byId("other").value }); refresh(); });
 }
 
 export async function refresh() {
-  const model = chosenModel();
+  const mine = (shown += 1);
+  byId("other").value = read("other");
   byId("evaluation-curl").textContent = `curl '${absolute("evaluate")}'`;
   show("Measuring on the test images …", []);
   const stop = follow();
   try {
-    const [details, { evaluation, reason }] = await Promise.all([modelDetails(), measurement()]);
-    if (model === chosenModel()) show(...(evaluation ? measured(details, evaluation) : known(details, reason)));
+    const names = [shownModel(), read("other")].filter((name, place, all) => name && all.indexOf(name) === place);
+    const columns = await Promise.all(names.map(column));
+    if (mine === shown) show(columns.map(([status]) => status).join(" "), columns.map(([, content]) => content));
   } catch (error) {
-    if (model === chosenModel()) show("", [], error.message);
+    if (mine === shown) show("", [], error.message);
   } finally {
     stop();
   }
 }
 
-function show(status, content, problem = "") {
+/** The status and the figures of one model. */
+async function column(model) {
+  const [details, { evaluation, reason }] = await Promise.all([modelDetails(model), measurement(model)]);
+  return evaluation ? measured(details, evaluation) : known(details, reason);
+}
+
+/** Show the figures of the models side by side. */
+function show(status, columns, problem = "") {
   byId("evaluation-status").textContent = status;
   byId("evaluation-problem").textContent = problem;
-  byId("evaluation-content").replaceChildren(...content);
+  byId("evaluation-content").replaceChildren(...columns.map((content) => h("div", {}, ...content)));
 }
 
 /** What the service measures, or the reason why it has no data set. */
-async function measurement() {
+async function measurement(model) {
   try {
-    return { evaluation: await getJson(address("evaluate")) };
+    return { evaluation: await getJson(address("evaluate", { model })) };
   } catch (error) {
     if (lacksData(error)) return { reason: error.message };
     throw error;
   }
 }
 
+/** The gallery shows the predictions of the chosen model only, so only its cells open. */
 function measured(details, evaluation) {
   const status = `${evaluation.model} ${evaluation.model_version} in ${precision(details)}, measured here in ${evaluation.seconds.toFixed(1)} s.`;
-  return [status, [...contents(details, evaluation, openCell), ...onPhotos(details)]];
+  const open = details.card.name === shownModel() ? openCell : null;
+  return [status, [h("h3", {}, details.card.name), ...contents(details, evaluation, open), ...onPhotos(details)]];
 }
 
 function known(details, reason) {
   const status = `${details.card.name} ${details.version} in ${precision(details)}, as its model card says.`;
-  return [status, [noData(reason), ...contents(details, figuresOf(details).test), ...onPhotos(details)]];
+  return [status, [noData(reason), h("h3", {}, details.card.name), ...contents(details, figuresOf(details).test), ...onPhotos(details)]];
 }
 
 /** Show how far the measurement has come until the returned function is called. */
@@ -92,7 +108,7 @@ function onPhotos(details) {
 function mistakes(figures, open) {
   return [
     h("h3", {}, "What is taken for what"),
-    h("p", {}, `Rows are true, columns predicted.${open ? " A click shows the images." : ""}`),
+    h("p", {}, `Rows are true classes, columns predicted ones.${open ? " A click on a number shows the images." : ""}`),
     wide("Confusion matrix", confusion(figures, open)),
   ];
 }
@@ -110,7 +126,8 @@ function confusion({ classes, confusion_matrix: matrix }, open) {
   const rows = matrix.map((counts, row) => h("tr", {}, h("th", { scope: "row" }, labels[row]),
     ...counts.map((count, column) => h("td", {}, cell(labels[row], labels[column], count, count / Math.max(1, classes[row].support), open)))));
   return h("table", { className: "confusion" },
-    h("thead", {}, h("tr", {}, h("td", {}), ...labels.map((label) => h("th", { scope: "col" }, label)))),
+    h("thead", {}, h("tr", {}, h("td", {}), h("th", { scope: "colgroup", colSpan: labels.length }, "Predicted class")),
+      h("tr", {}, h("th", {}, "True class"), ...labels.map((label) => h("th", { scope: "col" }, label)))),
     h("tbody", {}, ...rows));
 }
 

@@ -42,7 +42,7 @@ function interval({ accuracy_interval: limits }) {
 }
 
 /** Something that scrolls where it is wider than the page. */
-export const wide = (label, content) => h("div", { className: "wide", tabIndex: 0, role: "region", ariaLabel: label }, content);
+export const wide = (label, content) => h("div", { className: "wide", tabIndex: 0, role: "group", ariaLabel: label }, content);
 
 function byClass(classes) {
   const head = ["Class", "F1", "", "Precision", "Recall", "Images"].map((text) => (text ? h("th", { scope: "col" }, text) : h("td", {})));

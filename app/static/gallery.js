@@ -1,77 +1,124 @@
-/** The tab of test images: filters, tiles, and the ten bars of the one that is clicked; without the data, the card's figures. */
+/** The tab of test images: filters and pages of tiles; without the data, the card's figures. */
 
-import { absolute, address, call, getJson, lacksData, modelDetails, upload } from "./api.js";
-import { bars, byId, h, percent } from "./dom.js";
+import { absolute, address, getJson, lacksData, modelDetails } from "./api.js";
+import { byId, h } from "./dom.js";
 import { figuresOf, noData, precision, summary } from "./figures.js";
+import * as image from "./image.js";
+import { read, write } from "./url.js";
 
-let seed = 0;
+const ROWS = 4, COLUMNS = 10, SIZE = ROWS * COLUMNS;
+const FILTERS = ["only", "label", "predicted"];
+let items = [];
+let count = 0;
 let shown = 0;
 
 export function start(classes) {
   for (const select of document.querySelectorAll("[data-classes]")) {
     select.append(...classes.map((name) => h("option", { value: name }, name)));
   }
-  byId("gallery-form").addEventListener("change", refresh);
+  byId("gallery-form").addEventListener("change", () => go({ ...Object.fromEntries(new FormData(byId("gallery-form"))), page: "" }));
   byId("gallery-form").addEventListener("submit", (event) => event.preventDefault());
-  byId("gallery-more").addEventListener("click", () => { seed += 1; refresh(); });
+  byId("gallery-more").addEventListener("click", () => go({ seed: Number(read("seed")) + 1, page: "" }));
+  byId("gallery-previous").addEventListener("click", () => turn(-1));
+  byId("gallery-next").addEventListener("click", () => turn(1));
+  image.start(step, leave);
 }
 
-/** Show the images behind a cell of the confusion matrix. */
-export function choose(label, predicted) {
-  const form = byId("gallery-form").elements;
-  form.only.value = "all";
-  form.label.value = label;
-  form.predicted.value = predicted;
+function go(changes) {
+  write(changes);
+  refresh();
 }
+
+const page = () => Number(read("page"));
+const isPage = (number) => number >= 0 && number * SIZE < count;
+
+/** The address of a page as the text that the URL has: the first has none. */
+const numbered = (number) => String(number || "");
+
+function turn(by) {
+  if (isPage(page() + by)) go({ page: numbered(page() + by) });
+}
+
+const query = (number = page()) => ({ ...Object.fromEntries([...FILTERS, "seed"].map((name) => [name, read(name)])),
+  page: numbered(number), rows: ROWS, columns: COLUMNS });
 
 export async function refresh() {
   const mine = (shown += 1);
-  const query = { ...Object.fromEntries(new FormData(byId("gallery-form"))), seed, rows: 4, columns: 10 };
-  byId("gallery-curl").textContent = `curl -f '${absolute("gallery", query)}' -o gallery.png`;
+  for (const name of FILTERS) byId("gallery-form").elements[name].value = read(name);
+  byId("gallery-curl").textContent = `curl -f '${absolute("gallery", query())}' -o gallery.png`;
   byId("gallery-problem").textContent = "";
   byId("gallery-status").textContent = "Looking for images …";
   try {
-    const { items } = await getJson(address("gallery/items", query));
-    if (mine === shown) show(items.length ? `${items.length} images.` : "There is no such image.", { items });
+    const found = await getJson(address("gallery/items", query()));
+    if (mine === shown) showImages(found);
   } catch (error) {
     const details = lacksData(error) && await modelDetails().catch(() => null);
-    if (mine !== shown) return;
-    if (details) show(`${details.card.name} ${details.version} in ${precision(details)}, as its model card says.`, { details, reason: error.message });
-    else show("", { problem: error.message });
+    if (mine === shown) showInstead(details, error.message);
   }
 }
 
-/** Show test images, or, where `details` of the model are given instead, what its card knows of them. */
-function show(status, { items = [], details = null, reason = "", problem = "" }) {
-  byId("gallery-form").hidden = byId("gallery-command").hidden = Boolean(details);
-  byId("gallery-status").textContent = status;
-  byId("gallery-problem").textContent = problem;
-  byId("gallery-items").replaceChildren(...items.map((item) => h("li", {}, tile(item))));
-  byId("gallery-detail").replaceChildren(...(details ? [noData(reason), ...summary(figuresOf(details).test)] : []));
+function showImages(found) {
+  ({ items, count } = found);
+  byId("gallery-form").hidden = byId("gallery-command").hidden = false;
+  byId("gallery-card").replaceChildren();
+  showTiles();
+  showLarge();
 }
 
-const source = (item) => `gallery/images/${item.index}.png`;
+/** Show what the card knows of the test images where there are none, or what went wrong. */
+function showInstead(details, reason) {
+  items = [];
+  byId("gallery-form").hidden = byId("gallery-command").hidden = Boolean(details);
+  showTiles();
+  byId("gallery-status").textContent = details ? `${details.card.name} ${details.version} in ${precision(details)}, as its model card says.` : "";
+  byId("gallery-problem").textContent = details ? "" : reason;
+  byId("gallery-card").replaceChildren(...(details ? [noData(reason), ...summary(figuresOf(details).test)] : []));
+}
+
+function showTiles() {
+  const first = page() * SIZE;
+  const [from, to, all] = [first + 1, first + items.length, count].map((number) => number.toLocaleString("en"));
+  byId("gallery-status").textContent = items.length ? `${from} to ${to} of ${all} images.` : "There is no such image.";
+  byId("gallery-items").replaceChildren(...items.map((item) => h("li", {}, tile(item))));
+  byId("gallery-pages").hidden = !items.length || count <= SIZE;
+  byId("gallery-previous").ariaDisabled = String(!isPage(page() - 1));
+  byId("gallery-next").ariaDisabled = String(!isPage(page() + 1));
+}
 
 function tile(item) {
-  const mark = item.correct ? "✓" : "✗";
-  const button = h("button", { type: "button", "aria-pressed": "false" },
-    h("img", { className: "pixels", src: source(item), alt: `Test image ${item.index}` }),
-    h("span", { className: item.correct ? "" : "wrong" }, `${mark} ${item.predicted}`),
+  return h("button", { type: "button", id: `image-${item.index}`, onclick: () => enlarge(item) },
+    h("img", { className: "pixels", src: image.source(item), alt: `Test image ${item.index}` }),
+    h("span", { className: item.correct ? "" : "wrong" }, `${item.correct ? "✓" : "✗"} ${item.predicted}`),
     h("span", {}, `true ${item.label}`));
-  button.addEventListener("click", () => detail(button, item));
-  return button;
 }
 
-async function detail(button, item) {
-  for (const other of byId("gallery-items").querySelectorAll("button")) other.setAttribute("aria-pressed", String(other === button));
-  const place = byId("gallery-detail");
-  try {
-    const blob = await (await call(source(item))).blob();
-    const prediction = await (await upload(address("predict"), blob)).json();
-    place.replaceChildren(
-      h("h3", {}, `Test image ${item.index}: ${prediction.label}, ${percent(prediction.confidence)}; truly ${item.label}`),
-      bars(prediction.probabilities));
-  } catch (error) {
-    place.replaceChildren(h("p", { className: "problem" }, error.message));
+function enlarge(item) {
+  write({ image: String(item.index) });
+  showLarge();
+}
+
+const place = () => items.findIndex(({ index }) => String(index) === read("image"));
+
+function showLarge() {
+  const first = page() === 0 && place() === 0;
+  image.show(items[place()], { first, last: page() * SIZE + place() === count - 1 });
+}
+
+/** Go to the image before or after, where need be on another page. */
+async function step(by) {
+  const next = items[place() + by];
+  if (next) enlarge(next);
+  else if (isPage(page() + by)) {
+    const found = await getJson(address("gallery/items", query(page() + by)));
+    const item = found.items.at(by > 0 ? 0 : -1);
+    write({ page: numbered(page() + by), image: String(item.index) });
+    showImages(found);
   }
+}
+
+function leave() {
+  const index = read("image");
+  write({ image: "" });
+  showLarge();
+  byId(`image-${index}`)?.focus();
 }

@@ -1,29 +1,40 @@
 /** Tabs and the choice of a model; each tab has a module of its own. */
 
 import { modelDetails, servedModels } from "./api.js";
+import * as copy from "./copy.js";
 import { byId, h } from "./dom.js";
 import * as evaluation from "./evaluation.js";
 import * as gallery from "./gallery.js";
 import { accuracySentence } from "./intro.js";
 import * as models from "./models.js";
 import * as predict from "./predict.js";
+import { read, write } from "./url.js";
+import * as webcam from "./webcam.js";
 
 const TABS = { predict, gallery, evaluation, models };
 const tabs = [...document.querySelectorAll("[role=tab]")];
 
-/** Show a tab and bring it up to date. */
-function select(name, { focus = false } = {}) {
+/** Show what the address says: the tab, brought up to date, of the model. */
+function show() {
+  const name = read("tab") in TABS ? read("tab") : "predict";
   for (const tab of tabs) {
     const chosen = tab.getAttribute("aria-controls") === name;
     tab.setAttribute("aria-selected", String(chosen));
     tab.tabIndex = chosen ? 0 : -1;
     byId(tab.getAttribute("aria-controls")).hidden = !chosen;
-    if (chosen && focus) tab.focus();
   }
+  byId("model").value = read("model");
+  if (byId("model").selectedIndex < 0) byId("model").selectedIndex = 0;
+  webcam.stop();
   TABS[name].refresh();
 }
 
-const selected = () => tabs.find((tab) => tab.getAttribute("aria-selected") === "true").getAttribute("aria-controls");
+/** Go to a tab. */
+function select(name, { focus = false } = {}) {
+  write({ tab: name === "predict" ? "" : name, image: "" });
+  show();
+  if (focus) byId(`tab-${name}`).focus();
+}
 
 function move(event) {
   const place = tabs.indexOf(event.target);
@@ -34,28 +45,37 @@ function move(event) {
   select(tabs[next].getAttribute("aria-controls"), { focus: true });
 }
 
-/** Fill the choice of models; where one model answers photos and another the rest, the service may choose. */
+/** Fill the choice of models, the default first; where another one answers photos, the service may choose. */
 function offer(served) {
   const usual = served.find((each) => each.default).name;
   const forPhotos = served.find((each) => each.default_for_photos).name;
-  const names = served.map(({ name }) => h("option", { value: name, selected: name === usual }, name));
-  byId("model").append(...names);
+  const others = served.map(({ name }) => name).filter((name) => name !== usual);
+  byId("model").append(...[usual, ...others].map((name) => h("option", { value: name }, name)));
   byId("model").dataset.default = usual;
-  if (forPhotos !== usual) byId("model").prepend(h("option", { value: "", selected: true }, "Automatic"));
+  if (forPhotos !== usual) byId("model").prepend(h("option", { value: "" }, "Automatic"));
+}
+
+/** Show the images behind a cell of the confusion matrix. */
+function openCell(label, predicted) {
+  write({ tab: "gallery", only: "", label, predicted, page: "", image: "" });
+  show();
+  byId("tab-gallery").focus();
 }
 
 async function start() {
   for (const tab of tabs) tab.addEventListener("click", () => select(tab.getAttribute("aria-controls")));
   byId("tabs").addEventListener("keydown", move);
-  byId("model").addEventListener("change", () => select(selected()));
-  evaluation.start((label, predicted) => { gallery.choose(label, predicted); select("gallery", { focus: true }); });
+  byId("model").addEventListener("change", ({ target }) => { write({ model: target.value }); show(); });
+  addEventListener("popstate", show);
+  copy.start();
   predict.start();
   try {
     const served = await servedModels();
     offer(served);
+    evaluation.start(openCell, served);
     const { card } = await modelDetails();
     gallery.start(card.classes);
-    select("predict");
+    show();
     byId("accuracy").textContent = await accuracySentence(served);
   } catch (error) {
     byId("predict-problem").textContent = error.message;

@@ -1,7 +1,9 @@
 /** One picture and its result: a line, and all that is known when it is opened. */
 
-import { servedModels, upload } from "./api.js";
+import { address, servedModels, upload } from "./api.js";
 import { bars, h, s } from "./dom.js";
+import { wide } from "./figures.js";
+import { heatMap } from "./heatmap.js";
 import { verdict } from "./verdict.js";
 
 /** Returns the list item for a picture; `remove` is called when it is removed. */
@@ -89,18 +91,16 @@ function actions(file, prediction) {
   return h("div", {}, h("p", { className: "buttons" }, action("explain", "Heat map", heatMap), action("compare", "Compare models", comparison)), place);
 }
 
-async function heatMap(file, { model, label }) {
-  const blob = await (await upload(`explain?${new URLSearchParams({ model })}`, file)).blob();
-  return h("figure", { className: "heat" },
-    h("img", { src: URL.createObjectURL(blob), alt: `Heat map of what supports ${label}` }),
-    h("figcaption", {}, `Green supports ${label}, purple opposes it.`));
-}
-
 /** The answers of every served model in one row. */
 async function comparison(file) {
   const names = (await servedModels()).map(({ name }) => name);
-  const answers = await Promise.all(names.map(async (model) => verdict(await (await upload(`predict?${new URLSearchParams({ model })}`, file)).json())));
-  return h("div", { className: "wide", tabIndex: 0, role: "region", ariaLabel: `Models compared on ${file.name}` }, h("table", { className: "comparison" },
+  const answers = await Promise.all(names.map(async (model) => (await upload(address("predict", { model, image: "true" }), file)).json()));
+  return wide(`Models compared on ${file.name}`, h("table", { className: "comparison" },
     h("thead", {}, h("tr", {}, ...names.map((name) => h("th", { scope: "col" }, name)))),
-    h("tbody", {}, h("tr", {}, ...answers.map(({ heading, words }) => h("td", {}, h("strong", {}, heading), words ? ` ${words}` : ""))))));
+    h("tbody", {}, h("tr", {}, ...answers.map((answer) => h("td", {}, ...compared(answer)))))));
+}
+
+function compared(prediction) {
+  const { heading, words } = verdict(prediction);
+  return [h("strong", {}, heading), h("br"), words, h("img", { src: prediction.image, alt: `The input of ${prediction.model}` })];
 }

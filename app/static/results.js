@@ -1,13 +1,13 @@
-/** The list of pictures with their results: in file order, summed up by class, filtered, cancelled, cleared. */
+/** The list of pictures with their results: summed up by class, filtered, sorted, cancelled, cleared. */
 
 import { address, upload } from "./api.js";
 import { download } from "./csv.js";
 import { byId, h } from "./dom.js";
+import { byGroup, group, ORDERS } from "./order.js";
 import { createRow, showError, showPrediction } from "./result.js";
-import { NONE, sentence, verdict } from "./verdict.js";
+import { sentence, verdict } from "./verdict.js";
 
 const AT_ONCE = 4;
-const FAILED = "Failed";
 let entries = [];
 let cleared = [];
 let filter = "";
@@ -18,6 +18,7 @@ export function start() {
   byId("clear").addEventListener("click", clear);
   byId("undo").addEventListener("click", undo);
   byId("cancel").addEventListener("click", cancel);
+  byId("order").addEventListener("change", sort);
 }
 
 /** Classify files; their rows stand above the older ones, in the order of the files. */
@@ -34,7 +35,8 @@ export async function classify(files) {
     for (let entry = waiting.shift(); entry; entry = waiting.shift()) await answer(entry, fresh.length === 1);
   };
   await Promise.all(Array.from({ length: AT_ONCE }, next));
-  if (fresh.length === 1 && entries.includes(fresh[0])) focusRow(fresh[0]);
+  if (byId("order").value) sort();
+  if (fresh.length === 1 && entries.includes(fresh[0])) focusRow(fresh[0].row);
   else if (fresh.length > 1 && entries.length) byId("predict-status").focus();
 }
 
@@ -58,16 +60,17 @@ async function answer(entry, alone) {
   update();
 }
 
-const focusRow = ({ row }) => row.querySelector("summary").focus();
+const focusRow = (row) => row.querySelector("summary").focus();
 
-/** The group of the summary to which a result belongs. */
-function group({ result }) {
-  if (!result) return "";
-  return result.error ? FAILED : verdict(result).heading;
+const visibleRows = () => [...byId("answers").children].filter((row) => !row.hidden);
+
+/** Put the rows into the chosen order. */
+function sort() {
+  byId("answers").append(...entries.toSorted(ORDERS[byId("order").value]).map(({ row }) => row));
 }
 
 function remove(entry) {
-  const place = entries.filter(({ row }) => !row.hidden).indexOf(entry);
+  const place = visibleRows().indexOf(entry.row);
   entries = entries.filter((each) => each !== entry);
   entry.row.remove();
   update();
@@ -76,8 +79,8 @@ function remove(entry) {
 
 /** Move the focus to the row at or before a place that can be seen, or to where pictures are chosen. */
 function focusNear(place) {
-  const seen = entries.filter(({ row }) => !row.hidden);
-  if (seen.length) focusRow(seen[Math.min(place, seen.length - 1)]);
+  const rows = visibleRows();
+  if (rows.length) focusRow(rows[Math.min(place, rows.length - 1)]);
   else byId("files").focus();
 }
 
@@ -103,9 +106,9 @@ function clear() {
 function undo() {
   entries = cleared;
   cleared = [];
-  byId("answers").append(...entries.map(({ row }) => row));
+  sort();
   update();
-  focusRow(entries[0]);
+  focusRow(visibleRows()[0]);
 }
 
 /** Bring all but the rows up to date. The status of a single picture is only spoken: its row says the same. */
@@ -137,14 +140,11 @@ function summarise(done) {
   const counts = new Map();
   for (const entry of done) counts.set(group(entry), (counts.get(group(entry)) ?? 0) + 1);
   if (!counts.has(filter)) filter = "";
-  const groups = [["", done.length], ...[...counts].sort(([one], [other]) => rank(one).localeCompare(rank(other)))];
-  byId("groups").hidden = entries.length < 2;
+  const groups = [["", done.length], ...[...counts].sort(([one], [other]) => byGroup(one, other))];
+  byId("groups").hidden = byId("sorting").hidden = entries.length < 2;
   byId("groups").replaceChildren(...groups.map(([name, count]) => choice(name, count)));
   for (const entry of entries) entry.row.hidden = filter !== "" && group(entry) !== filter;
 }
-
-/** Classes by name, then what is none of them. */
-const rank = (name) => ({ [NONE]: "2", [FAILED]: "3" })[name] ?? `1${name}`;
 
 function choice(name, count) {
   const show = () => {

@@ -1,0 +1,49 @@
+/** One test image, large, with its bars and its heat map. */
+
+import { address, call, upload } from "./api.js";
+import { bars, byId, h, percent } from "./dom.js";
+import { heatMap } from "./heatmap.js";
+
+const dialog = byId("gallery-detail");
+let shown = null;
+
+export const source = ({ index }) => `gallery/images/${index}.png`;
+
+/** `step` goes to the image before (-1) or after (1), `leave` to none. */
+export function start(step, leave) {
+  byId("image-previous").addEventListener("click", () => step(-1));
+  byId("image-next").addEventListener("click", () => step(1));
+  byId("image-close").addEventListener("click", leave);
+  dialog.addEventListener("cancel", (event) => { event.preventDefault(); leave(); });
+  dialog.addEventListener("keydown", ({ key, target }) => {
+    if (target.type !== "range" && key in KEYS) step(KEYS[key]);
+  });
+}
+
+const KEYS = { ArrowLeft: -1, ArrowRight: 1 };
+
+/** Show an item of the gallery, or close the dialog where there is none. */
+export async function show(item, { first, last } = {}) {
+  shown = item;
+  if (!item) return dialog.close();
+  if (!dialog.open) dialog.showModal();
+  byId("image-previous").ariaDisabled = String(first);
+  byId("image-next").ariaDisabled = String(last);
+  byId("gallery-title").textContent = `Test image ${item.index}: ${item.predicted}, truly ${item.label}`;
+  byId("gallery-content").ariaBusy = "true";
+  const content = await evidence(item).catch((error) => [h("p", { className: "problem" }, error.message)]);
+  if (item !== shown) return;
+  byId("gallery-content").replaceChildren(...content);
+  byId("gallery-content").ariaBusy = "false";
+}
+
+async function evidence(item) {
+  const file = await (await call(source(item))).blob();
+  const prediction = await (await upload(address("predict"), file)).json();
+  const picture = h("figure", {}, h("img", { className: "pixels", src: source(item), alt: `Test image ${item.index}` }));
+  return [
+    h("p", {}, `${prediction.label}, ${percent(prediction.confidence)}, by ${prediction.model}.`),
+    h("div", { className: "pictures" }, picture, await heatMap(file, prediction)),
+    bars(prediction.probabilities),
+  ];
+}
