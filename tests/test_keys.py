@@ -10,7 +10,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from app import keys as api_keys
 from app.commands import key as key_command
-from app.keys import create_key
+from app.keys import KeyFileError, create_key
 from app.main import create_app
 from tests.browser import Page, browser, needs_browser
 from tests.pictures import grey_png
@@ -108,7 +108,8 @@ def test_the_document_has_the_schemes_where_a_key_is_needed(guarded, client):
     document = guarded.get("/openapi.json").json()
     assert {scheme["type"] for scheme in document["components"]["securitySchemes"].values()} == {"http", "apiKey"}
     assert len(document["paths"]["/predict"]["post"]["security"]) == 2
-    assert "401" in document["paths"]["/predict"]["post"]["responses"]
+    (media,) = document["paths"]["/predict"]["post"]["responses"]["401"]["content"].values()
+    assert media["examples"]["invalid-key"]["value"]["status"] == 401
     assert "security" not in document["paths"]["/health/live"]["get"]
     assert "securitySchemes" not in client.get("/openapi.json").json()["components"]
 
@@ -142,17 +143,21 @@ def test_a_change_of_the_file_takes_effect_and_a_broken_one_none(tmp_path, setti
     [(None, "cannot be read"), ("", "has none"), ("# none\n", "has none"), ("shop:abc\n", "Line 1 "),
      ("secret\n", "Line 1 "), (f"a:{64 * 'a'}\nb b:{64 * 'a'}", "Line 2 ")],
 )  # fmt: skip
-def test_a_missing_or_broken_file_ends_the_start_with_one_sentence(tmp_path, settings, content, words):
+def test_a_missing_or_broken_file_is_one_sentence(tmp_path, content, words):
     path = tmp_path / "keys"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(SystemExit, match=words) as end:
-        create_app(settings.model_copy(update={"api_keys_file": path}))
-    sentence = str(end.value)
-    assert sentence.startswith("fashionnet: ")
+    with pytest.raises(KeyFileError, match=words) as error:
+        api_keys.Keys(path)
+    sentence = str(error.value)
     assert "fashionnet key NAME" in sentence
     assert "\n" not in sentence
     assert "secret" not in sentence
+
+
+def test_such_a_file_ends_the_start(tmp_path, settings):
+    with pytest.raises(SystemExit, match=r"^fashionnet: The file of API keys .* cannot be read"):
+        create_app(settings.model_copy(update={"api_keys_file": tmp_path / "keys"}))
 
 
 def test_the_command_prints_a_key_and_its_line(capsys, tmp_path):
