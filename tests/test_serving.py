@@ -81,7 +81,7 @@ print(HTTP)
 def test_a_system_that_cannot_fork_runs_one_worker_and_says_so(monkeypatch, caplog):
     served = []
 
-    def run(server):
+    def run(server, _sockets=None):
         served.append(server.config.port)
         server.started = True
 

@@ -4,6 +4,7 @@ gunicorn itself would start all new workers at once, and end the others before t
 (docs/decisions/0026-reload.md). The module builds on gunicorn's ``Arbiter``, whose methods are not documented.
 """
 
+import gc
 import logging
 import os
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from gunicorn.arbiter import Arbiter
 
 from app.inference.models import load_tested_models, log_models
 from app.server.worker_state import REPLACED
+from model.cpu import release_freed_memory
 
 if TYPE_CHECKING:
     from app.server.workers import ServiceWorker
@@ -28,6 +30,7 @@ class Master(Arbiter):  # type: ignore[misc]
 
     def __init__(self, service: object) -> None:
         super().__init__(service)
+        release_freed_memory()
         self.replacing = False
         self.models_before: object = None
         """What is served again if the new models do not work; None if there are no new models."""
@@ -87,6 +90,7 @@ class Master(Arbiter):  # type: ignore[misc]
             log_models("the models were reloaded", state.models, state.settings)
         self.replacing, self.models_before = False, None
         self.num_workers -= 1
+        gc.collect()  # workers that have ended refer to themselves, and to the models that they had
 
 
 def _end(worker: "ServiceWorker") -> None:
