@@ -23,7 +23,7 @@ from tests.pictures import encode, grey_png, random_image
 from tests.problems import assert_problem
 from tests.servers import serve, service, wait_until
 
-COUNT = 400
+COUNT, FEW = 400, 4
 
 
 def test_the_index_is_the_symmetric_divergence():
@@ -134,27 +134,35 @@ def exported_indices(client: httpx.Client) -> dict[str, float]:
 def test_two_workers_tell_the_drift_of_the_service(test_split):
     with service(workers=2) as (_, client):
         client.post("/predict?model=fashionnet", files={"file": grey_png()})
-        few = drift_after(client, 1)
+        for count in (1, 2):
+            tensor = {"name": "images", "datatype": "UINT8", "shape": [count, 28, 28], "data": [0] * count * 784}
+            assert client.post("/v2/models/fashionnet/infer", json={"inputs": [tensor]}).status_code == 200
+        few = drift_after(client, FEW)
         assert (few["status"], few["features"]["class_id"]["psi"]) == ("unknown", None)
         assert not exported_indices(client)
         send(client, pictures(test_split, lambda image: image))
-        usual = drift_after(client, 1 + COUNT)
+        usual = drift_after(client, FEW + COUNT)
         assert usual["status"] == "stable"
         send(client, SHIFTS["blurred"](test_split))
-        unusual = drift_after(client, 1 + 2 * COUNT)
+        unusual = drift_after(client, FEW + 2 * COUNT)
         assert unusual["status"] == "drifted"
         indices = {feature: found["psi"] for feature, found in unusual["features"].items()}
         assert exported_indices(client) == pytest.approx(indices)
 
 
-def test_the_oldest_predictions_are_forgotten(artifact, engine):
+def test_the_oldest_predictions_are_forgotten_and_outputs_count_like_predictions(artifact, engine):
     card = artifact.card.model_copy(update={"name": "forgets"})
     recent, picture = RecentPredictions(card), Picture(random_image(), IDENTITY)
-    prediction = classify(next(engine.run(picture.image[None]).image_outputs()), card, picture)
-    for _ in range(WINDOW + LEAST):
-        recent.add(prediction)
-    recent.set_gauges()
-    assert measure_drift(card, collect()).predictions == WINDOW
+    (output,) = engine.run(picture.image[None]).image_outputs()
+    prediction = classify(output, card, picture)
+    found = []
+    for add, item in ((recent.add, prediction), (recent.add_output, output)):
+        for _ in range(WINDOW + LEAST):
+            add(item)
+        recent.set_gauges()
+        found.append(measure_drift(card, collect()))
+    assert found[0].predictions == WINDOW
+    assert found[0] == found[1]
 
 
 def test_the_figures_of_a_photo_model_need_its_held_out_photos():

@@ -4,6 +4,7 @@ Each worker keeps its last predictions and sets gauges once a second: how many t
 histograms. The workers' gauges are added up like all metrics, so the index is that of the service.
 """
 
+import math
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, get_args
@@ -16,6 +17,7 @@ from pydantic import BaseModel, Field
 from app.metrics import RECENT, RECENT_NAME
 from model import ModelCard, Prediction
 from model.drift import DRIFTED, STABLE, Feature, Histogram, stability_index
+from model.engines import ImageOutput
 
 WINDOW = 1000
 """Predictions of each model that a worker keeps."""
@@ -50,6 +52,7 @@ class RecentPredictions:
     def __init__(self, card: ModelCard) -> None:
         self._last: deque[tuple[float, float, int]] = deque(maxlen=WINDOW)
         self._changed = True
+        self._temperature = card.temperature
         self._expected = card.histograms
         self._gauges = {
             feature: [RECENT.labels(card.name, feature, number) for number in range(len(histogram.counts))]
@@ -59,6 +62,14 @@ class RecentPredictions:
     def add(self, prediction: Prediction) -> None:
         """Adds a prediction, in place of the oldest one if there are ``WINDOW``."""
         self._last.append((prediction.ood_score, prediction.confidence, prediction.class_id))
+        self._changed = True
+
+    def add_output(self, output: ImageOutput) -> None:
+        """Adds the prediction that an output of the engine stands for."""
+        values = output.logits.tolist()
+        best = max(values)
+        confidence = 1 / sum(math.exp((value - best) / self._temperature) for value in values)
+        self._last.append((float(output.ood_score), confidence, values.index(best)))
         self._changed = True
 
     def set_gauges(self) -> None:

@@ -103,6 +103,11 @@ class Predictor:
         if self.shadow:
             self.shadow.compare(picture, prediction)
 
+    def observe_outputs(self, outputs: Iterable[ImageOutput]) -> None:
+        """Counts outputs of the engine that are answered as they are."""
+        for output in outputs:
+            self.recent.add_output(output)
+
     def update_metrics(self) -> None:
         """Sets the gauges, and counts what the shadow model has done."""
         QUEUE_DEPTH.labels(self.card.name).set(self.batcher.depth)

@@ -33,7 +33,7 @@ from app.routes.v2_request import Body, Given, InferenceLimits, read_inference
 from app.settings import Settings
 from app.uploads import declared_length, read_body
 from model import ModelCard, Picture
-from model.engines import log_softmax, softmax
+from model.engines import ImageOutput, log_softmax, softmax
 from model.inputs import ModelInput
 from model.preprocessing import IDENTITY
 
@@ -102,7 +102,9 @@ async def _respond(request: Request, predictors: Predictors, predictor: Predicto
     predictor.admission.queue_of(declared_length(request)).require()
     with predictor.admission.body() as memory:
         asked, given = await _read(request, memory, predictor.card.input)
-        logits = await _infer(given, predictor, predictors.classifier(predictor.card.name))
+        outputs = await _infer(given, predictor, predictors.classifier(predictor.card.name))
+    predictor.observe_outputs(outputs)
+    logits = np.array([output.logits for output in outputs], np.float32).reshape(-1, len(predictor.card.classes))
     head = {"model_name": predictor.card.name, "model_version": predictor.card.version}
     head |= {"id": asked.id} if asked.id else {}
     content, json_length = encode_response(head, _outputs(asked, logits, predictor.card))
@@ -131,14 +133,14 @@ async def _read(request: Request, memory: BodyMemory, model_input: ModelInput) -
     return found
 
 
-async def _infer(given: Given, predictor: Predictor, classifier: Classifier) -> NDArray[np.float32]:
-    """Returns logits float32 ``[N, 10]``; one image goes through the micro-batcher, many in batches."""
+async def _infer(given: Given, predictor: Predictor, classifier: Classifier) -> list[ImageOutput]:
+    """Returns the output for each image; one image goes through the micro-batcher, many in batches."""
     admission = predictor.admission
     if isinstance(given, list) and len(given) == 1:
-        return (await classifier.infer(given[0])).output.logits[None]
+        return [(await classifier.infer(given[0])).output]
     if not isinstance(given, list) and len(given) == 1:
         with admission.images.admit():
-            return (await predictor.submit(Picture(given[0], IDENTITY))).output.logits[None]
+            return [(await predictor.submit(Picture(given[0], IDENTITY))).output]
     cost = batch_cost(sum(map(len, given))) if isinstance(given, list) else IMAGE_COST * len(given)
     admission.batches.require()
     with admission.batches.reserve(cost):
@@ -147,12 +149,12 @@ async def _infer(given: Given, predictor: Predictor, classifier: Classifier) -> 
                 return await _infer_many(given, predictor, classifier)
 
 
-async def _infer_many(given: Given, predictor: Predictor, classifier: Classifier) -> NDArray[np.float32]:
+async def _infer_many(given: Given, predictor: Predictor, classifier: Classifier) -> list[ImageOutput]:
     if isinstance(given, list) and given:
         pictures = [await classifier.preprocess(content) for content in given]
-        return np.stack([output.logits for output in await predictor.run_pictures(pictures)])
+        return list(await predictor.run_pictures(pictures))
     images = np.asarray(given, np.uint8).reshape(-1, *predictor.card.input.shape)
-    return (await predictor.run(images)).logits
+    return list((await predictor.run(images)).image_outputs())
 
 
 def compress(content: bytes, accepted: str) -> tuple[bytes, dict[str, str]]:
