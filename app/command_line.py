@@ -3,7 +3,7 @@
 import sys
 from argparse import SUPPRESS, Action, ArgumentParser, Namespace
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from app.settings import PREFIX, Settings, SettingsError, environment_warnings, flag_of, read_settings
 from model import FashionNetError
@@ -16,7 +16,7 @@ def add_settings(parser: ArgumentParser, *fields: str) -> None:
     """Add a flag for each of these settings; without the flag, the environment decides."""
     for field in fields:
         info = Settings.model_fields[field]
-        choices = get_args(info.annotation) or None
+        choices = get_args(info.annotation) if get_origin(info.annotation) is Literal else None
         parser.add_argument(
             flag_of(field),
             choices=choices,

@@ -311,7 +311,7 @@ listening = socket.create_server(("127.0.0.1", 0))
 os.dup2(listening.fileno(), 3)
 os.set_inheritable(3, True)
 os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
-os.execv(sys.executable, [sys.executable, "-m", "app"])
+os.execv(sys.executable, [sys.executable, "-m", "app", *sys.argv[1:]])
 """
 """What systemd's socket activation does."""
 
@@ -321,7 +321,7 @@ def test_it_listens_on_a_unix_socket_and_on_those_of_systemd(tmp_path, workers):
     path = tmp_path / "http.sock"
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))  # and not removed
-    with process("-c", ACTIVATED, FASHIONNET_UDS=str(path), FASHIONNET_WORKERS=workers) as server:
+    with process("-c", ACTIVATED, "--uds", str(path), "--workers", workers) as server:
         with client_of(server) as client, httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as local:
             for one, address in ((client, ""), (local, "http://localhost")):
                 answer = one.post(f"{address}/predict", files={"file": grey_png()})
