@@ -152,4 +152,4 @@ def test_the_start_shows_addresses_models_and_engine_once(workers):
     address = f"http://127.0.0.1:{port}/"
     assert log.count(f"page {address}, documentation {address}docs\n") == 1
     for model in shown:
-        assert log.count(f"model {model['name']} {model['version']}, engine {model['engine']}, ") == 1
+        assert log.count(f"{model['name']} {model['version']} ({model['engine']}, ") == 1

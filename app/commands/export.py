@@ -28,13 +28,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def export_again(arguments: argparse.Namespace) -> int:
     """Exports the weights again and prints the accuracies."""
     settings = settings_of(arguments)
-    with requires_extra("train"):
-        from model.export.build import export, measure
-        from model.export.photo import measured, read_held_out
-        from model.network import load_network
-        from model.training.recipes import Recipe
-        from model.training.run import training_splits
-
     artifact = load_artifact(settings.model_dir, arguments.name)
     of_photos = artifact.card.input.convention == "photo"
     if of_photos and not (arguments.figures and arguments.held_out):
@@ -42,6 +35,13 @@ def export_again(arguments: argparse.Namespace) -> int:
             f"{arguments.name} is calibrated on photos: export it from its run by scripts/train.py --resume RUN, or "
             "measure it by --figures with the file held-out.npz of a run by --held-out."
         )
+    with requires_extra("train"):
+        from model.export.build import export, measure
+        from model.export.photo import measured, read_held_out
+        from model.network import load_network
+        from model.training.recipes import Recipe
+        from model.training.run import training_splits
+
     card, data_set = artifact.card, FashionMnist(settings.data_dir)
     train, validation = training_splits(data_set, Recipe(**card.recipe), card.training["seed"])
     splits = {"validation": validation, "test": data_set.load("test")}

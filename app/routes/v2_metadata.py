@@ -148,7 +148,7 @@ async def server_ready(readiness: ReadinessDep) -> Ready:
     return Ready(ready=True)
 
 
-@router.post("/repository/index", summary="List the models", response_description="the models and their states")
+@router.post("/repository/index", summary="Get the index of the models", response_description="the models and states")
 async def repository_index(predictors: PredictorsDep, readiness: ReadinessDep) -> list[IndexedModel]:
     """Lists the models, ready or not; the body is not read. Models are loaded by SIGHUP alone, not over HTTP."""
     state, reason = ("UNAVAILABLE", readiness.reason) if readiness.reason else ("READY", "")

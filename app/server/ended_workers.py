@@ -8,7 +8,7 @@ import logging
 import os
 import struct
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 from prometheus_client.multiprocess import mark_process_dead
@@ -40,20 +40,18 @@ def merge_ended(folder: Path, pid: int) -> None:
         return
     try:
         with merging(folder):
-            for file in _files_of_ended(folder):
-                _merge(file, folder / f"{file.name.partition('_')[0]}_{MERGED}.db")
+            for kind in COUNTED:
+                if files := _files_of_ended(folder, kind):
+                    _merge(files, folder / f"{kind}_{MERGED}.db")
     except BlockingIOError:
         pass
     except (OSError, ValueError, RuntimeError, struct.error) as error:
         logger.warning("The metrics of a worker that ended stay in a file of their own: %s", error)
 
 
-def _files_of_ended(folder: Path) -> Iterator[Path]:
-    for kind in COUNTED:
-        for file in folder.glob(f"{kind}_*.db"):
-            pid = file.stem.rpartition("_")[2]
-            if pid.isdigit() and not _is_running(int(pid)):
-                yield file
+def _files_of_ended(folder: Path, kind: str) -> list[Path]:
+    by_pid = {file.stem.rpartition("_")[2]: file for file in folder.glob(f"{kind}_*.db")}
+    return [file for pid, file in by_pid.items() if pid.isdigit() and not _is_running(int(pid))]
 
 
 def _is_running(pid: int) -> bool:
@@ -66,18 +64,19 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-def _merge(ended: Path, total: Path) -> None:
-    """Adds the values of ``ended`` to those of ``total``, and removes ``ended``."""
+def _merge(ended: Sequence[Path], total: Path) -> None:
+    """Adds the values of files to those of ``total``, and removes the files."""
     values: dict[str, float] = defaultdict(float)
-    for source in (ended, *total.parent.glob(total.name)):
+    for source in (*ended, *total.parent.glob(total.name)):
         for key, value, *_ in MmapedDict.read_all_values_from_file(str(source)):  # type: ignore[no-untyped-call]
             values[key] += value
     new, size = total.with_suffix(".new"), sum(len(key.encode()) + ENTRY_BYTES for key in values)
-    with new.open("wb") as file:  # all of it: writing to a mapped file on a full disk would end the master
-        os.posix_fallocate(file.fileno(), 0, size + ENTRY_BYTES)
+    with new.open("wb") as empty:  # all of it: writing to a mapped file on a full disk would end the master
+        os.posix_fallocate(empty.fileno(), 0, size + ENTRY_BYTES)
     written = MmapedDict(str(new))  # type: ignore[no-untyped-call]
     for key, value in values.items():
         written.write_value(key, value, 0.0)  # type: ignore[no-untyped-call]
     written.close()  # type: ignore[no-untyped-call]
     new.replace(total)
-    ended.unlink()
+    for file in ended:
+        file.unlink()

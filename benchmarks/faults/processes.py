@@ -13,6 +13,7 @@ import psutil
 from benchmarks.faults.callers import Call, Callers, saturation
 from benchmarks.faults.figures import Figure
 from tests.fuzz.target import Target, start
+from tests.fuzz.vitals import measure
 from tests.pictures import grey_png
 from tests.servers import wait_until
 
@@ -106,7 +107,7 @@ def measure_reloads(count: int) -> Iterator[Figure]:
     for number in (1, WORKERS):
         with tempfile.TemporaryDirectory() as folder, start(Path(folder), workers=number) as target:
             callers = Callers(target.port, body, saturation(target.port, body) / 2)
-            seconds = []
+            seconds, megabytes = [], []
             with callers.running():
                 time.sleep(1)
                 for done in range(count):
@@ -115,11 +116,13 @@ def measure_reloads(count: int) -> Iterator[Figure]:
                     wait_until(lambda done=done: target.log.read_text().count(RELOADED) > done, 60)
                     seconds.append(time.perf_counter() - told)
                     time.sleep(1)
+                    megabytes.append(measure(target.family, target.temporary).megabytes)
         part = f"{count} reloads, {number} worker{'s' * (number > 1)}"
         yield Figure(part, "lost requests", len(callers.with_status(0, -1)), most=0)
         yield Figure(part, "requests rejected (429)", len(callers.with_status(429)), most=0)
         yield Figure(part, "requests answered", len(callers.with_status(200)))
         yield Figure(part, "slowest reload", max(seconds), "s")
+        yield Figure(part, "more memory after the second half", megabytes[-1] - megabytes[count // 2], "MB", 20)
         yield Figure(part, "slowest answer", max(call.seconds for call in callers.calls), "s", 1)
 
 
