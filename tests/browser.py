@@ -100,10 +100,11 @@ class Page:
         return self.driver.switch_to.active_element
 
     def emulate(self, width: int, height: int) -> None:
-        """Make the page that of a phone: as large as its screen, which a window cannot be, and touched."""
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": True}
+        """Make the page as large as a screen; narrow ones, which a window cannot be, are phones, to be touched."""
+        phone = width < 600
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        self.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+        self.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": phone})
 
     def drop(self, *paths: Path) -> None:
         """Drop files and folders on the page, as from a window of the desktop."""

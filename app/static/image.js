@@ -40,10 +40,9 @@ export async function show(item, { first, last } = {}) {
 async function evidence(item) {
   const file = await (await call(source(item))).blob();
   const prediction = await (await upload(address("predict"), file)).json();
-  const picture = h("figure", {}, h("img", { className: "pixels", src: source(item), alt: `Test image ${item.index}` }));
   return [
     h("p", {}, `${prediction.label}, ${percent(prediction.confidence)}, by ${prediction.model}.`),
-    h("div", { className: "pictures" }, picture, await heatMap(file, prediction)),
+    await heatMap(file, prediction),
     bars(prediction.probabilities),
   ];
 }
