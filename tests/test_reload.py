@@ -58,13 +58,17 @@ class Reloaded(NamedTuple):
         return {answer.json()["model_version"] for answer in answers}
 
 
+def copy_model(folder: Path) -> Path:
+    for file in WEIGHTS.glob(f"{NAME}.*"):
+        shutil.copy(file, folder)
+    return folder
+
+
 @pytest.fixture(scope="module", params=[1, 2], ids=["one process", "two workers"])
 def service(request, tmp_path_factory) -> Iterator[Reloaded]:
     """One process, or two workers whose engines have threads, so that the master cannot test them."""
-    folder = tmp_path_factory.mktemp("models")
-    for file in WEIGHTS.glob(f"{NAME}.*"):
-        shutil.copy(file, folder)
-    settings = {"workers": request.param, "engine_threads": request.param, "model_dir": folder, "drain_seconds": 2}
+    folder = copy_model(tmp_path_factory.mktemp("models"))
+    settings = {"workers": request.param, "engine_threads": request.param, "model_dir": folder, "drain_seconds": 1}
     with start(tmp_path_factory.mktemp("service"), **settings) as target:
         yield Reloaded(target, folder)
 
@@ -146,30 +150,30 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def in_terminal(terminal: int, *, workers: int, port: int = 0, nohup: bool = False) -> subprocess.Popen[str]:
+def in_terminal(terminal: int, folder: Path, *, nohup: bool = False, **settings: object) -> subprocess.Popen[str]:
     """Starts the service as a terminal does, with or without ``nohup``."""
     code = "import fcntl, os, runpy, signal, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
     code += "signal.signal(signal.SIGHUP, signal.SIG_IGN); " if nohup else ""
     code += "runpy.run_module('app', run_name='__main__')"
-    environment = os.environ | {"FASHIONNET_WORKERS": str(workers), "FASHIONNET_PORT": str(port)}
+    settings = {"port": 0, "model_dir": copy_model(folder), **settings}
+    environment = os.environ | {f"FASHIONNET_{name.upper()}": str(value) for name, value in settings.items()}
     options = {"cwd": ROOT, "env": environment, "text": True, "stderr": subprocess.PIPE}
     return subprocess.Popen([sys.executable, "-c", code], stdin=terminal, **options)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_terminal_that_closes_ends_the_service(workers):
+def test_a_terminal_that_closes_ends_the_service(tmp_path, workers):
     ours, its = pty.openpty()
-    with in_terminal(its, workers=workers) as server, client_of(server):
+    with in_terminal(its, tmp_path, workers=workers) as server, client_of(server):
         os.close(its)
         os.close(ours)
         server.communicate(timeout=20)
     assert server.returncode == 0
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_under_nohup_it_goes_on_and_the_command_reloads_it(workers):
+def test_under_nohup_it_goes_on_and_the_command_reloads_it(tmp_path):
     (ours, its), port = pty.openpty(), free_port()
-    with in_terminal(its, workers=workers, port=port, nohup=True) as server, client_of(server) as client:
+    with in_terminal(its, tmp_path, workers=2, port=port, nohup=True) as server, client_of(server) as client:
         os.close(its)
         os.close(ours)
         time.sleep(0.5)
