@@ -108,7 +108,10 @@ class Page:
 
     def drop(self, *paths: Path) -> None:
         """Drop files and folders on the page, as from a window of the desktop."""
-        data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+        self.drag({"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1})
+
+    def drag(self, data: dict[str, object]) -> None:
+        """Drag data, as the DevTools protocol names it, from elsewhere on the page and drop it there."""
         for kind in ("dragEnter", "dragOver", "drop"):
             event = {"type": kind, "x": 400, "y": 300, "data": data}
             self.driver.execute_cdp_cmd("Input.dispatchDragEvent", event)

@@ -226,14 +226,25 @@ PASTE = """
 
 @needs_browser
 def test_pasted_text_gets_a_message_on_the_tab_that_classifies(page):
-    page.open("models")
+    page.open("gallery")
+    page.awaited("#gallery-items button").click()
+    page.awaited("#gallery-detail[open]")
     for text, message in (
         ("https://a.example/shirt.jpg", "save the picture"),
         ("a shirt", "There is no picture in what"),
     ):
         page.driver.execute_script(PASTE, text)
         page.wait(lambda: message in page.one("#predict-problem").text)  # noqa: B023 - called before the next round
-    assert page.one("#predict").is_displayed()
+    page.one("#sketch-start").click()
+    assert page.one("#sketch").is_displayed(), "no dialog is in the way"
+
+
+@needs_browser
+def test_a_picture_dragged_from_another_page_gets_a_message(page):
+    page.drag(
+        {"items": [{"mimeType": "text/uri-list", "data": "https://a.example/shirt.jpg"}], "dragOperationsMask": 1}
+    )
+    page.wait(lambda: "save the picture" in page.one("#predict-problem").text)
 
 
 @needs_browser
@@ -511,8 +522,11 @@ def test_reload_and_back_keep_tab_model_filters_and_image(page):
     page.wait(lambda: page.one("#gallery-title").text == title)
     assert page.one("#model").get_property("value") == "fashionnet-deep"
     assert page.one("select[name=label]").get_property("value") == "Bag"
+    tile = page.all("#gallery-items button")[3].get_attribute("id")
+    page.driver.back()
+    page.wait(lambda: not page.one("#gallery-detail").is_displayed())
+    assert page.focused().get_attribute("id") == tile
     for shown in (
-        lambda: not page.one("#gallery-detail").is_displayed(),
         lambda: page.one("select[name=label]").get_property("value") == "",
         lambda: page.one("#predict").is_displayed(),
         lambda: page.one("#model").get_property("value") == "",
@@ -562,6 +576,12 @@ def test_charts_and_tables_of_the_evaluation_name_their_axes_on_phones_too(page_
 def test_the_model_tab_shows_the_card_and_that_of_another_network(page):
     page.open("models")
     page.wait(lambda: "1,199,882" in page.one("#models-content").text)
+    served = [row.rsplit(maxsplit=2)[0] for row in page.texts("#models .wide:first-child tbody tr")]
+    assert served == [
+        "fashionnet\tAll pictures but photos",
+        "fashionnet-deep\tRequests that name it",
+        "fashionnet-photo\tPhotos",
+    ]
     assert page.one("#models .chart").get_attribute("aria-label").startswith("Accuracy over")
     Select(page.one("#model")).select_by_value("fashionnet-deep")
     page.wait(lambda: "2,725,290" in page.one("#models-content").text)

@@ -21,8 +21,10 @@ export function start(classes) {
   byId("gallery-more").addEventListener("click", () => go({ seed: Number(read("seed")) + 1, page: "" }));
   byId("gallery-previous").addEventListener("click", () => turn(-1));
   byId("gallery-next").addEventListener("click", () => turn(1));
-  image.start(step, leave);
+  image.start(step, () => { write({ image: "" }); image.close(); });
 }
+
+export const leave = image.close;
 
 function go(changes) {
   write(changes);
@@ -100,6 +102,7 @@ function enlarge(item) {
 const place = () => items.findIndex(({ index }) => String(index) === read("image"));
 
 function showLarge() {
+  if (!items[place()]) return image.close();
   const first = page() === 0 && place() === 0;
   image.show(items[place()], { first, last: page() * SIZE + place() === count - 1 });
 }
@@ -114,11 +117,4 @@ async function step(by) {
     write({ page: numbered(page() + by), image: String(item.index) });
     showImages(found);
   }
-}
-
-function leave() {
-  const index = read("image");
-  write({ image: "" });
-  showLarge();
-  byId(`image-${index}`)?.focus();
 }

@@ -11,27 +11,37 @@ export const source = ({ index }) => `gallery/images/${index}.png`;
 
 /** `step` goes to the image before (-1) or after (1), `leave` to none. */
 export function start(step, leave) {
-  byId("image-previous").addEventListener("click", () => step(-1));
-  byId("image-next").addEventListener("click", () => step(1));
+  const go = (by) => step(by).catch((error) => byId("gallery-content").replaceChildren(problem(error)));
+  byId("image-previous").addEventListener("click", () => go(-1));
+  byId("image-next").addEventListener("click", () => go(1));
   byId("image-close").addEventListener("click", leave);
   dialog.addEventListener("cancel", (event) => { event.preventDefault(); leave(); });
   dialog.addEventListener("keydown", ({ key, target }) => {
-    if (target.type !== "range" && key in KEYS) step(KEYS[key]);
+    if (target.type !== "range" && key in KEYS) go(KEYS[key]);
   });
 }
 
 const KEYS = { ArrowLeft: -1, ArrowRight: 1 };
 
-/** Show an item of the gallery, or close the dialog where there is none. */
-export async function show(item, { first, last } = {}) {
+const problem = (error) => h("p", { className: "problem" }, error.message);
+
+/** Close the dialog; the focus goes to the tile of its image. */
+export function close() {
+  if (!dialog.open) return;
+  dialog.close();
+  byId(`image-${shown.index}`)?.focus();
+  shown = null;
+}
+
+/** Show an item of the gallery, the first or last of all or neither. */
+export async function show(item, { first, last }) {
   shown = item;
-  if (!item) return dialog.close();
   if (!dialog.open) dialog.showModal();
   byId("image-previous").ariaDisabled = String(first);
   byId("image-next").ariaDisabled = String(last);
   byId("gallery-title").textContent = `Test image ${item.index}: ${item.predicted}, truly ${item.label}`;
   byId("gallery-content").ariaBusy = "true";
-  const content = await evidence(item).catch((error) => [h("p", { className: "problem" }, error.message)]);
+  const content = await evidence(item).catch((error) => [problem(error)]);
   if (item !== shown) return;
   byId("gallery-content").replaceChildren(...content);
   byId("gallery-content").ariaBusy = "false";

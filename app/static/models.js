@@ -1,6 +1,6 @@
-/** The tab of the model: its card in words, its figures, the curves of its training. */
+/** The tab of the models: what each is for; of the chosen one the card in words, its figures, the curves of its training. */
 
-import { modelDetails, modelPath, shownModel } from "./api.js";
+import { modelDetails, modelPath, servedModels, shownModel } from "./api.js";
 import { trainingCurves } from "./charts.js";
 import { byId, h, percent } from "./dom.js";
 import { figuresOf, inputOf, photoFigures, precision, wide } from "./figures.js";
@@ -12,12 +12,24 @@ export async function refresh() {
   byId("models-curl").textContent = `curl '${new URL(modelPath(), document.baseURI).href}'`;
   byId("models-problem").textContent = "";
   try {
-    const details = await modelDetails();
-    if (model === shownModel()) byId("models-content").replaceChildren(...contents(details));
+    const [served, details] = await Promise.all([servedModels(), modelDetails()]);
+    if (model === shownModel()) byId("models-content").replaceChildren(overview(served), ...contents(details));
   } catch (error) {
     byId("models-content").replaceChildren();
     byId("models-problem").textContent = error.message;
   }
+}
+
+/** Every served model and what it is used for. */
+function overview(served) {
+  const rows = served.map((one) => h("tr", {}, h("th", { scope: "row" }, one.name), h("td", {}, use(one)),
+    h("td", {}, one.metrics.test ? percent(one.metrics.test.accuracy, 2) : "–"), h("td", {}, one.engine)));
+  return wide("Served models", table(["Model", "Answers", "Accuracy on test images", "Engine"], rows));
+}
+
+function use({ default: usual, default_for_photos: photos }) {
+  if (usual) return photos ? "All pictures" : "All pictures but photos";
+  return photos ? "Photos" : "Requests that name it";
 }
 
 function contents(details) {
@@ -39,6 +51,7 @@ function contents(details) {
   const photos = photoFigures(details);
   const outOfDistribution = Object.entries(card.ood_auroc ?? {}).map(([kind, auroc]) => h("tr", {}, h("th", { scope: "row" }, kind), h("td", {}, auroc.toFixed(3))));
   return [
+    h("h2", {}, card.name),
     h("dl", { className: "card" }, ...Object.entries(rows).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
     ...section(`Figures in ${precision(details)}`, FIGURES, figures),
     ...(photos ? section("Figures on photos, in full precision", FIGURES, [row(["photos", photos])]) : []),

@@ -9,7 +9,6 @@ import { accuracySentence } from "./intro.js";
 import * as models from "./models.js";
 import * as predict from "./predict.js";
 import { read, write } from "./url.js";
-import * as webcam from "./webcam.js";
 
 const TABS = { predict, gallery, evaluation, models };
 const tabs = [...document.querySelectorAll("[role=tab]")];
@@ -18,14 +17,15 @@ const tabs = [...document.querySelectorAll("[role=tab]")];
 function show() {
   const name = read("tab") in TABS ? read("tab") : "predict";
   for (const tab of tabs) {
-    const chosen = tab.getAttribute("aria-controls") === name;
+    const panel = tab.getAttribute("aria-controls");
+    const chosen = panel === name;
     tab.setAttribute("aria-selected", String(chosen));
     tab.tabIndex = chosen ? 0 : -1;
-    byId(tab.getAttribute("aria-controls")).hidden = !chosen;
+    byId(panel).hidden = !chosen;
+    if (!chosen) TABS[panel].leave?.();
   }
   byId("model").value = read("model");
   if (byId("model").selectedIndex < 0) byId("model").selectedIndex = 0;
-  webcam.stop();
   TABS[name].refresh();
 }
 

@@ -8,6 +8,8 @@ import * as sketch from "./sketch.js";
 import { picturesAmong, picturesOf } from "./transfer.js";
 import * as webcam from "./webcam.js";
 
+export { stop as leave } from "./webcam.js";
+
 let file = "shirt.png";
 
 export function start() {
