@@ -47,10 +47,10 @@ def test_arrows_point_one_way(path):
 
 
 LEVELS = [
-    {"app.logs", "app.metrics", "app.settings"},
+    {"app.hangup", "app.instance", "app.logs", "app.metrics", "app.settings"},
     {"app.inference"},
     {"app.problems"},
-    {"app.keys", "app.lifecycle", "app.middleware", "app.schemas", "app.uploads"},
+    {"app.keys", "app.lifecycle", "app.middleware", "app.reload", "app.schemas", "app.uploads"},
     {"app.dependencies", "app.fast_path"},
     {"app.routes"},
     {"app.main", "app.command_line", "app.openapi"},
