@@ -550,6 +550,16 @@ def test_the_evaluation_shows_figures_and_the_images_behind_a_cell(page):
 
 
 @needs_browser
+def test_an_address_that_names_what_there_is_not_shows_the_start_or_a_message(page):
+    page.driver.get(f"{page.address}?tab=constructor&model=nope")
+    page.awaited("#model option")
+    assert page.one("#predict").is_displayed()
+    assert page.one("#model").get_property("value") == ""
+    page.driver.get(f"{page.address}?tab=gallery&page=-1")
+    page.wait(lambda: "page" in page.one("#gallery-problem").text)
+
+
+@needs_browser
 def test_two_models_are_evaluated_side_by_side(page):
     page.text_of("evaluation", ".big")
     Select(page.one("#other")).select_by_value("fashionnet-deep")
@@ -636,7 +646,8 @@ def test_one_precision_is_shown_and_named(page_without_data, artifact, engine):
 
 
 @needs_browser
-def test_calibration_is_claimed_for_the_images_that_the_network_is_for(page):
+def test_calibration_is_claimed_for_the_images_that_the_network_is_for(page_without_data):
+    page = page_without_data
     assert "The confidence is calibrated on images of the data set." in page.text_of("evaluation", ".big")
     Select(page.one("#model")).select_by_value("fashionnet-photo")
     on_test_images = "The confidence is calibrated on photos, so on these images it may be off."

@@ -31,7 +31,7 @@ function go(changes) {
   refresh();
 }
 
-const page = () => Number(read("page"));
+const page = () => Number(read("page")) || 0;
 const isPage = (number) => number >= 0 && number * SIZE < count;
 
 /** The address of a page as the text that the URL has: the first has none. */

@@ -15,7 +15,7 @@ const tabs = [...document.querySelectorAll("[role=tab]")];
 
 /** Show what the address says: the tab, brought up to date, of the model. */
 function show() {
-  const name = read("tab") in TABS ? read("tab") : "predict";
+  const name = Object.hasOwn(TABS, read("tab")) ? read("tab") : "predict";
   for (const tab of tabs) {
     const panel = tab.getAttribute("aria-controls");
     const chosen = panel === name;
