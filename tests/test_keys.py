@@ -187,3 +187,5 @@ def test_the_page_asks_for_the_key_and_keeps_it(guarded, keys, tmp_path):
         page = Page(driver, str(guarded.base_url.join("/fashion/")))
         page.wait(lambda: page.one("#accuracy").text)
         assert not page.all("#key")
+        page.open("gallery")
+        page.wait(lambda: [each for each in page.all("#gallery-items img") if each.get_property("naturalWidth")])

@@ -89,7 +89,7 @@ function showTiles() {
 
 function tile(item) {
   return h("button", { type: "button", id: `image-${item.index}`, onclick: () => enlarge(item) },
-    h("img", { className: "pixels", src: image.source(item), alt: `Test image ${item.index}` }),
+    image.thumbnail(item),
     h("span", { className: item.correct ? "" : "wrong" }, `${item.correct ? "✓" : "✗"} ${item.predicted}`),
     h("span", {}, `true ${item.label}`));
 }

@@ -7,7 +7,15 @@ import { heatMap } from "./heatmap.js";
 const dialog = byId("gallery-detail");
 let shown = null;
 
-export const source = ({ index }) => `gallery/images/${index}.png`;
+const fileOf = async ({ index }) => (await call(`gallery/images/${index}.png`)).blob();
+
+/** Returns the image of an item. It comes by a call, since an address alone sends no API key. */
+export function thumbnail(item) {
+  const image = h("img", { className: "pixels", alt: `Test image ${item.index}` });
+  image.addEventListener("load", () => URL.revokeObjectURL(image.src));
+  fileOf(item).then((file) => { image.src = URL.createObjectURL(file); }, () => {});
+  return image;
+}
 
 /** `step` goes to the image before (-1) or after (1), `leave` to none. */
 export function start(step, leave) {
@@ -48,7 +56,7 @@ export async function show(item, { first, last }) {
 }
 
 async function evidence(item) {
-  const file = await (await call(source(item))).blob();
+  const file = await fileOf(item);
   const prediction = await (await upload(address("predict"), file)).json();
   return [
     h("p", {}, `${prediction.label}, ${percent(prediction.confidence)}, by ${prediction.model}.`),
