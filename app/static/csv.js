@@ -2,13 +2,16 @@
 
 import { h } from "./dom.js";
 
-const FIELDS = ["file", "label", "class_id", "confidence", "in_distribution", "ood_score", "model", "model_version", "model_choice"];
+const FIELDS = [
+  "file", "label", "class_id", "confidence", "in_distribution", "ood_score", "model", "model_version", "model_choice",
+];
 
 /** Save the results, in the columns of `fashionnet predict --out`. */
 export function download(results) {
   const labels = Object.keys(results.find((each) => each.probabilities)?.probabilities ?? {});
   const lines = results.map((each) => [
-    ...FIELDS.map((name) => each[name] ?? ""), (each.warnings ?? []).join(" "), ...labels.map((label) => each.probabilities?.[label] ?? ""), each.error ?? "",
+    ...FIELDS.map((name) => each[name] ?? ""), (each.warnings ?? []).join(" "),
+    ...labels.map((label) => each.probabilities?.[label] ?? ""), each.error ?? "",
   ]);
   const text = [[...FIELDS, "warnings", ...labels, "error"], ...lines].map((line) => line.map(cell).join(",")).join("\r\n");
   const link = h("a", { href: URL.createObjectURL(new Blob([text], { type: "text/csv" })), download: "fashionnet.csv" });

@@ -3,7 +3,7 @@
 import { absolute, address, getJson, lacksData, modelDetails, shownModel } from "./api.js";
 import { byId, h } from "./dom.js";
 import { reliabilityDiagram } from "./charts.js";
-import { figuresOf, forPhotos, noData, photoFigures, precision, summary, wide } from "./figures.js";
+import { figuresOf, forPhotos, noData, photoFigures, precision, source, summary, wide } from "./figures.js";
 import { read, write } from "./url.js";
 
 const POLL_MILLISECONDS = 300;
@@ -65,8 +65,8 @@ function measured(details, evaluation) {
 }
 
 function known(details, reason) {
-  const status = `${details.card.name} ${details.version} in ${precision(details)}, as its model card says.`;
-  return [status, [noData(reason), h("h3", {}, details.card.name), ...contents(details, figuresOf(details).test), ...onPhotos(details)]];
+  const name = h("h3", {}, details.card.name);
+  return [source(details), [noData(reason), name, ...contents(details, figuresOf(details).test), ...onPhotos(details)]];
 }
 
 /** Show how far the measurement has come until the returned function is called. */

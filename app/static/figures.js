@@ -6,6 +6,9 @@ const inEightBits = (engine) => engine === "onnx-int8";
 
 export const precision = ({ engine }) => (inEightBits(engine) ? "8 bits" : "full precision");
 
+/** Which model the figures are of, where they are those of its card. */
+export const source = (details) => `${details.card.name} ${details.version} in ${precision(details)}, as its model card says.`;
+
 /** What the card knows, by split, of the graph that the service runs. */
 export const figuresOf = ({ card, engine }) => (inEightBits(engine) ? card.int8_metrics : card.metrics);
 

@@ -2,7 +2,7 @@
 
 import { absolute, address, getJson, lacksData, modelDetails } from "./api.js";
 import { byId, h } from "./dom.js";
-import { figuresOf, noData, precision, summary } from "./figures.js";
+import { figuresOf, noData, source, summary } from "./figures.js";
 import * as image from "./image.js";
 import { read, write } from "./url.js";
 
@@ -16,7 +16,9 @@ export function start(classes) {
   for (const select of document.querySelectorAll("[data-classes]")) {
     select.append(...classes.map((name) => h("option", { value: name }, name)));
   }
-  byId("gallery-form").addEventListener("change", () => go({ ...Object.fromEntries(new FormData(byId("gallery-form"))), page: "" }));
+  byId("gallery-form").addEventListener("change", () => {
+    go({ ...Object.fromEntries(new FormData(byId("gallery-form"))), page: "" });
+  });
   byId("gallery-form").addEventListener("submit", (event) => event.preventDefault());
   byId("gallery-more").addEventListener("click", () => go({ seed: Number(read("seed")) + 1, page: "" }));
   byId("gallery-previous").addEventListener("click", () => turn(-1));
@@ -72,7 +74,7 @@ function showInstead(details, reason) {
   items = [];
   byId("gallery-form").hidden = byId("gallery-command").hidden = Boolean(details);
   showTiles();
-  byId("gallery-status").textContent = details ? `${details.card.name} ${details.version} in ${precision(details)}, as its model card says.` : "";
+  byId("gallery-status").textContent = details ? source(details) : "";
   byId("gallery-problem").textContent = details ? "" : reason;
   byId("gallery-card").replaceChildren(...(details ? [noData(reason), ...summary(figuresOf(details).test)] : []));
 }
