@@ -5,6 +5,7 @@ import fcntl
 import io
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,10 @@ from tests.servers import serve
 
 if TYPE_CHECKING:
     from model.training.run import Run
+
+for number in (signal.SIGINT, signal.SIGHUP):  # what nohup and a shell's & ignore, the programs under test inherit
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")

@@ -167,7 +167,10 @@ def test_a_terminal_that_closes_ends_the_service(tmp_path, workers):
     with in_terminal(its, tmp_path, workers=workers) as server, client_of(server):
         os.close(its)
         os.close(ours)
-        server.communicate(timeout=20)
+        try:
+            server.communicate(timeout=20)
+        finally:
+            server.kill()
     assert server.returncode == 0
 
 

@@ -170,7 +170,7 @@ def figures_of(metrics_file: Path) -> list[dict[str, float]]:
     return [{name: line[name] for name in line if name not in ("seconds", "images_per_second")} for line in lines]
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 11))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))])
 def test_a_run_killed_at_three_random_moments_resumes_bit_for_bit(small_data, tmp_path, forked, seed):
     config, folder = make_config(small_data, 4, limit=64), RunFolder(tmp_path / "killed")
     begin = time.monotonic()

@@ -11,7 +11,7 @@ from model import FashionMnist
 from tests.fuzz.target import start
 from tests.servers import ROOT
 
-EXAMPLES = 10
+EXAMPLES = 6
 """Of each operation and phase; the cases at the limits of the schema come in addition."""
 
 
