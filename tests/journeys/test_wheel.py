@@ -90,7 +90,7 @@ def test_help_and_errors_are_true_here(installed):
     assert "pip install 'fashionnet[train]'" in done.stderr
     empty = installed.folder / "empty"
     empty.mkdir()
-    done = installed.run("fashionnet", "--model-dir", str(empty))
+    done = installed.run("fashionnet", "--model-dir", str(empty), "--port", "0")
     assert done.returncode == 1
     assert "scripts/" not in done.stderr
     assert "has no model" in done.stderr
