@@ -1,4 +1,4 @@
-"""Workers that die soon after their start: a pause before the next one, and an end if none can live."""
+"""Workers that die before they are ready: a pause before the next one, and an end if none can live."""
 
 import logging
 import shutil
@@ -13,47 +13,40 @@ from app.settings import metrics_folder
 
 logger = logging.getLogger("fashionnet")
 
-YOUNG_SECONDS = 5
 MOST_DEATHS = 10
 LONGEST_PAUSE = 2.0
 LEAST_FREE_BYTES = 1_000_000
 
 
 class CrashLoop:
-    """Counts the workers in a row that died young; its two methods are hooks of gunicorn."""
+    """Counts the workers in a row that died before they were ready; its two methods are hooks of gunicorn."""
 
     def __init__(self) -> None:
         self.deaths = 0
 
-    def before_start(self, arbiter: Arbiter, worker: Worker) -> None:
-        """Waits before a worker starts if others died young, longer each time.
+    def before_start(self, arbiter: Arbiter, _worker: Worker) -> None:
+        """Waits before a worker starts if others died before they were ready, longer each time.
 
         Raises:
-            HaltServer: too many died, and no worker is older than that.
+            HaltServer: too many died, and no worker is ready.
         """
         _restore_metrics_folder()
         if self.deaths:
-            self._wait_or_end([other for other in arbiter.WORKERS.values() if _age(other) > YOUNG_SECONDS])
-        worker.started = time.monotonic()
+            self._wait_or_end([other for other in arbiter.WORKERS.values() if other.state.is_ready])
 
     def after_end(self, worker: Worker) -> None:
         """Counts a worker that has ended, unless it was told to."""
         if not worker.state.is_replaced:
-            self.deaths = self.deaths + 1 if _age(worker) < YOUNG_SECONDS else 0
+            self.deaths = 0 if worker.state.is_ready else self.deaths + 1
 
     def _wait_or_end(self, serving: list[Worker]) -> None:
-        what = f"{self.deaths} workers in a row ended within {YOUNG_SECONDS} s of their start: {_reason()}"
+        what = f"{self.deaths} workers in a row ended before they were ready: {_reason()}"
         if self.deaths >= MOST_DEATHS and not serving:
             raise HaltServer(what, 1)
         pause = min(0.1 * 2 ** (self.deaths - 1), LONGEST_PAUSE)
         if self.deaths > 1:
             logger.warning("%s The next worker starts in %.1f s.", what, pause)
         time.sleep(pause)
-
-
-def _age(worker: Worker) -> float:
-    started: float = worker.started
-    return time.monotonic() - started
 
 
 def _restore_metrics_folder() -> None:
