@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.artifact import Artifact, Format, ModelCard, load_artifact, read_card
-from model.cpu import cpu_flags
+from model.cpu import has_int8
 from model.errors import ArtifactCorrupt, ArtifactMissing
 
 if TYPE_CHECKING:
@@ -176,18 +176,18 @@ _ENGINES: dict[EngineName, type[OnnxEngine] | type[TorchEngine]] = {
 def choose_engine(asked: EngineName, card: ModelCard) -> EngineName:
     """What ``auto`` is for the artefact and this CPU; any other name is kept.
 
-    8 bits win on every CPU with AVX2 or better that was measured (benchmarks/results/engines.md); elsewhere nobody
-    has, and full precision is taken.
+    It is 8 bits where the CPU has instructions for them. They win on every CPU with AVX2 or better that was measured
+    (benchmarks/results/engines.md). On arm64 nothing was measured; its instructions (SDOT, I8MM) do the same work.
 
     Raises:
         ArtifactMissing: 8 bits are asked for and the artefact has no such graph.
     """
-    has_int8 = Int8OnnxEngine.formats[0] in card.files
-    if asked == "onnx-int8" and not has_int8:
+    has_graph = Int8OnnxEngine.formats[0] in card.files
+    if asked == "onnx-int8" and not has_graph:
         raise ArtifactMissing(f"{card.name} has no graph in 8 bits: set the engine to auto or onnx.")
     if asked != "auto":
         return asked
-    return "onnx-int8" if has_int8 and "avx2" in cpu_flags() else "onnx"
+    return "onnx-int8" if has_graph and has_int8() else "onnx"
 
 
 def load_for_engine(engine: EngineName, folder: Path, name: str) -> Artifact:
@@ -258,6 +258,8 @@ def _session_options(threads: int, disabled_optimizers: str) -> onnxruntime.Sess
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # A pattern keeps one more block of memory for every batch size that was ever run.
+    options.enable_mem_pattern = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("optimization.disable_specified_optimizers", disabled_optimizers)
     return options

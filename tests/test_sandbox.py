@@ -110,6 +110,14 @@ def test_only_cpu_time_counts(sandbox):
     assert sandbox.run(sleep_long) == "slept"
 
 
+def test_a_call_that_waits_for_too_long_is_ended():
+    """A decoder that blocks uses no CPU time."""
+    with contextlib.closing(create_sandbox(LIMITS._replace(seconds=0.05))) as sandbox:
+        with pytest.raises(TimeLimitExceeded):
+            sandbox.run(sleep_long)
+        assert sandbox.run(len, "next") == 4
+
+
 def test_calls_of_several_threads_wait_for_each_other(sandbox):
     found = []
     threads = [threading.Thread(target=lambda n=n: found.append(sandbox.run(abs, -n) == n)) for n in range(20)]

@@ -1,9 +1,9 @@
 """Runs functions on hostile input in a helper process, which is ended if it takes too long or too much memory.
 
 Nothing can interrupt a decoder in a thread: a picture of some bytes may occupy it for minutes. The helper decodes
-instead. The kernel ends it once a call has used its CPU time, and refuses memory beyond the limit. A second process,
-the keeper, then forks the next helper at once. It is forked while the service starts, when hardly anything runs
-besides, because a process with threads should not be forked (docs/decisions/0024-decoding.md).
+instead. The kernel ends it once a call has used its CPU time, or waits for too long, and refuses memory beyond the
+limit. A second process, the keeper, then forks the next helper at once. It is forked while the service starts, when
+hardly anything runs besides, because a process with threads should not be forked (docs/decisions/0024-decoding.md).
 """
 
 import logging
@@ -27,6 +27,8 @@ P = ParamSpec("P")
 Result = TypeVar("Result")
 _HEAD = struct.Struct("=iI")
 """An ``_Outcome`` or a signal, and the bytes of the pickle in the shared memory."""
+_WALL_FACTOR = 10
+"""Times its CPU time that a call may take by the clock: other processes may need the cores meanwhile."""
 _LARGE = 1 << 20
 """Bytes from which on the shared memory is returned to the system after a call."""
 
@@ -36,7 +38,7 @@ class CallEnded(Exception):
 
 
 class TimeLimitExceeded(CallEnded):
-    """The call has used its CPU time."""
+    """The call has used its CPU time, or ten times as much by the clock."""
 
 
 class MemoryLimitExceeded(CallEnded):
@@ -155,7 +157,7 @@ class HelperProcess:
 
 
 def _death(number: int) -> Exception:
-    if number == signal.SIGPROF:
+    if number in (signal.SIGPROF, signal.SIGALRM):
         return TimeLimitExceeded()
     logger.warning("A picture ended its decoder by signal %d (%s).", number, signal.strsignal(number))
     return HelperCrashed()
@@ -202,13 +204,19 @@ def _help(control: socket.socket, memory: mmap.mmap, limits: CallLimits) -> None
         limit_memory(limits.memory)
         while head := _receive(control):
             call = pickle.loads(memory[: _HEAD.unpack(head)[1]])  # noqa: S301 - the service wrote it
-            signal.setitimer(signal.ITIMER_PROF, limits.seconds)
+            _set_timers(limits.seconds)
             outcome, size = _answer(memory, *call)
-            signal.setitimer(signal.ITIMER_PROF, 0)
+            _set_timers(0)
             control.sendall(_HEAD.pack(outcome, size))
         code = 0
     finally:
         os._exit(code)
+
+
+def _set_timers(seconds: float) -> None:
+    """Lets the kernel end this process after so much CPU time, and after much more by the clock; 0 takes that back."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, _WALL_FACTOR * seconds)
 
 
 def _answer(memory: mmap.mmap, function: Callable[..., Any], args: Any, kwargs: Any) -> tuple[_Outcome, int]:
