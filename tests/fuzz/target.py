@@ -37,8 +37,10 @@ class Target:
 
 
 @contextlib.contextmanager
-def start(folder: Path, **settings: object) -> Iterator[Target]:
+def start(folder: Path, control_group: Path | None = None, **settings: object) -> Iterator[Target]:
     """Runs ``python -m app`` on a free port until the context ends; ``folder`` is empty.
+
+    ``control_group`` is the file ``cgroup.procs`` of the group that the service joins before it starts.
 
     The log goes to a file: nobody reads a pipe, which would block the service once it is full.
     """
@@ -46,6 +48,8 @@ def start(folder: Path, **settings: object) -> Iterator[Target]:
     temporary.mkdir()
     variables = {f"FASHIONNET_{name.upper()}": str(value) for name, value in {"port": 0, **settings}.items()}
     command = [sys.executable, "-m", "app"]
+    if control_group is not None:
+        command = ["sh", "-c", f'echo $$ > {control_group}; exec "$@"', "sh", *command]
     environment = os.environ | variables | {"TMPDIR": str(temporary)}
     with (
         log.open("w") as output,
