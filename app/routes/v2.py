@@ -6,16 +6,14 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
-from numpy.typing import NDArray
 from starlette.routing import Route
 
 from app.fast_path import DirectRoute
-from app.inference.admission import IMAGE_COST, BodyMemory, batch_cost
+from app.inference.admission import BodyMemory
 from app.inference.decoding import Decoder
 from app.inference.errors import Overloaded, UnknownModel
-from app.inference.predictor import Classifier, Predictor, Predictors
+from app.inference.predictor import Predictor, Predictors
 from app.inference.sandbox import CallEnded
 from app.metrics import measure_inference
 from app.problems import (
@@ -27,15 +25,13 @@ from app.problems import (
     TooManyFiles,
     problem_responses,
 )
-from app.routes.v2_codec import OUTPUTS, InferenceRequest, Output, RequestedOutput, encode_response
+from app.routes.v2_codec import InferenceRequest, encode_response
+from app.routes.v2_inference import answer
 from app.routes.v2_metadata import VERSION_PARAMETER, find, served
 from app.routes.v2_request import Body, Given, InferenceLimits, read_inference
 from app.settings import Settings
 from app.uploads import declared_length, read_body
-from model import ModelCard, Picture
-from model.engines import ImageOutput, log_softmax, softmax
 from model.inputs import ModelInput
-from model.preprocessing import IDENTITY
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
@@ -102,12 +98,10 @@ async def _respond(request: Request, predictors: Predictors, predictor: Predicto
     predictor.admission.queue_of(declared_length(request)).require()
     with predictor.admission.body() as memory:
         asked, given = await _read(request, memory, predictor.card.input)
-        outputs = await _infer(given, predictor, predictors.classifier(predictor.card.name))
-    predictor.observe_outputs(outputs)
-    logits = np.array([output.logits for output in outputs], np.float32).reshape(-1, len(predictor.card.classes))
+        outputs = await answer(asked, given, predictor, predictors.classifier(predictor.card.name))
     head = {"model_name": predictor.card.name, "model_version": predictor.card.version}
     head |= {"id": asked.id} if asked.id else {}
-    content, json_length = encode_response(head, _outputs(asked, logits, predictor.card))
+    content, json_length = encode_response(head, outputs)
     headers = {} if json_length is None else {LENGTH_HEADER: str(json_length)}
     content, encoding = compress(content, request.headers.get("accept-encoding", ""))
     media_type = "application/json" if json_length is None else "application/octet-stream"
@@ -131,30 +125,6 @@ async def _read(request: Request, memory: BodyMemory, model_input: ModelInput) -
     except CallEnded:
         raise BodyTooLarge("The JSON takes too long to read: send the tensors binary.") from None
     return found
-
-
-async def _infer(given: Given, predictor: Predictor, classifier: Classifier) -> list[ImageOutput]:
-    """Returns the output for each image; one image goes through the micro-batcher, many in batches."""
-    admission = predictor.admission
-    if isinstance(given, list) and len(given) == 1:
-        return [(await classifier.infer(given[0])).output]
-    if not isinstance(given, list) and len(given) == 1:
-        with admission.images.admit():
-            return [(await predictor.submit(Picture(given[0], IDENTITY))).output]
-    cost = batch_cost(sum(map(len, given))) if isinstance(given, list) else IMAGE_COST * len(given)
-    admission.batches.require()
-    with admission.batches.reserve(cost):
-        async with admission.chunk_turns:
-            with admission.batches.measure(cost):
-                return await _infer_many(given, predictor, classifier)
-
-
-async def _infer_many(given: Given, predictor: Predictor, classifier: Classifier) -> list[ImageOutput]:
-    if isinstance(given, list) and given:
-        pictures = [await classifier.preprocess(content) for content in given]
-        return list(await predictor.run_pictures(pictures))
-    images = np.asarray(given, np.uint8).reshape(-1, *predictor.card.input.shape)
-    return list((await predictor.run(images)).image_outputs())
 
 
 def compress(content: bytes, accepted: str) -> tuple[bytes, dict[str, str]]:
@@ -182,42 +152,3 @@ def direct_routes(names: Iterable[str]) -> dict[str, DirectRoute]:
     """Returns the direct routes of this module by path, for the models of these names."""
     route = Route(f"{router.prefix}/models/{{name}}/infer", infer, methods=["POST"])
     return {route.path.format(name=name): DirectRoute(route, {"name": name}) for name in names}
-
-
-def _outputs(asked: InferenceRequest, logits: NDArray[np.float32], card: ModelCard) -> list[Output]:
-    wanted = [RequestedOutput(name=name) for name in OUTPUTS] if asked.outputs is None else asked.outputs
-    return [_output(output, asked.wants_binary(output), logits, card) for output in wanted]
-
-
-def _output(output: RequestedOutput, binary: bool, logits: NDArray[np.float32], card: ModelCard) -> Output:
-    if output.name not in OUTPUTS:
-        raise InvalidInference(f"There is no output {output.name!r:.40}; there are {', '.join(OUTPUTS)}.")
-    calibrated = logits / np.float32(card.temperature)
-    match output.name:
-        case "label":
-            values = _labels(logits, card)
-        case "logits":
-            values = logits
-        case "log_probs":
-            values = log_softmax(calibrated)
-        case _:
-            values = softmax(calibrated)
-    best = output.parameters.get("classification")
-    return Output(output.name, values if best is None else _classification(output, best, values, card), binary)
-
-
-def _labels(logits: NDArray[np.float32], card: ModelCard) -> NDArray[Any]:
-    names = np.array([label.encode() for label in card.classes], object)
-    labels: NDArray[Any] = names[logits.argmax(1)]
-    return labels
-
-
-def _classification(output: RequestedOutput, best: Any, values: NDArray[Any], card: ModelCard) -> NDArray[Any]:
-    """Returns the ``best`` highest values of each row as BYTES ``value:index:label``."""
-    if values.dtype == object or not isinstance(best, int) or best < 1:
-        raise InvalidInference(f"{output.name}: classification takes a number of classes, and an output of numbers.")
-    order = np.argsort(-values, axis=1, kind="stable")[:, :best]
-    cells = [
-        [f"{row[i]:f}:{i}:{card.classes[i]}".encode() for i in ids] for row, ids in zip(values, order, strict=True)
-    ]
-    return np.array(cells, object).reshape(order.shape)

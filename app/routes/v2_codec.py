@@ -12,6 +12,7 @@ import math
 import struct
 from base64 import b64decode
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +84,11 @@ class Output:
     values: Array
     binary: bool
 
+    @property
+    def datatype(self) -> str:
+        """The datatype of the values."""
+        return "BYTES" if self.values.dtype == object else "FP32"
+
 
 def parse_request(body: bytes, json_length: int | None, max_images: int) -> tuple[InferenceRequest, dict[str, Array]]:
     """Returns the JSON part of a request body and its input tensors by name.
@@ -95,17 +101,24 @@ def parse_request(body: bytes, json_length: int | None, max_images: int) -> tupl
     """
     if json_length is not None and not 0 <= json_length <= len(body):
         raise InvalidInference(f"Inference-Header-Content-Length is {json_length}, but the body has {len(body)} bytes.")
-    try:
+    with one_sentence():
         request = InferenceRequest.model_validate_json(body[:json_length])
+    for tensor in request.inputs:
+        check_images(tensor, max_images)
+    return request, dict(
+        _tensors(request.inputs, memoryview(body)[len(body) if json_length is None else json_length :])
+    )
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Turns pydantic's error into InvalidInference."""
+    try:
+        yield
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"]) or "body"
         raise InvalidInference(f"This is not an inference request: {where}: {problem['msg']}.") from None
-    for tensor in request.inputs:
-        _check_images(tensor, max_images)
-    return request, dict(
-        _tensors(request.inputs, memoryview(body)[len(body) if json_length is None else json_length :])
-    )
 
 
 def _tensors(inputs: Sequence[InputTensor], binary: memoryview) -> Iterator[tuple[str, Array]]:
@@ -119,7 +132,7 @@ def _tensors(inputs: Sequence[InputTensor], binary: memoryview) -> Iterator[tupl
             raise InvalidInference(
                 f"{tensor.name}: binary_data_size {size!r:.40} does not match the bytes after the JSON."
             )
-        yield tensor.name, _from_binary(tensor, bytes(binary[offset : offset + size]))
+        yield tensor.name, from_binary(tensor, binary[offset : offset + size])
         offset += size
     if offset != len(binary):
         raise InvalidInference(f"{len(binary) - offset} bytes follow the last binary tensor.")
@@ -133,7 +146,8 @@ def _count(tensor: InputTensor) -> int:
     return math.prod(tensor.shape)
 
 
-def _check_images(tensor: InputTensor, most: int) -> None:
+def check_images(tensor: InputTensor, most: int) -> None:
+    """Raises TooManyFiles if the tensor has more than ``most`` images."""
     images = _count(tensor) if tensor.datatype == "BYTES" else next(iter(tensor.shape), 1)
     if images > most:
         raise TooManyFiles(f"The limit is {most} images in one request: send several requests.")
@@ -150,12 +164,17 @@ def _from_json(tensor: InputTensor) -> Array:
         raise InvalidInference(f"{tensor.name}: data or binary_data_size is missing.")
     try:
         if tensor.datatype == "BYTES":
-            return _objects([b64decode(text, validate=True) for text in _flat(tensor.data)], tensor)
-        values = np.array(tensor.data, np.float64 if tensor.datatype.startswith("FP") else np.int64)
+            return from_elements(tensor, [b64decode(text, validate=True) for text in _flat(tensor.data)])
+        return from_numbers(tensor, tensor.data)
     except (ValueError, TypeError, OverflowError, binascii.Error, RecursionError) as error:
         raise InvalidInference(
             f"{tensor.name}: the data are not {tensor.datatype} (BYTES are base64 in JSON)."
         ) from error
+
+
+def from_numbers(tensor: InputTensor, numbers: Sequence[Any]) -> Array:
+    """Returns the tensor of these numbers, in lists or not; raises ValueError or TypeError if they are none."""
+    values = np.array(numbers, np.float64 if tensor.datatype.startswith("FP") else np.int64)
     return _shaped(_cast(values, tensor), tensor)
 
 
@@ -172,16 +191,17 @@ def _fits(values: Array, dtype: np.dtype[Any]) -> bool:
     return bool(limits.min <= values.min() and values.max() <= limits.max)
 
 
-def _from_binary(tensor: InputTensor, raw: bytes) -> Array:
+def from_binary(tensor: InputTensor, raw: memoryview) -> Array:
+    """Returns the tensor with these binary data, which numbers share."""
     if tensor.datatype == "BYTES":
-        return _objects(list(_split_bytes(raw, tensor.name)), tensor)
+        return from_elements(tensor, list(_split_bytes(raw, tensor.name)))
     dtype = _dtype(tensor)
     if len(raw) != _count(tensor) * dtype.itemsize:
         raise InvalidInference(f"{tensor.name}: {len(raw)} bytes are not a {tensor.datatype} tensor of {tensor.shape}.")
     return np.frombuffer(raw, dtype).reshape(tensor.shape)
 
 
-def _split_bytes(raw: bytes, name: str) -> Iterator[bytes]:
+def _split_bytes(raw: memoryview, name: str) -> Iterator[bytes]:
     """Yields BYTES elements: each is a little-endian uint32 length followed by as many bytes."""
     offset = 0
     while offset < len(raw):
@@ -191,10 +211,11 @@ def _split_bytes(raw: bytes, name: str) -> Iterator[bytes]:
         offset += 4 + length
         if offset > len(raw):
             raise InvalidInference(f"{name}: a BYTES element is truncated.")
-        yield raw[offset - length : offset]
+        yield bytes(raw[offset - length : offset])
 
 
-def _objects(elements: list[bytes], tensor: InputTensor) -> Array:
+def from_elements(tensor: InputTensor, elements: Sequence[bytes]) -> Array:
+    """Returns the BYTES tensor of these elements."""
     values = np.empty(len(elements), object)
     values[:] = elements
     return _shaped(values, tensor)
@@ -218,7 +239,7 @@ def encode_response(head: dict[str, Any], outputs: Sequence[Output]) -> tuple[by
     """Returns the response's body, and the length of its JSON if binary tensors follow, else None."""
     tensors, blobs = [], []
     for output in outputs:
-        blob = _to_binary(output.values) if output.binary else None
+        blob = to_binary(output.values) if output.binary else None
         tensors.append(_describe(output, blob).model_dump(exclude_none=True))
         blobs.append(blob or b"")
     header = json.dumps(head | {"outputs": tensors}, separators=(",", ":")).encode()
@@ -227,18 +248,18 @@ def encode_response(head: dict[str, Any], outputs: Sequence[Output]) -> tuple[by
 
 
 def _describe(output: Output, blob: bytes | None) -> OutputTensor:
-    datatype = "BYTES" if output.values.dtype == object else "FP32"
-    tensor = OutputTensor(name=output.name, shape=list(output.values.shape), datatype=datatype)
+    tensor = OutputTensor(name=output.name, shape=list(output.values.shape), datatype=output.datatype)
     if blob is not None:
         tensor.parameters = {"binary_data_size": len(blob)}
-    elif datatype == "BYTES":
+    elif output.datatype == "BYTES":
         tensor.data = [element.decode() for element in output.values.ravel()]
     else:
         tensor.data = output.values.ravel().tolist()
     return tensor
 
 
-def _to_binary(values: Array) -> bytes:
+def to_binary(values: Array) -> bytes:
+    """Returns numbers as little-endian FP32, and BYTES elements each after its length."""
     if values.dtype == object:
         return b"".join(struct.pack("<I", len(element)) + element for element in values.ravel())
     return values.astype("<f4").tobytes()

@@ -5,6 +5,7 @@ Raises InvalidInference, BodyTooLarge and TooManyFiles of ``app.problems``.
 
 import math
 import zlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,9 +56,7 @@ def read_inference(body: Body, model_input: ModelInput, limits: InferenceLimits)
     if json_bytes > limits.json_bytes:
         raise BodyTooLarge(f"The limit is {limits.json_bytes:,} bytes of JSON: send the tensors binary.")
     asked, tensors = parse_request(content, body.json_length, limits.images)
-    if list(tensors) != ["images"]:
-        raise InvalidInference(f"The one input is 'images'; the request has {list(tensors)!r:.80}.")
-    return asked.without_data(), _given(tensors["images"], model_input)
+    return asked.without_data(), images_of(tensors, model_input)
 
 
 def _decompress(body: Body, max_bytes: int) -> bytes:
@@ -80,7 +79,11 @@ def _decompress(body: Body, max_bytes: int) -> bytes:
     return plain
 
 
-def _given(values: NDArray[Any], model_input: ModelInput) -> Given:
+def images_of(tensors: Mapping[str, NDArray[Any]], model_input: ModelInput) -> Given:
+    """Returns the images of a request; raises InvalidInference if it has other tensors, or ones of another shape."""
+    if list(tensors) != ["images"]:
+        raise InvalidInference(f"The one input is 'images'; the request has {list(tensors)!r:.80}.")
+    values = tensors["images"]
     if values.dtype == object:
         return list(values.ravel())
     shape = model_input.shape

@@ -1,0 +1,92 @@
+"""From the images of an inference request to the outputs that it names, over HTTP and gRPC alike."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.inference.admission import IMAGE_COST, batch_cost
+from app.inference.predictor import Classifier, Predictor
+from app.problems import InvalidInference
+from app.routes.v2_codec import OUTPUTS, InferenceRequest, Output, RequestedOutput
+from app.routes.v2_request import Given
+from model import ModelCard, Picture
+from model.engines import ImageOutput, log_softmax, softmax
+from model.preprocessing import IDENTITY
+
+
+async def answer(asked: InferenceRequest, given: Given, predictor: Predictor, classifier: Classifier) -> list[Output]:
+    """Returns the outputs for these images, and counts them.
+
+    Raises:
+        InvalidInference: the request names an unknown output.
+        ImageError: an encoded picture cannot be used.
+        Overloaded: the images would wait too long.
+    """
+    found = await _infer(given, predictor, classifier)
+    predictor.observe_outputs(found)
+    logits = np.array([output.logits for output in found], np.float32).reshape(-1, len(predictor.card.classes))
+    return _outputs(asked, logits, predictor.card)
+
+
+async def _infer(given: Given, predictor: Predictor, classifier: Classifier) -> list[ImageOutput]:
+    """Returns the output for each image; one image goes through the micro-batcher, many in batches."""
+    admission = predictor.admission
+    if isinstance(given, list) and len(given) == 1:
+        return [(await classifier.infer(given[0])).output]
+    if not isinstance(given, list) and len(given) == 1:
+        with admission.images.admit():
+            return [(await predictor.submit(Picture(given[0], IDENTITY))).output]
+    cost = batch_cost(sum(map(len, given))) if isinstance(given, list) else IMAGE_COST * len(given)
+    admission.batches.require()
+    with admission.batches.reserve(cost):
+        async with admission.chunk_turns:
+            with admission.batches.measure(cost):
+                return await _infer_many(given, predictor, classifier)
+
+
+async def _infer_many(given: Given, predictor: Predictor, classifier: Classifier) -> list[ImageOutput]:
+    if isinstance(given, list) and given:
+        pictures = [await classifier.preprocess(content) for content in given]
+        return list(await predictor.run_pictures(pictures))
+    images = np.asarray(given, np.uint8).reshape(-1, *predictor.card.input.shape)
+    return list((await predictor.run(images)).image_outputs())
+
+
+def _outputs(asked: InferenceRequest, logits: NDArray[np.float32], card: ModelCard) -> list[Output]:
+    wanted = [RequestedOutput(name=name) for name in OUTPUTS] if asked.outputs is None else asked.outputs
+    return [_output(output, asked.wants_binary(output), logits, card) for output in wanted]
+
+
+def _output(output: RequestedOutput, binary: bool, logits: NDArray[np.float32], card: ModelCard) -> Output:
+    if output.name not in OUTPUTS:
+        raise InvalidInference(f"There is no output {output.name!r:.40}; there are {', '.join(OUTPUTS)}.")
+    calibrated = logits / np.float32(card.temperature)
+    match output.name:
+        case "label":
+            values = _labels(logits, card)
+        case "logits":
+            values = logits
+        case "log_probs":
+            values = log_softmax(calibrated)
+        case _:
+            values = softmax(calibrated)
+    best = output.parameters.get("classification")
+    return Output(output.name, values if best is None else _classification(output, best, values, card), binary)
+
+
+def _labels(logits: NDArray[np.float32], card: ModelCard) -> NDArray[Any]:
+    names = np.array([label.encode() for label in card.classes], object)
+    labels: NDArray[Any] = names[logits.argmax(1)]
+    return labels
+
+
+def _classification(output: RequestedOutput, best: Any, values: NDArray[Any], card: ModelCard) -> NDArray[Any]:
+    """Returns the ``best`` highest values of each row as BYTES ``value:index:label``."""
+    if values.dtype == object or not isinstance(best, int) or best < 1:
+        raise InvalidInference(f"{output.name}: classification takes a number of classes, and an output of numbers.")
+    order = np.argsort(-values, axis=1, kind="stable")[:, :best]
+    cells = [
+        [f"{row[i]:f}:{i}:{card.classes[i]}".encode() for i in ids] for row, ids in zip(values, order, strict=True)
+    ]
+    return np.array(cells, object).reshape(order.shape)
