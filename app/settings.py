@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     )
     engine: EngineName = Field(
         "auto",
-        description="onnx-int8 (8 bits), onnx, torch (extra train), or auto: 8 bits if the CPU has AVX2",
+        description="onnx-int8 (8 bits), onnx, torch (extra train), or auto: 8 bits if the CPU has AVX2, SDOT or I8MM",
     )
     model_dir: UserPath = Field(WEIGHTS, description="folder of the models; all of them are served")
     default_model: str | None = Field(

@@ -3,9 +3,12 @@
 import ctypes
 import os
 import platform
+import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+
+from model.cgroup import cpu_quota
 
 if sys.platform != "win32":
     import resource
@@ -13,11 +16,14 @@ if sys.platform != "win32":
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-def usable_cores() -> int:
-    """Returns the number of cores this process may use, by its affinity and the CPU quota of its container."""
+def usable_cores(root: Path = Path("/")) -> int:
+    """Returns the number of cores this process may use, by its affinity (CPU sets, taskset) and its CPU quota.
+
+    Args:
+        root: the folder that contains ``proc`` and ``sys``, for the quota.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cgroup_quota()
-    return max(1, min(cores, int(quota))) if quota else cores
+    return max(1, int(min(cores, cpu_quota(root))))
 
 
 def has_bf16() -> bool:
@@ -25,11 +31,31 @@ def has_bf16() -> bool:
     return bool({"avx512_bf16", "amx_bf16"} & cpu_flags())
 
 
+def has_int8(root: Path = Path("/")) -> bool:
+    """Returns whether the CPU has instructions that multiply and add many bytes at once.
+
+    x86-64 has them with AVX2. arm64 has them with SDOT (``asimddp``) or I8MM.
+    """
+    return bool({"avx2", "asimddp", "i8mm", "FEAT_DotProd", "FEAT_I8MM"} & cpu_flags(root))
+
+
 @cache
-def cpu_flags() -> frozenset[str]:
-    """Returns the CPU flags that Linux lists; empty on other systems."""
-    flags = _cpuinfo().get("flags", "")
-    return frozenset(flags.split())
+def cpu_flags(root: Path = Path("/")) -> frozenset[str]:
+    """Returns the features of the CPU as Linux or macOS names them; empty on other systems.
+
+    Args:
+        root: the folder that contains ``proc`` (Linux).
+    """
+    if sys.platform == "darwin":
+        sysctl = subprocess.run(["/usr/sbin/sysctl", "hw.optional"], capture_output=True, text=True, check=False)
+        return sysctl_flags(sysctl.stdout)
+    cpuinfo = _cpuinfo(root)
+    return frozenset((cpuinfo.get("flags") or cpuinfo.get("Features") or "").split())
+
+
+def sysctl_flags(text: str) -> frozenset[str]:
+    """Returns the features that ``sysctl hw.optional`` of macOS lists as present, without ``hw.optional.arm.``."""
+    return frozenset(line.removesuffix(": 1").rsplit(".")[-1] for line in text.splitlines() if line.endswith(": 1"))
 
 
 @cache
@@ -69,18 +95,10 @@ def limit_memory(additional: int) -> None:
 
 
 @cache
-def _cpuinfo() -> dict[str, str]:
+def _cpuinfo(root: Path = Path("/")) -> dict[str, str]:
     try:
-        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+        first = (root / "proc/cpuinfo").read_text().split("\n\n")[0]
     except OSError:
         return {}
     pairs = (line.partition(":") for line in first.splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def _cgroup_quota() -> float | None:
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return None
-    return None if quota == "max" else int(quota) / int(period)

@@ -69,11 +69,10 @@ def test_a_score_of_an_earlier_version_is_refused_by_the_torch_engine(artifact):
         create_engine("torch", Artifact(artifact.card, content))
 
 
-def test_auto_is_8_bits_where_the_cpu_is_known_to_be_quicker_so(artifact, monkeypatch):
-    monkeypatch.setattr("model.engines.cpu_flags", lambda: {"avx2"})
-    assert create_engine("auto", artifact).name == "onnx-int8"
-    monkeypatch.setattr("model.engines.cpu_flags", set)
-    assert create_engine("auto", artifact).name == "onnx"
+@pytest.mark.parametrize(("has_int8", "expected"), [(True, "onnx-int8"), (False, "onnx")])
+def test_auto_is_8_bits_where_the_cpu_multiplies_bytes(artifact, monkeypatch, has_int8, expected):
+    monkeypatch.setattr("model.engines.has_int8", lambda: has_int8)
+    assert create_engine("auto", artifact).name == expected
 
 
 def test_without_a_graph_in_8_bits_auto_is_full_precision_and_asking_for_it_says_so(artifact):

@@ -596,17 +596,3 @@ def test_the_progress_bar_shows_loss_accuracy_learning_rate_and_speed(train, tmp
     assert train("--epochs", 1, "--out", tmp_path, "--no-export") == 0
     for part in ("epoch 1/1", "loss ", "accuracy ", "lr 0.001", "images/s"):
         assert part in terminal.getvalue()
-
-
-def test_usable_cores_keep_to_the_quota_of_the_container(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
-    real = Path.read_text
-
-    def quota(text):
-        monkeypatch.setattr(Path, "read_text", lambda path: text if path.name == "cpu.max" else real(path))
-        return cpu.usable_cores()
-
-    assert quota("max 100000") == 8
-    assert quota("150000 100000") == 1
-    assert quota("400000 100000") == 4
-    assert quota("nonsense") == 8
