@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from model.data import CLASSES
 from model.errors import DataCorrupt, DataMissing
+from model.preprocessing.formats import SUFFIXES
 
 SHOES = ("Sandal", "Sneaker", "Ankle boot")
 NONE = "none"
@@ -32,7 +33,6 @@ CLASS_OF_LABEL = {
 }  # fmt: skip
 """Published labels that are used; "Not sure", "Other" and "Skip" are not."""
 _LABELS = Path(__file__).parent / "photo_labels"
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 class Photos(NamedTuple):
@@ -141,7 +141,7 @@ def _read_folders(folder: Path) -> Iterator[_Row]:
         name = names.get(_plain(place.name))
         files = sorted(place.iterdir()) if name and place.is_dir() else []
         for file in files:
-            if name and file.suffix.lower() in _SUFFIXES:
+            if name and file.suffix.lower() in SUFFIXES:
                 yield file, name, str(file), name
 
 

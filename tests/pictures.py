@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from model.inputs import ModelInput
 
 FILES = Path(__file__).parent / "files"
-"""Pictures in HEIC, which Pillow cannot write: ``trousers`` saved with pillow-heif 1.1, in several ways."""
+"""Pictures in HEIC, which takes long to write: ``trousers`` saved in several ways, ``phone`` as iPhones do."""
 COLOUR_SQUARE = ModelInput(height=192, width=192, channels=3, convention="photo", fit="squeeze")
 """The input of a model for photos."""
 

@@ -39,6 +39,12 @@ def test_pictures_are_found_by_their_suffix_in_every_level_and_in_order(folder):
     assert find_pictures([folder / "notes.txt"]).pictures == [folder / "notes.txt"], "what is named is taken"
 
 
+@pytest.mark.parametrize("suffix", [".heic", ".HEIF", ".avif", ".jfif", ".PNG"])
+def test_every_suffix_of_a_picture_is_one_in_a_folder(tmp_path, suffix):
+    (tmp_path / f"IMG_0001{suffix}").touch()
+    assert find_pictures([tmp_path]) == ([tmp_path / f"IMG_0001{suffix}"], [])
+
+
 def test_every_file_gets_its_outcome_in_order_past_every_buffer(tmp_path, engine, artifact):
     count = READ_AHEAD + 100
     for number in range(count):
@@ -177,7 +183,7 @@ def test_what_is_no_picture_that_can_be_read_is_a_row_of_its_own(tmp_path, folde
     denied, absent = ("The file cannot be read: " + why for why in ("Permission denied.", "No such file or directory."))
     assert found.pop("pictures/b.JPG").startswith("This is not a picture")
     assert found.pop("pictures/loop.png").startswith("The file cannot be read: Too many levels of symbolic links")
-    assert found.pop("empty").startswith("There is no picture in this folder (.bmp, ")
+    assert found.pop("empty").startswith("There is no picture in this folder (.apng, ")
     assert found == {
         "pictures/a.png": "Trouser",
         "pictures/more/c.bmp": "Trouser",

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from model.errors import DamagedImage, EmptyImage, ImageError, NotAnImage, TooManyPixels, UnknownFormat
 from model.inputs import ModelInput
+from model.installation import install_command
 from model.preprocessing.decode import DecodeLimits, decode, decode_small_png
 from model.preprocessing.fit import fit_data_set
 from model.preprocessing.formats import FORMATS
@@ -193,8 +194,9 @@ def test_a_picture_of_another_format_is_refused_by_its_name(content, name):
 )
 def test_a_picture_of_a_phone_is_refused_by_its_name_without_its_decoder(content, name, monkeypatch):
     monkeypatch.setattr("model.preprocessing.decode.FORMATS", ("PNG", "JPEG"))
-    with pytest.raises(UnknownFormat, match=f"the format {name}; PNG and JPEG are accepted: convert it"):
+    with pytest.raises(UnknownFormat, match=f"the format {name}; PNG and JPEG are accepted: convert it first") as error:
         pixels_of(content)
+    assert (f"install its decoder: {install_command('heic')}." in str(error.value)) == (name == "HEIC")
 
 
 @pytest.mark.parametrize("format_", ["AVIF", "HEIF"])
@@ -210,6 +212,21 @@ def test_a_heic_is_upright_on_white_and_of_several_pictures_the_first(name):
     expected = np.asarray(trousers(size=128).resize(decoded.image.size), int)
     assert np.abs(np.asarray(decoded.image.convert("RGB"), int) - expected).mean() < 4
     assert decoded.transparent == (name == "transparent")
+
+
+def test_of_a_heic_of_a_phone_only_the_thumbnail_is_decoded():
+    """The file has 3024x4032 pixels in tiles, turned by its property irot, and a thumbnail of 240x320."""
+    content, of_thumbnail = (FILES / "phone.heic").read_bytes(), DecodeLimits(memory=8 * 240 * 320)
+    decoded = decode(content, of_thumbnail, needed=240)
+    assert (decoded.size, decoded.image.size) == ((3024, 4032), (240, 320))
+    expected = Image.new("RGB", (240, 320), "white")
+    expected.paste(trousers(size=240), (0, 40))
+    assert np.abs(np.asarray(decoded.image, int) - np.asarray(expected)).mean() < 4
+    with pytest.raises(TooManyPixels, match="take 98 MB to decode from HEIC"):
+        decode(content, of_thumbnail, needed=241)
+    assert preprocess(content, limits=of_thumbnail).preprocessing.crop_box == pytest.approx(
+        (887, 702, 2117, 3343), abs=40
+    )
 
 
 def test_formats_that_pillow_knows_and_we_do_not_accept_are_refused():

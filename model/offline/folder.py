@@ -17,9 +17,9 @@ from model.files import printable
 from model.offline.tables import Outcome
 from model.prediction import LoadedModel, ModelPair, Prediction, classify_pictures, input_of
 from model.preprocessing.decode import MAX_PIXELS, DecodeLimits
+from model.preprocessing.formats import SUFFIXES
 from model.preprocessing.pipeline import Picture, preprocess
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 FILES_PER_TASK = 4
 """Files that a thread reads per task. For small pictures a task costs as much as the decoding; larger tasks would leave
 threads without work when there are few large pictures."""

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from model.errors import DamagedImage, EmptyImage, ImageError, NotAnImage, TooManyPixels, UnknownFormat
-from model.preprocessing.formats import FORMATS, format_name
+from model.installation import install_command
+from model.preprocessing.formats import FORMATS, format_name, known_as
 
 MAX_PIXELS = 50_000_000
 MAX_MEMORY = 16 * MAX_PIXELS
@@ -159,11 +160,11 @@ def _check_size(image: Image.Image, size: tuple[int, int], limits: DecodeLimits)
             f"The picture has {size[0]} x {size[1]} pixels, and {limits.pixels:,} are the most that are decoded: "
             "send a smaller one."
         )
-    memory = _decoding_memory(image, size)
+    memory, name = _decoding_memory(image, size), known_as(str(image.format))
     if memory > limits.memory:
         raise TooManyPixels(
             f"The picture has {size[0]} x {size[1]} pixels, which take {memory / 1e6:.0f} MB to decode from "
-            f"{image.format}, and the limit is {limits.memory / 1e6:.0f} MB: send a smaller one, or a JPEG."
+            f"{name}, and the limit is {limits.memory / 1e6:.0f} MB: send a smaller one, or a JPEG."
         )
 
 
@@ -179,8 +180,8 @@ def _decoding_memory(image: Image.Image, size: tuple[int, int]) -> int:
             return 16 * pixels
         case "AVIF":  # the decoder's planes, the bytes of its picture, and the picture
             return (12 if image.has_transparency_data else 10) * pixels
-        case "HEIF":  # as above, and the decoder frees its planes
-            return (10 if image.has_transparency_data else 8) * pixels
+        case "HEIF":  # as above, and the decoder frees its planes; of a draft those of the thumbnail alone
+            return (10 if image.has_transparency_data else 8) * image.width * image.height
         case "TIFF":  # a strip may be as large as the picture
             return 2 * stored
         case "JPEG" if image.info.get("progressive"):  # libjpeg holds the coefficients of the whole picture
@@ -218,12 +219,13 @@ def _damaged() -> DamagedImage:
 
 
 def _unidentified(content: bytes) -> ImageError:
-    names, name = ["HEIC" if known == "HEIF" else known for known in FORMATS], format_name(content)
+    names, name = [known_as(format_) for format_ in FORMATS], format_name(content)
     if name in names:
         return _damaged()
     accepted = f"{', '.join(names[:-1])} and {names[-1]} are accepted"
     if name:
-        return UnknownFormat(f"This is a file of the format {name}; {accepted}: convert it first.")
+        remedy = f", or install its decoder: {install_command('heic')}" if name == "HEIC" else ""
+        return UnknownFormat(f"This is a file of the format {name}; {accepted}: convert it first{remedy}.")
     return NotAnImage(f"This is not a picture that can be read; {accepted}.")
 
 

@@ -13,16 +13,20 @@ def _accepted() -> Iterator[str]:
     if features.check("avif"):
         AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # a worker has one core
         yield "AVIF"
-    if find_spec("pi_heif"):  # extra heic
-        import pi_heif
+    if find_spec("pillow_heif"):  # extra heic
+        import pillow_heif
 
-        pi_heif.options.DECODE_THREADS = 1
-        pi_heif.register_heif_opener(thumbnails=False)
+        pillow_heif.register_heif_opener(decode_threads=1, depth_images=False, aux_images=False)
         yield "HEIF"
 
 
 FORMATS = tuple(_accepted())
 """As Pillow names them."""
+SUFFIXES = frozenset({
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic",
+    ".heif", ".hif",
+})  # fmt: skip
+"""How the names of pictures end, in lower case; also those of a format whose decoder is not installed."""
 
 _SIGNATURES = {
     b"%PDF": "PDF", b"%!PS": "PostScript", b"8BPS": "Photoshop", b"\x00\x00\x01\x00": "ICO", b"<svg": "SVG",
@@ -35,6 +39,11 @@ _ISO_BRANDS = dict.fromkeys((b"avif", b"avis"), "AVIF") | dict.fromkeys(
 """Brands of files that hold pictures, ISO/IEC 23008-12; the general ones last."""
 _JPEG_12_BIT = re.compile(rb"\xff\xd8.*?\xff[\xc0-\xc3\xc9\xca]..\x0c", re.DOTALL)
 """A frame header of 12 bits, ITU T.81, B.2.2."""
+
+
+def known_as(name: str) -> str:
+    """Returns the name that people know a format of Pillow by."""
+    return "HEIC" if name == "HEIF" else name
 
 
 def format_name(content: bytes) -> str | None:
