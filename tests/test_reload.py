@@ -1,5 +1,6 @@
 """Models that are reloaded while the service runs: by one process, and by several workers."""
 
+import contextlib
 import os
 import pty
 import re
@@ -150,15 +151,22 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def in_terminal(terminal: int, folder: Path, *, nohup: bool = False, **settings: object) -> subprocess.Popen[str]:
-    """Starts the service as a terminal does, with or without ``nohup``."""
+@contextlib.contextmanager
+def in_terminal(
+    terminal: int, folder: Path, *, nohup: bool = False, **settings: object
+) -> Iterator[subprocess.Popen[str]]:
+    """Runs the service as a terminal does, with or without ``nohup``, until the context ends."""
     code = "import fcntl, os, runpy, signal, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
     code += "signal.signal(signal.SIGHUP, signal.SIG_IGN); " if nohup else ""
     code += "runpy.run_module('app', run_name='__main__')"
     settings = {"port": 0, "model_dir": copy_model(folder), **settings}
     environment = os.environ | {f"FASHIONNET_{name.upper()}": str(value) for name, value in settings.items()}
     options = {"cwd": ROOT, "env": environment, "text": True, "stderr": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, "-c", code], stdin=terminal, **options)
+    with subprocess.Popen([sys.executable, "-c", code], stdin=terminal, **options) as server:
+        try:
+            yield server
+        finally:
+            server.kill()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -167,10 +175,7 @@ def test_a_terminal_that_closes_ends_the_service(tmp_path, workers):
     with in_terminal(its, tmp_path, workers=workers) as server, client_of(server):
         os.close(its)
         os.close(ours)
-        try:
-            server.communicate(timeout=20)
-        finally:
-            server.kill()
+        server.communicate(timeout=20)
     assert server.returncode == 0
 
 
@@ -185,3 +190,4 @@ def test_under_nohup_it_goes_on_and_the_command_reloads_it(tmp_path):
         wait_until(lambda: RELOADED in server.stderr.readline())
         client.close()
         server.terminate()
+        server.wait(20)

@@ -15,6 +15,7 @@ from functools import partial
 from app.command_line import add_settings, run, settings_of
 from model import FashionMnist, load_artifact
 from model.artifact import save_artifact, save_card
+from model.cpu import keep_freed_memory
 from model.errors import TrainingError
 from model.files import user_path
 from model.installation import requires_extra
@@ -35,6 +36,7 @@ def export_again(arguments: argparse.Namespace) -> int:
             f"{arguments.name} is calibrated on photos: export it from its run by scripts/train.py --resume RUN, or "
             "measure it by --figures with the file held-out.npz of a run by --held-out."
         )
+    keep_freed_memory()
     with requires_extra("train"):
         from model.export.build import export, measure
         from model.export.photo import measured, read_held_out
