@@ -66,7 +66,7 @@ def trim(image: Image.Image, background: Background) -> Trimmed:
     pixels, grey = np.asarray(image), np.asarray(image.convert("L"), np.float32)
     distance = np.abs(pixels - np.array(background.colour, np.float64)).max(axis=2)
     # A tenth of the strongest contrast: JPEG leaves ripples of a twentieth around an article.
-    mask = distance > max(255 * FUZZ, distance.max() / 10)
+    mask = _without_frame(distance > max(255 * FUZZ, distance.max() / 10))
     if not mask.any():
         return Trimmed(np.zeros((SIZE, SIZE), np.uint8), None, None, inverted=False, coverage=0, contrast=0)
     left, top, right, bottom = box = _bounds(mask)
@@ -89,6 +89,13 @@ def _frame(height: int, width: int) -> NDArray[np.bool_]:
     frame = np.ones((height, width), np.bool_)
     frame[breadth:-breadth, breadth:-breadth] = False
     return frame
+
+
+def _without_frame(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Clears the outermost rows and columns, as many as differ from the background all around: no article does."""
+    rows, columns = np.indices(mask.shape)
+    to_edge: NDArray[np.int64] = np.minimum.reduce([rows, columns, rows[::-1], columns[:, ::-1]])
+    return mask if mask.all() else mask & (to_edge >= to_edge[~mask].min())
 
 
 def _bounds(mask: NDArray[np.bool_]) -> Box:

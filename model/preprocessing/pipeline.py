@@ -31,6 +31,8 @@ LIGHT = 128
 """Of 255."""
 SMALL, LOW_CONTRAST = 0.05, 0.1
 """Coverage and contrast below which a prediction may be unreliable."""
+FEW_PIXELS = SIZE // 2
+"""Longest edge of a picture below which nobody can recognise an article."""
 
 NOTHING = "Nothing stands out from the background: photograph the article on a cloth of another colour."
 NOT_A_PRODUCT_PICTURE = (
@@ -156,7 +158,7 @@ def _squeezed(decoded: Decoded, model_input: ModelInput, background: Background,
         steps=[*_first_steps(decoded), f"the whole picture in colour, scaled to {size}x{size} pixels"],
         background=_hex(background),
     )
-    return Picture(squeeze(decoded.image, size), preprocessing, kind)
+    return Picture(squeeze(decoded.image, size), preprocessing, kind, _size_warnings(decoded))
 
 
 def _trimmed(decoded: Decoded, found: Trimmed, measured: tuple[int, int], background: Background) -> Picture:
@@ -178,7 +180,7 @@ def _trimmed(decoded: Decoded, found: Trimmed, measured: tuple[int, int], backgr
         placement=found.placement,
         coverage=found.coverage,
     )  # fmt: skip
-    return Picture(found.image, preprocessing, kind, tuple(_warnings(found, kind)))
+    return Picture(found.image, preprocessing, kind, (*_warnings(found, kind), *_size_warnings(decoded)))
 
 
 def _first_steps(decoded: Decoded) -> list[str]:
@@ -194,6 +196,12 @@ def _warnings(found: Trimmed, kind: PictureKind) -> list[str]:
         "The article hardly differs from its background: use another one.": found.contrast < LOW_CONTRAST,
     }
     return [warning for warning, holds in said.items() if holds]
+
+
+def _size_warnings(decoded: Decoded) -> tuple[str, ...]:
+    width, height = decoded.size
+    sentence = f"The picture has only {width} x {height} pixels: send a larger one."
+    return (sentence,) if max(width, height) < FEW_PIXELS else ()
 
 
 def _hex(background: Background) -> str:
