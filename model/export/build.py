@@ -34,7 +34,7 @@ from model.ood.score import OodScore
 from model.training.loop import Trainer, describe_machine
 
 # The exporter warns that it cannot translate torchvision's operators, which nothing here uses.
-logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+logging.getLogger("torch.onnx").setLevel(logging.ERROR)
 
 PARITY = 1e-4
 """Maximum absolute difference between the outputs of the exported graph and those of the network."""
