@@ -38,9 +38,13 @@ class FashionNetAPI(litserve.LitAPI):
         return answer(output)
 
 
-if __name__ == "__main__":
+def serve(api: type[litserve.LitAPI]) -> None:
+    """Serves until the process is told to stop."""
     server = litserve.LitServer(
-        FashionNetAPI(max_batch_size=16, batch_timeout=0.002), accelerator="cpu", workers_per_device=2,
-        fast_queue=True,
-    )  # fmt: skip
+        api(max_batch_size=16, batch_timeout=0.002), accelerator="cpu", workers_per_device=2, fast_queue=True
+    )
     server.run(port=int(os.environ["PORT"]), num_api_servers=2, generate_client_file=False, access_log=False)
+
+
+if __name__ == "__main__":
+    serve(FashionNetAPI)

@@ -12,9 +12,15 @@ from benchmarks.contenders.tutorial import answer
 
 SIZE = 192
 
+
+def load() -> torch.jit.ScriptModule:
+    """The network, on one thread."""
+    torch.set_num_threads(1)
+    return torch.jit.load(os.environ["NETWORK"]).eval()
+
+
 app = FastAPI()
-torch.set_num_threads(1)
-network = torch.jit.load(os.environ["NETWORK"]).eval()
+network = load()
 
 
 def decode(content: bytes) -> torch.Tensor:
