@@ -208,6 +208,13 @@ def list_artifacts(folder: Path) -> list[str]:
         raise ArtifactError(_unreadable(folder, error)) from None
 
 
+def require_artifact(folder: Path, name: str) -> None:
+    """Raises ArtifactMissing, with the names of those that are there, if the folder has no such artefact."""
+    names = list_artifacts(folder)
+    if name not in names:
+        raise ArtifactMissing(f"There is no model {name!r} in {folder}; there are: {', '.join(names) or 'none'}.")
+
+
 _REMEDY = "restore the files of this model from a release or a backup."
 
 

@@ -285,6 +285,11 @@ def test_a_quoted_pattern_names_the_files_that_a_shell_would(folder, tmp_path, p
     assert find_pictures([Path(pattern)]).pictures == expected
 
 
+def test_a_pattern_of_no_file_is_said(tmp_path):
+    done = call("predict", tmp_path / "*.png")
+    assert (done.returncode, done.stdout) == (1, f"{tmp_path}/*.png error: No file has a name of this pattern.\n")
+
+
 def test_a_file_whose_name_is_a_pattern_is_that_file(tmp_path):
     for name in ("a[1].png", "a1.png"):
         (tmp_path / name).write_bytes(encode(trousers()))
@@ -302,10 +307,3 @@ def test_skipped_files_are_reported_and_long_names_fit_their_column(folder):
     done = call("predict", folder)
     assert done.stderr == "skipped, as their suffix is not that of a picture: 1 (.txt)\n"
     assert len({line.index(" Trouser ") for line in done.stdout.splitlines() if " Trouser " in line}) == 1
-
-
-def test_an_unknown_model_is_answered_with_those_that_are_there(folder):
-    done = call("predict", folder, "--model", "nope")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "There is no model 'nope'" in done.stderr
-    assert done.stderr.endswith("there are: fashionnet, fashionnet-deep, fashionnet-photo.\n")

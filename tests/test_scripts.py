@@ -38,13 +38,15 @@ def test_predict_prints_json(tmp_path):
     assert (answer["file"], answer["label"], len(answer["probabilities"])) == (str(path), "Trouser", 10)
 
 
-@pytest.mark.parametrize("script", ["predict", "evaluate"])
-def test_an_unknown_artefact_is_one_sentence(script):
-    done = call(script, *(["x.png"] if script == "predict" else []), "--model", "nonsense")
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert "nonsense" in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    "command",
+    ["predict x.png --model nope", "evaluate --model nope", "evaluate --compare-with nope", "export nope"],
+)
+def test_an_unknown_model_is_answered_with_those_that_are_there(command):
+    done = call(*command.split())
+    assert (done.returncode, done.stdout) == (2, "")
+    names = "fashionnet, fashionnet-deep, fashionnet-photo"
+    assert done.stderr == f"error: There is no model 'nope' in {WEIGHTS}; there are: {names}.\n"
 
 
 @pytest.mark.parametrize("engine", ["onnx", "torch"])

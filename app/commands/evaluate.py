@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from app.command_line import add_renamed, add_settings, run, settings_of
 from app.settings import Settings
@@ -32,6 +31,7 @@ from model import (
     list_artifacts,
     usable_cores,
 )
+from model.artifact import require_artifact
 from model.engines import load_for_engine, run_batches, softmax
 from model.errors import DataMissing, ImageError
 from model.evaluation import report
@@ -47,6 +47,7 @@ from model.plots import draw_confusion
 from model.prediction import LoadedModel, ModelPair, Prediction, load_model_pair
 from model.preprocessing.decode import decode
 from model.preprocessing.fit import fit_data_set
+from model.progress import progress_bar
 
 
 class Measured(NamedTuple):
@@ -68,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def print_evaluation(arguments: argparse.Namespace) -> int:
     """Measures what the command line asks for and prints it."""
     settings = settings_of(arguments)
+    for name in filter(None, (arguments.default_model, arguments.compare_with)):
+        require_artifact(settings.model_dir, name)
     names = settings.models_among(list_artifacts(settings.model_dir))
     if arguments.photos:
         return print_photo_evaluation(arguments, settings, names)
@@ -89,7 +92,7 @@ def measure(settings: Settings, name: str, split: Split) -> Measured:
     artifact = load_for_engine(settings.engine, settings.model_dir, name)
     engine = create_engine(settings.engine, artifact, usable_cores())
     start = time.perf_counter()
-    with tqdm(total=len(split.labels), desc=name, unit=" images", leave=False, disable=None) as bar:
+    with progress_bar(name, len(split.labels), "images") as bar:
         prepare = partial(fit_data_set, model_input=artifact.card.input)
         logits = run_batches(engine, split.images, prepare=prepare, progress=bar.update).logits
     seconds = time.perf_counter() - start
@@ -143,7 +146,7 @@ def print_photo_evaluation(arguments: argparse.Namespace, settings: Settings, na
 def predict_photos(photos: Photos, models: ModelPair[LoadedModel], max_pixels: int) -> PhotoPredictions:
     """Returns the predictions for the photos; raises ImageError if one cannot be read."""
     outcomes = classify_files(photos.files, models, threads=usable_cores(), max_pixels=max_pixels)
-    bar = tqdm(outcomes, total=len(photos.files), unit=" photos", leave=False, disable=None)
+    bar = progress_bar("classified", len(photos.files), "photos", outcomes)
     found = [prediction_of(outcome) for outcome in bar]
     probabilities = np.array([list(prediction.probabilities.values()) for prediction in found])
     return PhotoPredictions(probabilities, np.array([prediction.ood_score for prediction in found]))
@@ -160,7 +163,7 @@ def tutorial_accuracy(photos: Photos, model: LoadedModel) -> float:
     """Returns the accuracy on the ten classes of grey photos that are resized to 28x28 and inverted."""
     rows = np.flatnonzero(photos.classes != NONE)
     images = np.empty((len(rows), 28, 28), np.uint8)
-    for place, index in enumerate(rows):
+    for place, index in enumerate(progress_bar("resized", len(rows), "photos", rows)):
         grey = decode(photos.files[index].read_bytes(), needed=56).image.convert("L")
         images[place] = 255 - np.asarray(grey.resize((28, 28)))
     prepare = partial(fit_data_set, model_input=model.card.input)

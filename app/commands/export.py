@@ -9,12 +9,13 @@ fashionnet export fashionnet-photo --figures --held-out held-out.npz
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from functools import partial
 
 from app.command_line import add_settings, run, settings_of
 from model import FashionMnist, load_artifact
-from model.artifact import save_artifact, save_card
+from model.artifact import require_artifact, save_artifact, save_card
 from model.cpu import keep_freed_memory
 from model.errors import TrainingError
 from model.files import user_path
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def export_again(arguments: argparse.Namespace) -> int:
     """Exports the weights again and prints the accuracies."""
     settings = settings_of(arguments)
+    require_artifact(settings.model_dir, arguments.name)
     artifact = load_artifact(settings.model_dir, arguments.name)
     of_photos = artifact.card.input.convention == "photo"
     if of_photos and not (arguments.figures and arguments.held_out):
@@ -47,6 +49,7 @@ def export_again(arguments: argparse.Namespace) -> int:
     card, data_set = artifact.card, FashionMnist(settings.data_dir)
     train, validation = training_splits(data_set, Recipe(**card.recipe), card.training["seed"])
     splits = {"validation": validation, "test": data_set.load("test")}
+    print("Exporting and measuring, which takes a minute or two ...", file=sys.stderr)
     folder = arguments.out or settings.model_dir
     if of_photos:
         card = measured(artifact, read_held_out(arguments.held_out), splits, None).card

@@ -15,17 +15,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from app.command_line import add_settings, run, settings_of
 from app.settings import Settings
 from model import list_artifacts, usable_cores
-from model.errors import ArtifactMissing
+from model.artifact import require_artifact
 from model.files import one_line, printable, user_path
 from model.installation import requires_extra
 from model.offline.folder import classify_files, find_pictures
 from model.offline.tables import ROWS, Outcome, open_table
 from model.prediction import PREDICTION, ModelPair, load_model_pair
+from model.progress import progress_bar
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,18 +64,16 @@ def chosen_names(model: str | None, settings: Settings) -> ModelPair[str]:
     Raises:
         ArtifactMissing: the folder does not have the model.
     """
-    names = list_artifacts(settings.model_dir)
     if model is None:
-        return settings.models_among(names)
-    if model not in names:
-        raise ArtifactMissing(f"There is no model {model!r} in {settings.model_dir}; there are: {', '.join(names)}.")
+        return settings.models_among(list_artifacts(settings.model_dir))
+    require_artifact(settings.model_dir, model)
     return ModelPair(model, model)
 
 
 def tabulate(outcomes: Iterable[Outcome], count: int, path: Path, classes: tuple[str, ...]) -> int:
     """Writes a table with a row per picture. Returns the exit status: 1 if a picture could not be classified."""
     failed = 0
-    rest = iter(tqdm(outcomes, total=count, unit=" pictures", disable=None))
+    rest = iter(progress_bar("classified", count, "pictures", outcomes))
     try:
         with open_table(path, classes) as table:
             while some := list(islice(rest, ROWS)):

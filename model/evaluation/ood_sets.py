@@ -12,6 +12,7 @@ from model.engines import Engine, run_batches
 from model.evaluation.ranking import auroc
 from model.inputs import ModelInput
 from model.preprocessing.fit import fit_data_set
+from model.progress import progress_bar
 
 Images = NDArray[np.uint8]
 COUNT = 1000
@@ -80,7 +81,8 @@ def measure_ood_auroc(engine: Engine, images: Images, model_input: ModelInput) -
         return run_batches(engine, of, prepare=partial(fit_data_set, model_input=model_input)).ood_scores
 
     inside = scores(images)
-    return {kind: auroc(inside, scores(_every(make(images), len(images)))) for kind, make in OUTLIERS.items()}
+    sets = progress_bar("out-of-distribution sets", len(OUTLIERS), "sets", OUTLIERS.items())
+    return {kind: auroc(inside, scores(_every(make(images), len(images)))) for kind, make in sets}
 
 
 def _every(images: Images, count: int) -> Images:

@@ -119,6 +119,8 @@ def _message(error: Exception) -> str:
             return str(error)
         case IsADirectoryError():
             return f"There is no picture in this folder ({', '.join(sorted(SUFFIXES))})."
+        case FileNotFoundError() if set("*?[") & set(str(error.filename)):
+            return "No file has a name of this pattern."
         case OSError():
             return f"The file cannot be read: {error.strerror or error}."
     return f"Unexpected error, please report it: {type(error).__name__}: {error}"

@@ -11,9 +11,9 @@ import torch
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from model.data import CLASSES
+from model.progress import progress_bar
 from model.training import distributed
 
 _CHUNK = 500
@@ -50,8 +50,7 @@ def compute_teacher_logits(teacher: Callable[[Tensor], Tensor], images: Tensor) 
     """Returns the teacher's logits ``[N, 10]`` for images uint8 ``[N, 28, 28]``; each process computes a shard."""
     logits = torch.zeros(len(images), len(CLASSES), device=images.device)
     shards = zip(*(torch.split(distributed.shard(rows), _CHUNK) for rows in (images, logits)), strict=True)
-    disable = True if distributed.rank() else None  # None: only on a terminal
-    with tqdm(total=len(images), desc="teacher", unit=" images", unit_scale=True, leave=False, disable=disable) as bar:
+    with progress_bar("teacher", len(images), "images", shown=distributed.rank() == 0) as bar:
         for chunk, destination in shards:
             destination.copy_(teacher(chunk))
             bar.update(len(chunk) * distributed.world_size())

@@ -18,6 +18,7 @@ from model import cpu
 from model.data import Split
 from model.errors import TrainingError
 from model.network import Network, PhotoFashionNet, create_network, network_to_export
+from model.progress import progress_bar
 from model.training import distributed
 from model.training.batches import Batch, BatchSource
 from model.training.losses import correct, negative_log_likelihoods, smoothed_set_loss
@@ -324,8 +325,7 @@ class Trainer:
 
     def _progress(self) -> "tqdm[Any]":
         total, title = len(self.batches.images), f"epoch {self.epoch + 1}/{self.config.recipe.epochs}"
-        disable = True if distributed.rank() else None  # None: only on a terminal
-        return tqdm(total=total, desc=title, unit=" images", unit_scale=True, leave=False, disable=disable)
+        return progress_bar(title, total, "images", shown=distributed.rank() == 0)
 
 
 def _sums(log_probs: Tensor, labels: Tensor) -> Tensor:
