@@ -44,7 +44,7 @@ lock:  ## pins the packages of pyproject.toml in requirements/, with hashes (nee
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-annotate \
 	  --no-header pyproject.toml -o requirements/serve.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-annotate \
-	  --no-header pyproject.toml --extra heic -c requirements/serve.txt -o requirements/image.txt
+	  --no-header pyproject.toml --extra heic --extra grpc -c requirements/serve.txt -o requirements/image.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-annotate \
 	  --no-header pyproject.toml --extra dev -c requirements/serve.txt -o requirements/dev.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-annotate \

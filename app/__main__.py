@@ -61,7 +61,7 @@ def serve_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"FashionNet {VERSION}")
-    add_settings(parser, "host", "port", "uds", "workers", "model_dir", "data_dir")
+    add_settings(parser, "host", "port", "grpc_port", "uds", "workers", "model_dir", "data_dir")
     return parser
 
 
@@ -80,7 +80,9 @@ def start(settings: "Settings") -> None:
     from app.settings import metrics_folder, share_metrics
 
     if listens_on_port(settings):
-        require_free_port(settings.host, settings.port)
+        require_free_port(settings.host, settings.port, "port")
+    if settings.grpc_port:
+        require_free_port(settings.host, settings.grpc_port, "grpc_port")
     require_descriptors()
     if settings.workers == 1 and not metrics_folder():
         serve(settings)
@@ -110,19 +112,21 @@ def listens_on_port(settings: "Settings") -> bool:
     return not (settings.uds or inherited_descriptors())
 
 
-def require_free_port(host: str, port: int) -> None:
-    """Exits with one sentence if the service cannot listen on this address."""
+def require_free_port(host: str, port: int, setting: str) -> None:
+    """Exits with one sentence, which names the setting of the port, if the service cannot listen on this address."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
             probe.bind(address)
     except OSError as error:
-        sys.exit(f"fashionnet: {_address_sentence(error, host, port)}")
+        sys.exit(f"fashionnet: {_address_sentence(error, host, port, setting)}")
 
 
-def _address_sentence(error: OSError, host: str, port: int) -> str:
-    other_port = "choose another port by --port or FASHIONNET_PORT"
+def _address_sentence(error: OSError, host: str, port: int, setting: str) -> str:
+    from app.settings import PREFIX, flag_of
+
+    other_port = f"choose another port by {flag_of(setting)} or {PREFIX}{setting.upper()}"
     if error.errno == errno.EADDRINUSE:
         return f"Port {port} on {host} is in use: stop the program that uses it, or {other_port}."
     if error.errno == errno.EACCES:
@@ -182,6 +186,8 @@ def serve(settings: "Settings") -> None:
     if settings.port and listens_on_port(settings):  # else the server alone knows the address, and names it
         address = address_of(settings)
         logging.getLogger("fashionnet").info("page %s, documentation %sdocs", address, address)
+    if settings.grpc_port:
+        logging.getLogger("fashionnet").info("gRPC on %s, port %d", settings.host, settings.grpc_port)
     on_stop_signal(sys.exit)  # uvicorn stops, and then raises the signal again
     server.serve(application, settings)
 

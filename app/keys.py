@@ -9,7 +9,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,8 +23,11 @@ logger = logging.getLogger("fashionnet")
 
 NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 LINE = re.compile(rf"({NAME.pattern}):([0-9a-f]{{64}})", re.ASCII)
-FREE = re.compile(r"/(page/.+|docs(/.+)?|static-offline-docs/.+|openapi\.json|(v2/)?health/(live|ready))?")
-"""The paths that need no key: the page and the documentation, which hold nothing secret, and health."""
+FREE = re.compile(
+    r"/(page/.+|docs(/.+)?|static-offline-docs/.+|openapi\.json|(v2/)?health/(live|ready)"
+    r"|inference\.GRPCInferenceService/Server(Live|Ready)|grpc\.health\.v1\.Health/Check)?"
+)
+"""The paths that need no key: the page and the documentation, which hold nothing secret, and health, also of gRPC."""
 LOOK_SECONDS = 1
 
 
@@ -54,6 +57,17 @@ class Keys:
         names = [name for known, name in self._names.items() if hmac.compare_digest(known, digest)]
         return names[0] if names else None
 
+    def require(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Raises InvalidKey if a request for ``path`` needs a key and has none that is known."""
+        if is_free(path):
+            return
+        given = list(_given(headers))
+        name = next(filter(None, map(self.name_of, given)), None)
+        if name is None:
+            problem = "The API key is unknown" if given else "The request has no API key"
+            raise InvalidKey(f"{problem}: send a valid one as  Authorization: Bearer KEY  or  X-API-Key: KEY")
+        count_key(name)
+
     def _look(self) -> None:
         """Reads the file again if it has changed; keeps the keys if it is broken."""
         if (now := time.monotonic()) < self._next_look:
@@ -78,17 +92,9 @@ class KeyMiddleware:
         self.keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not is_free(route_path(scope)):
-            self._require_key(scope)
+        if scope["type"] == "http":
+            self.keys.require(route_path(scope), scope["headers"])
         await self.app(scope, receive, send)
-
-    def _require_key(self, scope: Scope) -> None:
-        given = list(_given(scope))
-        name = next(filter(None, map(self.keys.name_of, given)), None)
-        if name is None:
-            problem = "The API key is unknown" if given else "The request has no API key"
-            raise InvalidKey(f"{problem}: send a valid one as  Authorization: Bearer KEY  or  X-API-Key: KEY")
-        count_key(name)
 
 
 def is_free(path: str) -> bool:
@@ -118,9 +124,9 @@ def create_key(name: str) -> tuple[str, str]:
     return key, f"{name}:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
-def _given(scope: Scope) -> Iterator[bytes]:
+def _given(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
     """Yields the keys that a request has."""
-    for name, value in scope["headers"]:
+    for name, value in headers:
         if name == b"x-api-key":
             yield value
         elif name == b"authorization" and value[:7].lower() == b"bearer ":

@@ -1,7 +1,9 @@
 """The assembly of the service."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
@@ -51,7 +53,7 @@ def assemble(settings: Settings, loaded: Sequence[ServedModel]) -> FastAPI:
         title="FashionNet",
         version=VERSION,
         summary="Classifies pictures of clothes into the ten classes of Fashion-MNIST.",
-        lifespan=lifespan,
+        lifespan=_lifespan(settings),
         redoc_url=None,
         redirect_slashes=False,  # behind a proxy the redirect would lead to another scheme and path
         telemetry=_telemetry(settings),
@@ -59,6 +61,7 @@ def assemble(settings: Settings, loaded: Sequence[ServedModel]) -> FastAPI:
         license_info={"name": "MIT", "identifier": "MIT"},
     )
     app.state.settings = settings
+    app.state.keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
     app.state.models = loaded
     app.state.readiness = Readiness()
     app.state.evaluator = Evaluator(FashionMnist(settings.data_dir))
@@ -77,8 +80,8 @@ def _add_middleware(app: FastAPI, settings: Settings, names: Sequence[str]) -> N
     if not settings.tracing:  # FastAPI traces only the requests that it routes
         routes = predict.direct_routes() | v2.direct_routes(names)
         app.add_middleware(FastPathMiddleware, routes={settings.root_path + path: at for path, at in routes.items()})
-    if settings.api_keys_file:
-        app.add_middleware(KeyMiddleware, keys=Keys(settings.api_keys_file))
+    if app.state.keys:
+        app.add_middleware(KeyMiddleware, keys=app.state.keys)
     app.add_middleware(CatchAllMiddleware)
     if settings.cors_origins:
         app.add_middleware(
@@ -93,6 +96,14 @@ def _add_middleware(app: FastAPI, settings: Settings, names: Sequence[str]) -> N
     app.add_middleware(RequestMiddleware, state=app.state)
     if settings.forwarded_allow_ips:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.forwarded_allow_ips))
+
+
+def _lifespan(settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextManager[dict[str, Any]]]:
+    if settings.grpc_port is None:
+        return lifespan
+    from app.grpc.server import lifespan_with_grpc  # needs the extra grpc
+
+    return lifespan_with_grpc
 
 
 def _telemetry(settings: Settings) -> TelemetryConfig:

@@ -19,7 +19,11 @@ from app.problems import render, route_path
 access = logging.getLogger("fashionnet.access")
 _ACCEPTED_ID = re.compile(rb"[\w.:-]{1,64}")
 _HEADER = b"x-request-id"
-PROBES = {"/health/live", "/health/ready", "/metrics", "/v2/health/live", "/v2/health/ready", "/v2/models/{name}/ready"}
+PROBES = {
+    "/health/live", "/health/ready", "/metrics", "/v2/health/live", "/v2/health/ready", "/v2/models/{name}/ready",
+    "/grpc.health.v1.Health/Check", "/inference.GRPCInferenceService/ServerLive",
+    "/inference.GRPCInferenceService/ServerReady", "/inference.GRPCInferenceService/ModelReady",
+}  # fmt: skip
 """Routes that machines ask again and again; their successes are in the log of level debug alone."""
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that closed the connection before the response."""
@@ -65,15 +69,16 @@ class RequestMiddleware:
             request_id.reset(token)
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        _requests(_pattern(scope), status).observe(seconds)
-        if self.log_requests:
-            method, path = scope["method"], scope["path"]
-            client = scope["client"][0] if scope.get("client") else "-"  # as of a Unix socket
-            level = logging.DEBUG if status < 300 and _pattern(scope) in PROBES else logging.INFO
-            access.log(
-                level, "%s %s %d in %.1f ms for %s", method, path, status, seconds * 1000, client,
-                extra={"status": status, "path": path, "method": method, "seconds": seconds, "client": client},
-            )  # fmt: skip
+        client = scope["client"][0] if scope.get("client") else "-"  # as of a Unix socket
+        record_request(
+            _pattern(scope),
+            status,
+            seconds,
+            scope["path"],
+            method=scope["method"],
+            client=client,
+            log=self.log_requests,
+        )
 
 
 class HeadMiddleware:
@@ -140,6 +145,17 @@ class RootPathMiddleware:
             return
         scope["root_path"], scope["path"] = root, path if path.startswith(f"{root}/") else root + path
         await self.app(scope, receive, send)
+
+
+def record_request(route: str, status: int, seconds: float, path: str, *, method: str, client: str, log: bool) -> None:
+    """Counts a request, and logs it if ``log``."""
+    _requests(route, status).observe(seconds)
+    if log:
+        level = logging.DEBUG if status < 300 and route in PROBES else logging.INFO
+        access.log(
+            level, "%s %s %d in %.1f ms for %s", method, path, status, seconds * 1000, client,
+            extra={"status": status, "path": path, "method": method, "seconds": seconds, "client": client},
+        )  # fmt: skip
 
 
 def identify(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -181,9 +181,8 @@ def render(error: Exception, path: str = "") -> Response:
 
     Under ``/v2`` the body also has the Open Inference Protocol's key ``error``.
     """
-    problem = problem_of(error, path)
+    problem = counted_problem(error, path)
     headers = _headers(error)
-    count_problems(problem.type.removeprefix(TYPE_PREFIX))
     members = problem.model_dump() | ({"error": problem.detail} if path.startswith("/v2") else {})
     return Response(to_json(members), problem.status, headers, MEDIA_TYPE)
 
@@ -195,6 +194,13 @@ def _headers(error: Exception) -> Mapping[str, str] | None:
         case HelperLost():
             return RETRY_AFTER
     return getattr(error, "headers", None)
+
+
+def counted_problem(error: BaseException, path: str = "") -> Problem:
+    """As ``problem_of``; counts the problem, as one that is sent."""
+    problem = problem_of(error, path)
+    count_problems(problem.type.removeprefix(TYPE_PREFIX))
+    return problem
 
 
 def count_problems(slug: str, count: int = 1) -> None:

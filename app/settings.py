@@ -9,7 +9,15 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model import WEIGHTS, usable_cores
@@ -36,6 +44,9 @@ RENAMED = {
     "body_timeout": "body_timeout_seconds",
 }
 """Settings of 0.1 by their old names, which are still read in 0.2."""
+
+LINKED = {"FASHIONNET_PORT", "FASHIONNET_GRPC_PORT"}
+"""What Kubernetes sets beside a Service named ``fashionnet`` or ``fashionnet-grpc``."""
 
 Item = TypeVar("Item")
 UserPath = Annotated[Path, AfterValidator(user_path)]
@@ -68,6 +79,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 for every interface")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    grpc_port: int | None = Field(
+        None, ge=1, le=65535, description="port to listen on for gRPC too (extra grpc); without one, HTTP alone"
+    )
     uds: UserPath | None = Field(None, description="Unix socket to listen on instead of the port")
     root_path: str = Field(
         "", pattern=r"^(/[\w.~-]+)*$", description="what precedes every path behind a proxy, such as /fashion"
@@ -107,7 +121,7 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(10_000_000, ge=1, description="largest picture, in bytes")
     max_files: int = Field(256, ge=1, description="most pictures in one /predict/batch request")
     max_request_bytes: int = Field(50_000_000, ge=1, description="largest body of a request for many, in bytes")
-    max_json_bytes: int = Field(8_000_000, ge=1, description="largest JSON of a /v2 request, in bytes")
+    max_json_bytes: int = Field(8_000_000, ge=1, description="largest JSON of a /v2 request, or gRPC message, in bytes")
     max_pixels: int = Field(50_000_000, ge=1, description="largest picture, in pixels")
     decode_seconds: float = Field(0.8, gt=0, description="CPU time in which a picture must be decoded")
     memory_bytes: int = Field(
@@ -161,16 +175,22 @@ class Settings(BaseSettings):
             raise ValueError(f"FASHIONNET_MODEL_DIR: {self.model_dir} is not a folder")
         return self
 
-    @field_validator("port", mode="before")
+    @field_validator("port", "grpc_port", mode="before")
     @classmethod
-    def _ignore_service_link(cls, value: object) -> object:
+    def _ignore_service_link(cls, value: object, info: ValidationInfo) -> object:
         """Kubernetes sets FASHIONNET_PORT=tcp://ADDRESS:PORT in pods next to a Service called fashionnet."""
-        return cls.model_fields["port"].default if "://" in str(value) else value
+        return cls.model_fields[str(info.field_name)].default if "://" in str(value) else value
 
     @model_validator(mode="after")
     def _engine_is_installed(self) -> Self:
         if self.engine == "torch" and find_spec("torch") is None:
             raise ValueError(f"FASHIONNET_ENGINE: torch is not installed; install it: {install_command('train')}")
+        return self
+
+    @model_validator(mode="after")
+    def _grpc_is_installed(self) -> Self:
+        if self.grpc_port is not None and find_spec("grpc") is None:
+            raise ValueError(f"FASHIONNET_GRPC_PORT: grpcio is not installed; install it: {install_command('grpc')}")
         return self
 
     def models_among(self, names: Collection[str]) -> ModelPair[str]:
@@ -232,7 +252,7 @@ def environment_warnings() -> list[str]:
     known = {PREFIX + field.upper() for field in Settings.model_fields}
     given = [name for name in os.environ if name.upper().startswith(PREFIX)]
     return [
-        *(_link_warning(name) for name in given if name.upper() == PREFIX + "PORT" and "://" in os.environ[name]),
+        *(_link_warning(name) for name in given if name.upper() in LINKED and "://" in os.environ[name]),
         *(_unknown_warning(n) for n in given if n.upper() not in known and not _SERVICE_LINK.search(n.upper())),
     ]
 

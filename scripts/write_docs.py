@@ -91,7 +91,7 @@ the best of
 - **Accurate.** Up to {accuracy:.2%} on the 10,000 test images, with a calibration error of at most {error:.1%}.
 - **Honest.** `ood_score` and `warnings` mark unreliable answers. Of phone photos of other people's clothes,
   {photos:.1%} are answered right ([photos](docs/photos.md)).
-- **Standard.** Open Inference Protocol, RFC 9457 errors, Prometheus metrics, OpenTelemetry traces."""
+- **Standard.** Open Inference Protocol (HTTP, gRPC), RFC 9457 errors, Prometheus metrics, OpenTelemetry traces."""
 
 
 def models() -> str:

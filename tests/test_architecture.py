@@ -53,6 +53,7 @@ LEVELS = [
     {"app.keys", "app.lifecycle", "app.middleware", "app.reload", "app.schemas", "app.uploads"},
     {"app.dependencies", "app.fast_path"},
     {"app.routes"},
+    {"app.grpc"},
     {"app.main", "app.command_line", "app.openapi"},
     {"app.commands"},
     {"app.server"},

@@ -98,7 +98,7 @@ def test_uvicorn_serves_the_factory():
         assert predict(client).status_code == 200
 
 
-def test_serving_imports_neither_torch_nor_torchvision():
+def test_serving_over_http_imports_no_extra():
     code = """
 import asyncio, sys, httpx
 from app.main import create_app
@@ -109,7 +109,8 @@ async def main():
             with open("examples/shirt.png", "rb") as file:
                 print((await client.post("/predict", files={"file": file})).json()["label"])
 asyncio.run(main())
-print(sorted({name.split(".")[0] for name in sys.modules} & {"torch", "torchvision", "matplotlib", "onnx", "scipy"}))
+extras = {"torch", "torchvision", "matplotlib", "onnx", "scipy", "grpc"}
+print(sorted({name.split(".")[0] for name in sys.modules} & extras))
 """
     done = run("-c", code)
     assert done.stdout.splitlines() == ["Shirt", "[]"], done.stderr

@@ -55,11 +55,22 @@ def test_an_old_name_is_read_with_a_warning_and_the_new_name_comes_first(monkeyp
     assert getattr(read_settings(), new) == 3
 
 
-def test_an_engine_that_is_not_installed_is_said_with_the_remedy(monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "value", "package", "extra"), [("ENGINE", "torch", "torch", "train"), ("GRPC_PORT", "1", "grpcio", "grpc")]
+)
+def test_what_is_not_installed_is_said_with_the_remedy(monkeypatch, name, value, package, extra):
     monkeypatch.setattr("app.settings.find_spec", lambda _name: None)
-    monkeypatch.setenv("FASHIONNET_ENGINE", "torch")
-    with pytest.raises(SettingsError, match=r"FASHIONNET_ENGINE: torch is not installed; .*\[train\]"):
+    monkeypatch.setenv(f"FASHIONNET_{name}", value)
+    with pytest.raises(SettingsError, match=rf"^FASHIONNET_{name}: {package} is not installed; .*\[{extra}\]'\.$"):
         read_settings()
+
+
+@pytest.mark.parametrize(("name", "default"), [("port", 8000), ("grpc_port", None)])
+def test_what_kubernetes_says_about_a_service_is_no_port(monkeypatch, name, default):
+    monkeypatch.setenv(f"FASHIONNET_{name.upper()}", "tcp://10.96.12.34:80")
+    assert getattr(read_settings(), name) == default
+    (warning,) = environment_warnings()
+    assert "is ignored: it describes a service" in warning
 
 
 def test_settings_do_not_change():

@@ -1,0 +1,188 @@
+"""The gRPC server of a process. It has the models, the admission, the keys and the metrics in common with HTTP.
+
+Every method takes its message as a stream of one. So it runs before the message arrives, and decides when it may.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+from fastapi import FastAPI
+from starlette.datastructures import State
+
+from app import lifecycle
+from app.grpc.messages import InferenceCall, decode, message, read_call, response_of
+from app.inference.errors import Overloaded, UnknownModel
+from app.inference.predictor import Predictor, Predictors
+from app.inference.sandbox import CallEnded
+from app.logs import request_id
+from app.metrics import measure_inference
+from app.middleware import CLIENT_CLOSED_REQUEST, identify, record_request
+from app.problems import BodyTooLarge, InvalidInference, SlowBody, counted_problem
+from app.routes import v2_metadata
+from app.routes.v2_inference import answer
+from app.routes.v2_request import QUICK_BYTES, images_of
+from app.settings import Settings
+
+Method = Callable[[bytes], Awaitable[Any]]
+"""Takes an encoded message and returns a message."""
+
+SERVICE = "inference.GRPCInferenceService"
+ARRIVALS = 8
+"""Most messages that arrive at once: gRPC passes on complete messages alone, so this bounds their memory."""
+STOP_SECONDS = 10
+"""Seconds that open calls get when the process stops, after those that HTTP gets."""
+CODES = {
+    401: grpc.StatusCode.UNAUTHENTICATED, 404: grpc.StatusCode.NOT_FOUND, 408: grpc.StatusCode.DEADLINE_EXCEEDED,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED, 500: grpc.StatusCode.INTERNAL, 503: grpc.StatusCode.UNAVAILABLE,
+}  # fmt: skip
+"""The codes for the statuses of problems; for others INVALID_ARGUMENT."""
+
+
+@asynccontextmanager
+async def lifespan_with_grpc(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+    """As that of ``app.lifecycle``, with a gRPC server. Workers share its port; the kernel divides the connections."""
+    settings: Settings = app.state.settings
+    async with lifecycle.lifespan(app) as server_state:
+        options = {
+            "grpc.max_receive_message_length": settings.max_json_bytes,
+            "grpc.max_connection_idle_ms": settings.keep_alive_seconds * 1000,
+            "grpc.http2.bdp_probe": 0,  # else megabytes of a message arrive before it is read
+        }
+        server = grpc.aio.server(handlers=[InferenceService(app.state)], options=tuple(options.items()))
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        server.add_insecure_port(f"{host}:{settings.grpc_port}")
+        await server.start()
+        yield server_state
+        await server.stop(STOP_SECONDS)
+
+
+class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """The methods of the protocol and of gRPC's health checking, over the state of the application."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.settings: Settings = state.settings
+        self._arrivals = asyncio.Semaphore(ARRIVALS)
+        self._methods: dict[str, Method] = {
+            f"/{SERVICE}/ServerLive": self._server_live,
+            f"/{SERVICE}/ServerReady": self._server_ready,
+            f"/{SERVICE}/ServerMetadata": self._server_metadata,
+            f"/{SERVICE}/RepositoryIndex": self._repository_index,
+            f"/{SERVICE}/ModelReady": self._model_ready,
+            f"/{SERVICE}/ModelMetadata": self._model_metadata,
+            f"/{SERVICE}/ModelInfer": self._model_infer,
+            "/grpc.health.v1.Health/Check": self._check,
+        }
+
+    def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        """Returns what handles a call, or None if there is no such method; called by gRPC."""
+        if call.method not in self._methods:
+            return None
+
+        async def respond(_messages: object, context: grpc.aio.ServicerContext) -> bytes:
+            return await self._respond(call, context)
+
+        return grpc.stream_unary_rpc_method_handler(respond)
+
+    async def _respond(self, call: grpc.HandlerCallDetails, context: grpc.aio.ServicerContext) -> bytes:
+        """Returns an encoded message, or ends the call with a code; counts and logs it as HTTP does."""
+        start, status = time.perf_counter(), CLIENT_CLOSED_REQUEST
+        headers = [
+            (name.encode(), value.encode()) for name, value in call.invocation_metadata if isinstance(value, str)
+        ]
+        token, problem, encoded = request_id.set(identify(headers).decode()), None, b""
+        context.set_trailing_metadata((("x-request-id", request_id.get()),))
+        self.state.in_progress += 1
+        try:
+            if self.state.keys:
+                self.state.keys.require(call.method, headers)
+            encoded = (await self._methods[call.method](await self._receive(context))).SerializeToString()
+            status = 200
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a code
+            problem = counted_problem(error)
+            status = problem.status
+        finally:
+            self.state.in_progress -= 1
+            seconds, path, log = time.perf_counter() - start, call.method, self.settings.access_log
+            record_request(path, status, seconds, path, method="POST", client=context.peer(), log=log)
+            request_id.reset(token)
+        if problem:  # no sooner: gRPC keeps what abort raises, and with it the message, until garbage is collected
+            await context.abort(CODES.get(status, grpc.StatusCode.INVALID_ARGUMENT), problem.detail)
+        return encoded
+
+    async def _receive(self, context: grpc.aio.ServicerContext) -> bytes:
+        """Returns the encoded message once it has arrived."""
+        try:
+            async with asyncio.timeout(self.settings.max_wait_seconds):
+                await self._arrivals.acquire()
+        except TimeoutError:
+            raise Overloaded from None
+        try:
+            async with asyncio.timeout(self.settings.body_timeout_seconds):
+                content: bytes = await context.read()
+        except TimeoutError:
+            raise SlowBody("The message took too long to arrive: send a smaller one, or try again.") from None
+        finally:
+            self._arrivals.release()
+        if content is grpc.aio.EOF:
+            raise InvalidInference("The call has no message: send one.")
+        return content
+
+    async def _check(self, content: bytes) -> Any:
+        if decode("HealthCheckRequest", content).service not in ("", SERVICE):
+            raise UnknownModel(f"There is no such service; there is {SERVICE}.")
+        return message("HealthCheckResponse", status="NOT_SERVING" if self.state.readiness.reason else "SERVING")
+
+    async def _server_live(self, _: bytes) -> Any:
+        return message("ServerLiveResponse", live=True)
+
+    async def _server_ready(self, _: bytes) -> Any:
+        return message("ServerReadyResponse", ready=not self.state.readiness.reason)
+
+    async def _server_metadata(self, _: bytes) -> Any:
+        metadata = await v2_metadata.server_metadata()
+        return message("ServerMetadataResponse", **metadata.model_dump() | {"extensions": ["classification"]})
+
+    async def _repository_index(self, _: bytes) -> Any:
+        models = await v2_metadata.repository_index(self.state.predictors, self.state.readiness)
+        return message("RepositoryIndexResponse", models=[model.model_dump() for model in models])
+
+    async def _model_ready(self, content: bytes) -> Any:
+        self._find(content)
+        return message("ModelReadyResponse", ready=not self.state.readiness.reason)
+
+    async def _model_metadata(self, content: bytes) -> Any:
+        metadata = await v2_metadata.model_metadata(self._find(content))
+        return message("ModelMetadataResponse", **metadata.model_dump())
+
+    def _find(self, content: bytes) -> Predictor:
+        asked = decode("ModelMetadataRequest", content)  # the fields of ModelReadyRequest are the same
+        return v2_metadata.find(self.state.predictors, asked.name, asked.version or None)
+
+    async def _model_infer(self, content: bytes) -> Any:
+        predictors: Predictors = self.state.predictors
+        if not self.state.readiness.stopping:
+            self.state.readiness.require()
+        self.state.admission.queue_of(len(content)).require()
+        with self.state.admission.body() as memory:
+            memory.add(len(content))
+            call = await self._read(content)
+            predictor = v2_metadata.find(predictors, call.model, call.version)
+            with measure_inference(call.model):
+                images = images_of(call.tensors, predictor.card.input)
+                outputs = await answer(call.asked, images, predictor, predictors.classifier(call.model))
+        return response_of(call, predictor.card, outputs)
+
+    async def _read(self, content: bytes) -> InferenceCall:
+        """Returns the request; the helper process decodes what may take long, or much more memory than it has bytes."""
+        if len(content) <= QUICK_BYTES:
+            return read_call(content, self.settings.max_files)
+        try:
+            call: InferenceCall = await self.state.predictors.decoder.call(read_call, content, self.settings.max_files)
+        except CallEnded:
+            raise BodyTooLarge("Decoding takes too long or too much memory: send fewer images, or as raw.") from None
+        return call
