@@ -25,9 +25,13 @@ LEAST = 300
 """With fewer predictions there is no index, because chance alone lifts it above 0.1."""
 
 
+Status = Literal["unknown", "stable", "shifted", "drifted"]
+
+
 class FeatureDrift(BaseModel):
     """One feature of the predictions, by the bins of its validation histogram."""
 
+    status: Status = Field(description=f"stable below {STABLE}, drifted above {DRIFTED}; unknown without an index")
     psi: float | None = Field(description=f"population stability index; null with fewer than {LEAST} predictions")
     edges: tuple[float, ...] = Field(description="where one bin ends and the next begins")
     expected: tuple[int, ...] = Field(description="validation images in each bin")
@@ -38,11 +42,9 @@ class Drift(BaseModel):
     """How far the last predictions of a model are from those for its validation images."""
 
     model: str
-    status: Literal["unknown", "stable", "shifted", "drifted"] = Field(
-        description=f"by the largest index: stable below {STABLE}, drifted above {DRIFTED}; "
-        f"unknown with fewer than {LEAST} predictions"
-    )
+    status: Status = Field(description="that of the largest index")
     predictions: int = Field(description=f"the last predictions, at most {WINDOW} of each worker")
+    predictions_needed: int = Field(LEAST, description="the predictions from which on there is an index")
     features: dict[Feature, FeatureDrift]
 
 
@@ -93,7 +95,7 @@ def measure_drift(card: ModelCard, metrics: Iterable[Metric]) -> Drift:
     }
     return Drift(
         model=card.name,
-        status=_status([feature.psi for feature in features.values()]),
+        status=_status(max((f.psi for f in features.values() if f.psi is not None), default=None)),
         predictions=min((sum(feature.found) for feature in features.values()), default=0),
         features=features,
     )
@@ -122,13 +124,14 @@ def _counts(model: str, metrics: Iterable[Metric]) -> Mapping[tuple[str, str], i
 
 def _compare(expected: Histogram, found: Sequence[int]) -> FeatureDrift:
     psi = stability_index(expected.counts, found) if sum(found) >= LEAST else None
-    return FeatureDrift(psi=psi, edges=expected.edges, expected=expected.counts, found=tuple(found))
+    return FeatureDrift(
+        status=_status(psi), psi=psi, edges=expected.edges, expected=expected.counts, found=tuple(found)
+    )
 
 
-def _status(indices: Sequence[float | None]) -> Literal["unknown", "stable", "shifted", "drifted"]:
-    known = [index for index in indices if index is not None]
-    if not known:
+def _status(index: float | None) -> Status:
+    if index is None:
         return "unknown"
-    if max(known) > DRIFTED:
+    if index > DRIFTED:
         return "drifted"
-    return "shifted" if max(known) >= STABLE else "stable"
+    return "shifted" if index >= STABLE else "stable"
