@@ -10,6 +10,7 @@ import torch
 
 from model import FashionMnist
 from model.errors import TrainingError
+from model.installation import python_command
 from model.training.loop import EpochMetrics
 from model.training.run import Run, resume_command
 from model.training.run_folder import RunFolder
@@ -60,7 +61,7 @@ def test_two_processes_learn_as_much_as_one(together, alone, recipe):
 
 def test_a_run_of_two_processes_is_resumed_by_two(small_data, tmp_path):
     RunFolder(tmp_path).write_config(make_config(small_data, 1, processes=2))
-    command = f"torchrun --nproc-per-node=2 scripts/train.py --resume {tmp_path}"
+    command = f"{python_command('torchrun')} --nproc-per-node=2 scripts/train.py --resume {tmp_path}"
     with pytest.raises(TrainingError, match=re.escape(command)):
         Run.resume(tmp_path, small_data)
 

@@ -37,7 +37,7 @@ from model.export import build as export_module
 from model.network import create_network
 from model.ood.score import load_score
 from model.training.loop import RunConfig, choose_precision
-from model.training.run import Run
+from model.training.run import Run, resume_command
 from model.training.run_folder import RunFolder
 from tests.servers import ROOT, process, run, wait_until
 from tests.training_runs import changed, finished, make_config, state_of
@@ -388,7 +388,7 @@ def test_without_export_a_run_keeps_its_epochs_and_says_how_to_export(train, tmp
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("recipe baseline, seed 1: 2 epochs of 576 images on cpu")
     assert re.match(r"epoch 2/2  train loss .* validation loss .* images/s$", lines[2])
-    assert lines[3:] == ["Every epoch is saved. Export the model by:", f"  python scripts/train.py --resume {tmp_path}"]
+    assert lines[3:] == ["Every epoch is saved. Export the model by:", f"  {resume_command(tmp_path)}"]
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoints", "config.json", "curves.png", "metrics.jsonl"}
 
 
@@ -503,7 +503,7 @@ def test_a_full_disk_ends_the_run_which_goes_on_with_room(train, small_data, tmp
         (error,) = capsys.readouterr().err.splitlines()
         assert error == (
             f"error: There is no room in {folder.path} (No space left on device): make room, then go "
-            f"on by python scripts/train.py --resume {folder.path}"
+            f"on by {resume_command(folder.path)}"
         )
     assert train(*resume) == 0
     resumed, whole = Run.resume(folder.path, small_data), finished(Run.start(tmp_path / "whole", config, small_data))
@@ -541,7 +541,7 @@ def test_a_signal_ends_the_run_cleanly_and_says_how_to_resume(small_data, tmp_pa
     assert child.returncode == 130
     saved = int(sorted(tmp_path.glob("checkpoints/*.pt"))[-1].stem.removeprefix("epoch-"))
     stopped = f"Stopped after {saved} completed epochs, which are saved; resume by:"
-    assert errors.splitlines() == ["", stopped, f"  python scripts/train.py --resume {tmp_path}"]
+    assert errors.splitlines() == ["", stopped, f"  {resume_command(tmp_path)}"]
 
 
 def test_a_hangup_that_nohup_ignores_stays_ignored(train, tmp_path):

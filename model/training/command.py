@@ -1,7 +1,6 @@
 """A training run on the command line: the part of ``scripts/train.py`` that needs PyTorch."""
 
 import errno
-import shlex
 import signal
 import sys
 from argparse import Namespace
@@ -15,6 +14,7 @@ from model.artifact import ModelCard, read_card
 from model.cpu import keep_freed_memory, usable_cores
 from model.data import FashionMnist
 from model.errors import ArtifactMissing, TrainingError
+from model.installation import serve_command
 from model.network import create_network
 from model.training import distributed
 from model.training.loop import EpochMetrics, RunConfig, choose_precision, describe_machine
@@ -244,10 +244,7 @@ def closing(card: ModelCard, path: Path, *, kept: bool) -> str:
     figures = f"test accuracy {test.accuracy:.2%}, loss {test.loss:.4f} ({test.count:,} images)\n"
     if not kept:
         return figures + NOTHING_KEPT
-    return figures + (
-        f"Wrote {path / card.name}.safetensors, .onnx and .json. "
-        f"Serve it:  FASHIONNET_MODEL_DIR={shlex.quote(str(path))} make serve"
-    )
+    return figures + (f"Wrote {path / card.name}.safetensors, .onnx and .json. Serve it:  {serve_command(path)}")
 
 
 def below_target(card: ModelCard, target: float | None) -> int:

@@ -16,6 +16,7 @@ from model.errors import TrainingError
 from model.export.build import describe, export
 from model.export.photo import HeldOut, export_photo_model, read_held_out, run_held_out
 from model.files import write_atomically
+from model.installation import python_command, script
 from model.network import Network, PhotoFashionNet, load_network
 from model.training import distributed
 from model.training.loop import EpochMetrics, Examples, RunConfig, Trainer
@@ -168,8 +169,8 @@ def require_room(size: int) -> None:
 
 def resume_command(path: Path, count: int = 1) -> str:
     """Returns the command that resumes the run in ``path``, which ``count`` processes train."""
-    launcher = "python" if count == 1 else f"torchrun --nproc-per-node={count}"
-    return f"{launcher} scripts/train.py --resume {shlex.quote(str(path))}"
+    launcher = python_command() if count == 1 else f"{python_command('torchrun')} --nproc-per-node={count}"
+    return f"{launcher} {script('train')} --resume {shlex.quote(str(path))}"
 
 
 def training_splits(data_set: FashionMnist, recipe: Recipe, seed: int, limit: int | None = None) -> tuple[Split, Split]:
