@@ -51,7 +51,10 @@ def serve_parser() -> argparse.ArgumentParser:
     from app.command_line import add_settings
     from app.settings import PREFIX, Settings
 
-    described = (f"  {PREFIX}{name.upper():18} {field.description}" for name, field in Settings.model_fields.items())
+    width = max(map(len, Settings.model_fields))
+    described = (
+        f"  {PREFIX}{name.upper():{width}} {field.description}" for name, field in Settings.model_fields.items()
+    )
     parser = argparse.ArgumentParser(
         prog="fashionnet",
         usage="%(prog)s [COMMAND] [FLAGS]",

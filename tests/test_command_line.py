@@ -31,6 +31,8 @@ def test_help_shows_the_flags_and_the_settings(command):
     done = subprocess.run([*command, "--help"], text=True, capture_output=True, check=True)
     for words in ("--host", "--port", "--workers", "download", "FASHIONNET_MAX_PIXELS"):
         assert words in done.stdout
+    settings = [line for line in done.stdout.splitlines() if re.match("  FASHIONNET_[A-Z_]+ ", line)]
+    assert len({re.match(r"  \S+ +", line).end() for line in settings}) == 1, "the descriptions are a column"
 
 
 def test_flags_override_the_environment_in_the_workers_too():

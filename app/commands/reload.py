@@ -13,7 +13,9 @@ from app.settings import Settings
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
-    parser = argparse.ArgumentParser(prog="fashionnet reload", description="Makes the service read its models anew.")
+    parser = argparse.ArgumentParser(
+        prog="fashionnet reload", description="Make the running service read its models anew."
+    )
     add_settings(parser, "port", "uds")
     arguments = parser.parse_args(argv)
     return run(lambda: reload(settings_of(arguments)))
