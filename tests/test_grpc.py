@@ -272,7 +272,7 @@ def grown(http, port):
 
 @pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
 def test_a_message_that_is_too_large_takes_no_memory(channel, grown, compression):
-    request = raw(raw_input_contents=[bytes(200 * MAX_BYTES)])
+    request = raw(raw_input_contents=[bytes(60 * MAX_BYTES)])
     code, details = failure(channel, request, compression=compression)
     assert code == CODE.RESOURCE_EXHAUSTED
     assert "larger than max" in details
