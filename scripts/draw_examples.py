@@ -32,6 +32,46 @@ def shirt(draw: Draw) -> None:
         draw.ellipse((195, y, 205, y + 10), "#ffffff")
 
 
+def t_shirt(draw: Draw) -> None:
+    """Short sleeves and stripes."""
+    cloth = "#303840"
+    draw.polygon([(150, 40), (175, 56), (225, 56), (250, 40), (290, 55), (276, 370), (124, 370), (110, 55)], cloth)
+    draw.polygon([(110, 55), (70, 150), (108, 168), (124, 140)], cloth)
+    draw.polygon([(290, 55), (330, 150), (292, 168), (276, 140)], cloth)
+    for y in range(120, 340, 36):
+        draw.rectangle((124, y, 276, y + 12), "#485058")
+
+
+def pullover(draw: Draw) -> None:
+    """Long sleeves and two bands."""
+    cloth, edge, band = "#4a4038", "#241d18", "#857566"
+    draw.polygon([(150, 40), (250, 40), (292, 58), (290, 366), (110, 366), (108, 58)], cloth)
+    draw.polygon([(108, 58), (74, 120), (54, 360), (94, 364), (110, 180)], cloth)
+    draw.polygon([(292, 58), (326, 120), (346, 360), (306, 364), (290, 180)], cloth)
+    draw.polygon([(150, 40), (250, 40), (240, 62), (160, 62)], edge)
+    draw.rectangle((130, 110, 270, 150), band)
+    draw.rectangle((130, 200, 270, 215), band)
+    draw.rectangle((110, 350, 290, 366), edge)
+    draw.polygon([(110, 120), (118, 180), (118, 366), (110, 366)], edge)
+    draw.polygon([(290, 120), (282, 180), (282, 366), (290, 366)], edge)
+
+
+def coat(draw: Draw) -> None:
+    """Long sleeves, fine stripes, lapels, pockets and an open front."""
+    cloth, stripe, dark = "#202830", "#5c6874", "#0c1014"
+    draw.polygon([(160, 20), (240, 20), (286, 42), (284, 170), (290, 390), (110, 390), (116, 170), (114, 42)], cloth)
+    draw.polygon([(114, 42), (84, 110), (68, 330), (104, 334), (116, 170)], cloth)
+    draw.polygon([(286, 42), (316, 110), (332, 330), (296, 334), (284, 170)], cloth)
+    for y in range(120, 380, 16):
+        draw.rectangle((116, y, 284, y + 4), stripe)
+    draw.polygon([(160, 20), (200, 150), (240, 20), (270, 60), (200, 190), (130, 60)], dark)
+    draw.rectangle((195, 150, 205, 390), dark)
+    for x in (125, 230):
+        draw.rectangle((x, 250, x + 45, 262), dark)
+    draw.polygon([(116, 110), (124, 170), (124, 390), (110, 390)], dark)
+    draw.polygon([(284, 110), (276, 170), (276, 390), (290, 390)], dark)
+
+
 def trouser(draw: Draw) -> None:
     """Two legs."""
     draw.polygon([(140, 30), (260, 30), (272, 375), (212, 375), (201, 130), (188, 375), (128, 375)], "#27364d")
@@ -89,6 +129,9 @@ def bag(draw: Draw) -> None:
 
 EXAMPLES: dict[str, Callable[[Draw], None]] = {
     "shirt": shirt,
+    "t-shirt": t_shirt,
+    "pullover": pullover,
+    "coat": coat,
     "trouser": trouser,
     "dress": dress,
     "sneaker": sneaker,

@@ -61,7 +61,7 @@ def test_a_prediction_is_complete_and_consistent(client, artifact):
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.png")), ids=lambda path: path.stem)
 def test_the_examples_are_classified_rightly(client, path):
     label = post(client, path.read_bytes()).json()["label"]
-    assert label.lower().replace(" ", "-") == path.stem
+    assert label.lower().replace(" ", "-").split("/")[0] == path.stem
 
 
 @pytest.mark.parametrize("format_", FORMATS)

@@ -17,7 +17,7 @@ export function start() {
   const use = (picture) => classify([picture]);
   sketch.start(use);
   webcam.start(use, report);
-  byId("samples").append(...samples(use));
+  byId("samples").append(...samples(attempt));
   for (const id of ["files", "camera", "folder"]) byId(id).addEventListener("change", ({ target }) => take(target));
   const drop = byId("drop");
   for (const kind of ["dragenter", "dragover"]) drop.addEventListener(kind, () => drop.classList.add("over"));
