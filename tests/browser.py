@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -46,6 +47,17 @@ def browser(downloads: Path) -> Iterator[webdriver.Chrome]:
         yield driver
 
 
+@contextlib.contextmanager
+def watched(driver: webdriver.Chrome, client: httpx.Client) -> "Iterator[Page]":
+    """The page, fresh; at the end nothing may have gone wrong unseen, nor have been asked of anybody else."""
+    driver.get_log("browser")
+    driver.get_log("performance")
+    page = Page(driver, str(client.base_url))
+    yield page
+    assert page.hosts() == {client.base_url.netloc.decode()}
+    assert [line for line in page.console() if "Failed to load resource" not in line] == []
+
+
 class Page:
     """The page as somebody uses it."""
 
@@ -54,6 +66,7 @@ class Page:
         self.address = address
         driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+        self.prefer("light")
         driver.get(address)
         self.wait(lambda: self.all("#model option"))
 
@@ -87,6 +100,10 @@ class Page:
         self.wait_until_classified()
         return self.texts("#answers > li")
 
+    def visible(self, selector: str) -> list:
+        """The elements of that selector that can be seen."""
+        return [element for element in self.all(selector) if element.is_displayed()]
+
     def texts(self, selector: str) -> list[str]:
         """What all these elements say that can be seen, in one call."""
         script = "return [...document.querySelectorAll(arguments[0])].map((e) => e.checkVisibility() && e.innerText)"
@@ -105,6 +122,11 @@ class Page:
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         self.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": phone})
+
+    def prefer(self, colours: str) -> None:
+        """Choose light or dark colours in the browser."""
+        media = {"features": [{"name": "prefers-color-scheme", "value": colours}]}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
 
     def drop(self, *paths: Path) -> None:
         """Drop files and folders on the page, as from a window of the desktop."""

@@ -24,10 +24,14 @@ from model import (
     load_artifact,
 )
 from tests.data_sets import make_data_set
+from tests.pictures import encode, grey_png, trousers
 from tests.servers import serve
 
 if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
     from model.training.run import Run
+    from tests.browser import Page
 
 for number in (signal.SIGINT, signal.SIGHUP):  # what nohup and a shell's & ignore, the programs under test inherit
     if signal.getsignal(number) is signal.SIG_IGN:
@@ -129,3 +133,50 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, request: pytest.F
 def fresh_data(tmp_path: Path) -> FashionMnist:
     """A small data set that the test may damage."""
     return make_data_set(tmp_path / "fresh", train=100, test=50)
+
+
+@pytest.fixture(scope="module")
+def client_without_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    with serve(Settings(data_dir=tmp_path_factory.mktemp("empty"))) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What Chromium downloads."""
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def driver(downloads: Path) -> "Iterator[Chrome]":
+    """Chromium, for all tests of a module."""
+    from tests.browser import browser
+
+    with browser(downloads) as driver:
+        yield driver
+
+
+@pytest.fixture
+def page(driver: "Chrome", client: httpx.Client) -> "Iterator[Page]":
+    """The page, fresh."""
+    from tests.browser import watched
+
+    with watched(driver, client) as page:
+        yield page
+
+
+@pytest.fixture
+def page_without_data(driver: "Chrome", client_without_data: httpx.Client) -> "Iterator[Page]":
+    from tests.browser import watched
+
+    with watched(driver, client_without_data) as page:
+        yield page
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> dict[str, Path]:
+    """Files: one of trousers, one of noise, and one that is no picture."""
+    contents = {"trousers.png": encode(trousers()), "noise.png": grey_png(), "bad.png": b"nonsense"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    return {Path(name).stem: tmp_path / name for name in contents}

@@ -13,11 +13,13 @@ from pathlib import Path
 import httpx
 import psutil
 import uvicorn
+from PIL import Image
 
 from app.main import create_app
 from app.server.protocol import LoadSheddingProtocol
 from app.server.server import Server
 from app.settings import Settings
+from tests.pictures import encode
 
 ROOT = Path(__file__).parent.parent
 
@@ -118,6 +120,14 @@ def run(*command: str, timeout: float = 600, cwd: Path = ROOT, **environment: st
         timeout=timeout,
         check=False,
     )
+
+
+def classify_images(client: httpx.Client, images: list[Image.Image]) -> None:
+    """Have the default model classify images: a hundred in a request, each on a connection of its own."""
+    for start in range(0, len(images), 100):
+        files = [("files", encode(image)) for image in images[start : start + 100]]
+        with httpx.Client(base_url=client.base_url, timeout=60) as other:
+            assert other.post("/predict/batch?model=fashionnet", files=files).status_code == 200
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:

@@ -17,11 +17,12 @@ from model.artifact import read_card, save_card
 from model.drift import DRIFTED, STABLE, Histogram, stability_index
 from model.engines import run_batches, softmax
 from model.preprocessing import IDENTITY
+from tests.browser import needs_browser, watched
 from tests.data_sets import real_data_set
 from tests.in_process import call
-from tests.pictures import encode, grey_png, random_image
+from tests.pictures import grey_png, random_image, trousers
 from tests.problems import assert_problem
-from tests.servers import serve, service, wait_until
+from tests.servers import classify_images, serve, service, wait_until
 
 COUNT, FEW = 400, 4
 
@@ -107,14 +108,6 @@ def indices_of(engine, card, images):
     }
 
 
-def send(client: httpx.Client, images: list[Image.Image]) -> None:
-    """Has the default model classify images: a hundred in a request, each on a connection of its own."""
-    for start in range(0, len(images), 100):
-        files = [("files", encode(image)) for image in images[start : start + 100]]
-        with httpx.Client(base_url=client.base_url, timeout=60) as other:
-            assert other.post("/predict/batch?model=fashionnet", files=files).status_code == 200
-
-
 def drift_after(client: httpx.Client, count: int) -> dict:
     """The drift once every worker has told its predictions, ``count`` in all."""
 
@@ -141,10 +134,10 @@ def test_two_workers_tell_the_drift_of_the_service(test_split):
         assert (few["status"], few["predictions_needed"]) == ("unknown", LEAST)
         assert (few["features"]["class_id"]["status"], few["features"]["class_id"]["psi"]) == ("unknown", None)
         assert not exported_indices(client)
-        send(client, pictures(test_split, lambda image: image))
+        classify_images(client, pictures(test_split, lambda image: image))
         usual = drift_after(client, FEW + COUNT)
         assert {usual["status"], *(found["status"] for found in usual["features"].values())} == {"stable"}
-        send(client, SHIFTS["blurred"](test_split))
+        classify_images(client, SHIFTS["blurred"](test_split))
         unusual = drift_after(client, FEW + 2 * COUNT)
         assert (unusual["status"], unusual["features"]["ood_score"]["status"]) == ("drifted", "drifted")
         indices = {feature: found["psi"] for feature, found in unusual["features"].items()}
@@ -172,12 +165,47 @@ def test_the_figures_of_a_photo_model_need_its_held_out_photos():
     assert "held-out.npz of a run by --held-out" in done.stderr
 
 
-def test_a_card_without_histograms_has_no_drift(tmp_path, artifact):
+@pytest.fixture(scope="module")
+def client_without_histograms(tmp_path_factory, artifact):
+    folder = tmp_path_factory.mktemp("weights")
     for file in WEIGHTS.glob("fashionnet.*"):
-        shutil.copy(file, tmp_path)
-    save_card(tmp_path, artifact.card.model_copy(update={"histograms": {}}))
-    with serve(Settings(model_dir=tmp_path)) as client:
-        assert "--figures" in assert_problem(client.get("/models/fashionnet/drift"), 404, "drift-unavailable")
-        assert_problem(client.get("/models/nonsense/drift"), 404, "unknown-model")
-        assert client.post("/predict", files={"file": grey_png()}).status_code == 200
-        assert not exported_indices(client)
+        shutil.copy(file, folder)
+    save_card(folder, artifact.card.model_copy(update={"histograms": {}}))
+    with serve(Settings(model_dir=folder, data_dir=folder)) as client:
+        yield client
+
+
+def test_a_card_without_histograms_has_no_drift(client_without_histograms):
+    client = client_without_histograms
+    assert "--figures" in assert_problem(client.get("/models/fashionnet/drift"), 404, "drift-unavailable")
+    assert_problem(client.get("/models/nonsense/drift"), 404, "unknown-model")
+    assert client.post("/predict", files={"file": grey_png()}).status_code == 200
+    assert not exported_indices(client)
+
+
+@needs_browser
+def test_the_page_shows_the_drift_of_every_model(driver, tmp_path):
+    with serve(Settings(data_dir=tmp_path)) as client, watched(driver, client) as page:
+        text = page.text_of("models", "#drift")
+        assert "Predictions so far: 0. The population stability index needs at least 300." in text
+        assert not page.all(".histogram")
+        classify_images(client, [trousers(size=28)] * LEAST)
+        drift_after(client, LEAST)
+        page.open("models")
+        page.awaited(".histogram")
+        assert page.one("#drift").text.startswith("Drifted. The last 300 predictions, compared with")
+        words = [row.split("\t")[-1] for row in page.texts("#models .wide:first-child tbody tr")]
+        assert words == ["Drifted", "Unknown", "Unknown"]
+        rows = page.texts(".side > div:last-child .histogram tbody tr")
+        assert [row.split("\t")[0] for row in rows] == list(CLASSES)
+        assert rows[1].split("\t")[-2:] == ["100.0%", "9.9%"]
+        assert [text.rsplit(maxsplit=1)[-1] for text in page.texts(".histograms p")] == ["drifted."] * 3
+        live, validation = page.all(".side > div:last-child tr:nth-child(2) rect")
+        assert live.rect["width"] > 9 * validation.rect["width"] > 0
+
+
+@needs_browser
+def test_the_page_says_that_a_card_without_histograms_has_no_drift(driver, client_without_histograms):
+    with watched(driver, client_without_histograms) as page:
+        assert "Unknown. The card of fashionnet has no histograms" in page.text_of("models", "#drift")
+        assert page.errors() == []

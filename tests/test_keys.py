@@ -1,7 +1,10 @@
 """API keys: who may call what, how a key is sent, changed and counted, and that it stays a secret."""
 
+import json
+import os
 import re
 import socket
+import subprocess
 
 import pytest
 from selenium.webdriver.common.keys import Keys
@@ -12,7 +15,7 @@ from app import keys as api_keys
 from app.commands import key as key_command
 from app.keys import KeyFileError, create_key
 from app.main import create_app
-from tests.browser import Page, browser, needs_browser
+from tests.browser import TABS, Page, browser, needs_browser
 from tests.pictures import grey_png
 from tests.problems import assert_problem
 from tests.servers import serve, wait_until
@@ -171,11 +174,22 @@ def test_the_command_prints_a_key_and_its_line(capsys, tmp_path):
         key_command.main(["a:b"])
 
 
+KEY_OPTION = '-H "X-API-Key: $FASHIONNET_API_KEY"'
+PASTE = """
+    const transfer = new DataTransfer();
+    transfer.setData("text/plain", "a key");
+    const event = new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true });
+    document.querySelector("#key input").dispatchEvent(event);
+"""
+
+
 @needs_browser
-def test_the_page_asks_for_the_key_and_keeps_it(guarded, keys, tmp_path):
+def test_the_page_asks_for_the_key_keeps_it_and_names_it_in_its_commands(guarded, keys, tmp_path):
     def answer(key: str, reason: str) -> None:
         (field,) = WebDriverWait(driver, 30).until(lambda _: driver.find_elements("css selector", "#key input"))
         assert reason in driver.find_element("id", "key").text
+        driver.execute_script(PASTE)
+        assert not driver.find_element("id", "predict-problem").text, "a pasted key is no picture"
         field.send_keys(key, Keys.ENTER)
         WebDriverWait(driver, 30).until(staleness_of(field))
 
@@ -189,3 +203,28 @@ def test_the_page_asks_for_the_key_and_keeps_it(guarded, keys, tmp_path):
         assert not page.all("#key")
         page.open("gallery")
         page.wait(lambda: [each for each in page.all("#gallery-items img") if each.get_property("naturalWidth")])
+        for tab in TABS:
+            page.open(tab)
+            page.wait(lambda tab=tab: KEY_OPTION in page.one(f"#{tab}-curl").text)
+            assert keys[1]["shop"] not in page.one(f"#{tab}").get_property("innerHTML")
+        page.one("#models .copy").click()
+        page.wait(lambda: page.one("#models .copy").text != "Copy")
+        command = page.driver.execute_script("return getSelection().toString()") or page.one("#models-curl").text
+    done = subprocess.run(
+        ["bash", "-c", command],
+        env=os.environ | {"FASHIONNET_API_KEY": keys[1]["shop"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["card"]["name"] == "fashionnet"
+
+
+@needs_browser
+def test_a_question_for_the_key_that_is_not_answered_leaves_the_command_with_a_key(guarded, tmp_path):
+    with browser(tmp_path) as driver:
+        driver.get(str(guarded.base_url.join("/fashion/")))
+        WebDriverWait(driver, 30).until(lambda _: driver.find_elements("css selector", "#key input"))
+        driver.switch_to.active_element.send_keys(Keys.ESCAPE)
+        WebDriverWait(driver, 30).until(lambda _: driver.find_element("id", "predict-problem").text)
+        assert KEY_OPTION in driver.find_element("id", "predict-curl").text

@@ -46,7 +46,8 @@ export async function call(path, options) {
   }
   if (response.ok) return response;
   const problem = await response.json().catch(() => ({}));
-  throw Object.assign(new Error(problem.detail || `The service answered with status ${response.status}.`), { type: problem.type });
+  const sentence = problem.detail || `The service answered with status ${response.status}.`;
+  throw Object.assign(new Error(sentence), { type: problem.type });
 }
 
 /** Whether a call failed because the service has no data set. */

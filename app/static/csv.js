@@ -13,8 +13,9 @@ export function download(results) {
     ...FIELDS.map((name) => each[name] ?? ""), (each.warnings ?? []).join(" "),
     ...labels.map((label) => each.probabilities?.[label] ?? ""), each.error ?? "",
   ]);
-  const text = [[...FIELDS, "warnings", ...labels, "error"], ...lines].map((line) => line.map(cell).join(",")).join("\r\n");
-  const link = h("a", { href: URL.createObjectURL(new Blob([text], { type: "text/csv" })), download: "fashionnet.csv" });
+  const table = [[...FIELDS, "warnings", ...labels, "error"], ...lines];
+  const file = new Blob([table.map((line) => line.map(cell).join(",")).join("\r\n")], { type: "text/csv" });
+  const link = h("a", { href: URL.createObjectURL(file), download: "fashionnet.csv" });
   link.click();
   URL.revokeObjectURL(link.href);
 }

@@ -25,6 +25,9 @@ export function s(tag, attributes = {}, ...children) {
 
 export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}%`;
 
+/** A whole number with its thousands set apart. */
+export const integer = (number) => number.toLocaleString("en");
+
 const TOP = 3;
 
 /** The probabilities as bars, the likeliest first; those after the third on demand. */

@@ -1,9 +1,10 @@
-/** The tab that tells how good the model is on the 10,000 test images: measured, or without the data as its card says. */
+/** The tab that tells how good a model is on the test images: measured, or without the data as its card says. */
 
 import { absolute, address, getJson, lacksData, modelDetails, shownModel } from "./api.js";
-import { byId, h } from "./dom.js";
+import { byId, h, integer } from "./dom.js";
 import { reliabilityDiagram } from "./charts.js";
-import { figuresOf, forPhotos, noData, photoFigures, precision, source, summary, wide } from "./figures.js";
+import { figuresOf, forPhotos, noData, photoFigures, precision, row, source, summary, wide } from "./figures.js";
+import { keyOption } from "./key.js";
 import { read, write } from "./url.js";
 
 const POLL_MILLISECONDS = 300;
@@ -20,7 +21,7 @@ export function start(open, served) {
 export async function refresh() {
   const mine = (shown += 1);
   byId("other").value = read("other");
-  byId("evaluation-curl").textContent = `curl '${absolute("evaluate")}'`;
+  byId("evaluation-curl").textContent = `curl '${absolute("evaluate")}'${keyOption()}`;
   show("Measuring on the test images …", []);
   const stop = follow();
   try {
@@ -57,15 +58,14 @@ async function measurement(model) {
   }
 }
 
-/** The gallery shows the predictions of the chosen model only, so only its cells open. */
 function measured(details, evaluation) {
-  const status = `${evaluation.model} ${evaluation.model_version} in ${precision(details)}, measured here in ${evaluation.seconds.toFixed(1)} s.`;
-  const open = details.card.name === shownModel() ? openCell : null;
-  return [status, [h("h3", {}, details.card.name), ...contents(details, evaluation, open), ...onPhotos(details)]];
+  const { model, model_version: version, seconds } = evaluation;
+  const status = `${model} ${version} in ${precision(details)}, measured here in ${seconds.toFixed(1)} s.`;
+  return [status, [h("h2", {}, details.card.name), ...contents(details, evaluation, openCell), ...onPhotos(details)]];
 }
 
 function known(details, reason) {
-  const name = h("h3", {}, details.card.name);
+  const name = h("h2", {}, details.card.name);
   return [source(details), [noData(reason), name, ...contents(details, figuresOf(details).test), ...onPhotos(details)]];
 }
 
@@ -87,7 +87,7 @@ function contents(details, figures, open) {
     : "The confidence is calibrated on images of the data set.";
   return [
     ...summary(figures),
-    ...(figures?.confusion_matrix ? mistakes(figures, open) : []),
+    ...(figures?.confusion_matrix ? mistakes(details.card.name, figures, open) : []),
     ...(figures?.reliability ? calibration(figures, calibrated) : []),
   ];
 }
@@ -98,43 +98,45 @@ function onPhotos(details) {
   if (!figures) return [];
   return [
     h("h2", {}, "How good is it on photos?"),
-    h("p", {}, "As the model card says, in full precision. Each photo was answered by a model that no photo of the same person " +
-      "trained. For a shoe of another kind, any of the three kinds is right."),
+    h("p", {}, "As the model card says, in full precision. Each photo was answered by a model that no photo of the " +
+      "same person trained. For a shoe of another kind, any of the three kinds is right."),
     ...summary({ ...figures, accuracy_interval: null }, "photos"),
     ...(figures.reliability ? calibration(figures, "The confidence is calibrated on these photos.") : []),
   ];
 }
 
-function mistakes(figures, open) {
+function mistakes(model, figures, open) {
   return [
     h("h3", {}, "What is taken for what"),
     h("p", {}, `Rows are true classes, columns predicted ones.${open ? " A click on a number shows the images." : ""}`),
-    wide("Confusion matrix", confusion(figures, open)),
+    wide(`Confusion matrix of ${model}`, confusion(model, figures, open)),
   ];
 }
 
 function calibration({ reliability }, calibrated) {
   return [
     h("h3", {}, "Can its confidence be believed?"),
-    h("p", {}, `Of the answers given with a confidence, the share that is right. On the dashed line both are the same. ${calibrated}`),
+    h("p", {}, "Of the answers given with a confidence, the share that is right. On the dashed line both are the " +
+      `same. ${calibrated}`),
     reliabilityDiagram(reliability),
   ];
 }
 
-function confusion({ classes, confusion_matrix: matrix }, open) {
+function confusion(model, { classes, confusion_matrix: matrix }, open) {
   const labels = classes.map((one) => one.label);
-  const rows = matrix.map((counts, row) => h("tr", {}, h("th", { scope: "row" }, labels[row]),
-    ...counts.map((count, column) => h("td", {}, cell(labels[row], labels[column], count, count / Math.max(1, classes[row].support), open)))));
+  const rows = matrix.map((counts, i) => row(labels[i], ...counts.map((count, j) => (
+    count ? cell({ model, label: labels[i], predicted: labels[j] }, count, count / classes[i].support, open) : ""))));
   return h("table", { className: "confusion" },
     h("thead", {}, h("tr", {}, h("td", {}), h("th", { scope: "colgroup", colSpan: labels.length }, "Predicted class")),
       h("tr", {}, h("th", {}, "True class"), ...labels.map((label) => h("th", { scope: "col" }, label)))),
     h("tbody", {}, ...rows));
 }
 
-function cell(label, predicted, count, share, open) {
-  if (!count) return "";
+/** A count; where `open` is given, a button that shows the images of one `label` that `model` takes for another. */
+function cell(images, count, share, open) {
   const className = `share-${1 + [0.02, 0.1, 0.5].filter((limit) => share > limit).length}`;
-  const title = `${count} images of ${label} taken for ${predicted}`;
-  if (!open) return h("span", { className, title }, String(count));
-  return h("button", { type: "button", className, ariaLabel: title, title, onclick: () => open(label, predicted) }, String(count));
+  const title = `${integer(count)} images of ${images.label} taken for ${images.predicted} by ${images.model}`;
+  if (!open) return h("span", { className, title }, integer(count));
+  const onclick = () => open(images);
+  return h("button", { type: "button", className, ariaLabel: title, title, onclick }, integer(count));
 }

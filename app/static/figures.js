@@ -1,13 +1,14 @@
 /** The figures of a model on the test images, as every tab shows them. */
 
-import { bar, h, percent } from "./dom.js";
+import { bar, h, integer, percent } from "./dom.js";
 
 const inEightBits = (engine) => engine === "onnx-int8";
 
 export const precision = ({ engine }) => (inEightBits(engine) ? "8 bits" : "full precision");
 
 /** Which model the figures are of, where they are those of its card. */
-export const source = (details) => `${details.card.name} ${details.version} in ${precision(details)}, as its model card says.`;
+export const source = (details) => (
+  `${details.card.name} ${details.version} in ${precision(details)}, as its model card says.`);
 
 /** What the card knows, by split, of the graph that the service runs. */
 export const figuresOf = ({ card, engine }) => (inEightBits(engine) ? card.int8_metrics : card.metrics);
@@ -21,7 +22,8 @@ export const photoFigures = ({ card }) => card.metrics.photos;
 /** What the model takes, in words. */
 export function inputOf({ card: { input } }) {
   const colour = input.channels === 1 ? "grey" : "colour";
-  return `${input.width}x${input.height} pixels in ${colour}, ${input.convention === "photo" ? "photos" : "as in Fashion-MNIST"}`;
+  const kind = input.convention === "photo" ? "photos" : "as in Fashion-MNIST";
+  return `${input.width}x${input.height} pixels in ${colour}, ${kind}`;
 }
 
 /** Why there are no test images and how to get them, in the service's own words. */
@@ -34,8 +36,9 @@ export function summary(figures, images = "test images") {
   if (!figures) return [h("p", {}, `The model card has no figures of the ${images}.`)];
   return [
     h("p", { className: "big" }, percent(figures.accuracy, 2)),
-    h("p", {}, `of ${figures.count.toLocaleString("en")} ${images} are right${interval(figures)}. ` +
-      `Loss ${figures.loss.toFixed(4)}, Brier score ${figures.brier.toFixed(4)}, expected calibration error ${percent(figures.ece, 2)}.`),
+    h("p", {}, `of ${integer(figures.count)} ${images} are right${interval(figures)}. ` +
+      `Loss ${figures.loss.toFixed(4)}, Brier score ${figures.brier.toFixed(4)}, ` +
+      `expected calibration error ${percent(figures.ece, 2)}.`),
     ...(figures.classes ? [h("h3", {}, "By class"), wide("Figures by class", byClass(figures.classes))] : []),
   ];
 }
@@ -45,12 +48,21 @@ function interval({ accuracy_interval: limits }) {
 }
 
 /** Something that scrolls where it is wider than the page. */
-export const wide = (label, content) => h("div", { className: "wide", tabIndex: 0, role: "group", ariaLabel: label }, content);
+export const wide = (label, content) => (
+  h("div", { className: "wide", tabIndex: 0, role: "group", ariaLabel: label }, content));
+
+/** A row of a table: its name, and the contents of its cells. */
+export const row = (name, ...cells) => (
+  h("tr", {}, h("th", { scope: "row" }, name), ...cells.map((content) => h("td", {}, content))));
+
+/** A table of rows under a head; a column without a title shows bars. */
+export function table(head, rows, className = "") {
+  const cells = head.map((title) => (title ? h("th", { scope: "col" }, title) : h("td")));
+  return h("table", { className }, h("thead", {}, h("tr", {}, ...cells)), h("tbody", {}, ...rows));
+}
 
 function byClass(classes) {
-  const head = ["Class", "F1", "", "Precision", "Recall", "Images"].map((text) => (text ? h("th", { scope: "col" }, text) : h("td", {})));
-  const rows = classes.filter((one) => one.support).map((one) => h("tr", {},
-    h("th", { scope: "row" }, one.label), h("td", {}, percent(one.f1)), h("td", { width: "40%" }, bar(one.f1)),
-    h("td", {}, percent(one.precision)), h("td", {}, percent(one.recall)), h("td", {}, String(one.support))));
-  return h("table", {}, h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows));
+  const rows = classes.filter((one) => one.support).map(({ label, f1, precision: right, recall, support }) => (
+    row(label, percent(f1), bar(f1), percent(right), percent(recall), integer(support))));
+  return table(["Class", "F1", "", "Precision", "Recall", "Images"], rows, "classes");
 }

@@ -1,9 +1,10 @@
 /** The tab of test images: filters and pages of tiles; without the data, the card's figures. */
 
 import { absolute, address, getJson, lacksData, modelDetails } from "./api.js";
-import { byId, h } from "./dom.js";
+import { byId, h, integer } from "./dom.js";
 import { figuresOf, noData, source, summary } from "./figures.js";
 import * as image from "./image.js";
+import { keyOption } from "./key.js";
 import { read, write } from "./url.js";
 
 const ROWS = 4, COLUMNS = 10, SIZE = ROWS * COLUMNS;
@@ -49,7 +50,7 @@ const query = (number = page()) => ({ ...Object.fromEntries([...FILTERS, "seed"]
 export async function refresh() {
   const mine = (shown += 1);
   for (const name of FILTERS) byId("gallery-form").elements[name].value = read(name);
-  byId("gallery-curl").textContent = `curl -f '${absolute("gallery", query())}' -o gallery.png`;
+  byId("gallery-curl").textContent = `curl -f '${absolute("gallery", query())}' -o gallery.png${keyOption()}`;
   byId("gallery-problem").textContent = "";
   byId("gallery-status").textContent = "Looking for images …";
   try {
@@ -81,7 +82,7 @@ function showInstead(details, reason) {
 
 function showTiles() {
   const first = page() * SIZE;
-  const [from, to, all] = [first + 1, first + items.length, count].map((number) => number.toLocaleString("en"));
+  const [from, to, all] = [first + 1, first + items.length, count].map(integer);
   byId("gallery-status").textContent = items.length ? `${from} to ${to} of ${all} images.` : "There is no such image.";
   byId("gallery-items").replaceChildren(...items.map((item) => h("li", {}, tile(item))));
   byId("gallery-pages").hidden = !items.length || count <= SIZE;

@@ -5,13 +5,13 @@ import { h } from "./dom.js";
 
 const START = 0.7;
 
-/** Returns a figure: the picture, the heat map over it, and a slider from the one to the other. */
-export async function heatMap(file, { model, label }) {
+/** Returns a figure: a picture with its result, the heat map over it, and a slider from the one to the other. */
+export async function heatMap({ file, name, result: { model, label } }) {
   const blob = await (await upload(`explain?${new URLSearchParams({ model })}`, file)).blob();
   const map = h("img", { className: "map", src: URL.createObjectURL(blob), alt: `Heat map of what supports ${label}` });
   const picture = h("img", { className: "over", src: URL.createObjectURL(file), alt: "" });
-  const name = `Strength of the heat map${file.name ? `: ${file.name}` : ""}`;
-  const slider = h("input", { type: "range", min: 0, max: 1, step: 0.05, value: START, ariaLabel: name });
+  const slider = h("input", { type: "range", min: 0, max: 1, step: 0.05, value: START });
+  slider.ariaLabel = `Strength of the heat map: ${name}`;
   const blend = () => { picture.style.opacity = 1 - slider.value; };
   slider.addEventListener("input", blend);
   blend();

@@ -57,10 +57,10 @@ export async function show(item, { first, last }) {
 
 async function evidence(item) {
   const file = await fileOf(item);
-  const prediction = await (await upload(address("predict"), file)).json();
+  const result = await (await upload(address("predict"), file)).json();
   return [
-    h("p", {}, `${prediction.label}, ${percent(prediction.confidence)}, by ${prediction.model}.`),
-    await heatMap(file, prediction),
-    bars(prediction.probabilities),
+    h("p", {}, `${result.label}, ${percent(result.confidence)}, by ${result.model}.`),
+    await heatMap({ file, name: `test image ${item.index}`, result }),
+    bars(result.probabilities),
   ];
 }

@@ -4,14 +4,20 @@ import { h } from "./dom.js";
 
 const NAME = "fashionnet-key";
 let question;
+let demanded = false;
 
 export const storedKey = () => sessionStorage.getItem(NAME);
 
 /** The options of fetch with the key among the headers. */
-export const withKey = (options, key) => (key ? { ...options, headers: { ...options?.headers, "X-API-Key": key } } : options);
+export const withKey = (options, key) => (
+  key ? { ...options, headers: { ...options?.headers, "X-API-Key": key } } : options);
+
+/** The option of curl that sends the key, from a variable of the shell; "" where the service wants none. */
+export const keyOption = () => (demanded || storedKey() ? ' -H "X-API-Key: $FASHIONNET_API_KEY"' : "");
 
 /** Ask for the key; returns whether one was given. Calls that fail together share the question. */
 export function askForKey() {
+  demanded = true;
   question ??= ask().finally(() => { question = undefined; });
   return question;
 }
@@ -19,7 +25,8 @@ export function askForKey() {
 function ask() {
   const field = h("input", { type: "password", name: "key", required: true, autocomplete: "off" });
   const form = h("form", { className: "filters" }, h("label", {}, "API key ", field), h("button", {}, "Continue"));
-  const reason = storedKey() ? "The service does not know this API key: enter another one." : "The service asks for an API key.";
+  const reason = storedKey() ? "The service does not know this API key: enter another one."
+    : "The service asks for an API key.";
   const dialog = h("dialog", { id: "key", ariaLabel: "API key" }, h("p", {}, reason), form);
   document.body.append(dialog);
   form.addEventListener("submit", (event) => {

@@ -1,6 +1,6 @@
 /** Tabs and the choice of a model; each tab has a module of its own. */
 
-import { modelDetails, servedModels } from "./api.js";
+import { chosenModel, modelDetails, servedModels, shownModel } from "./api.js";
 import * as copy from "./copy.js";
 import { byId, h } from "./dom.js";
 import * as evaluation from "./evaluation.js";
@@ -39,7 +39,8 @@ function select(name, { focus = false } = {}) {
 function move(event) {
   const place = tabs.indexOf(event.target);
   const last = tabs.length - 1;
-  const next = { ArrowRight: place === last ? 0 : place + 1, ArrowLeft: place === 0 ? last : place - 1, Home: 0, End: last }[event.key];
+  const [after, before] = [place === last ? 0 : place + 1, place === 0 ? last : place - 1];
+  const next = { ArrowRight: after, ArrowLeft: before, Home: 0, End: last }[event.key];
   if (next === undefined) return;
   event.preventDefault();
   select(tabs[next].getAttribute("aria-controls"), { focus: true });
@@ -55,9 +56,10 @@ function offer(served) {
   if (forPhotos !== usual) byId("model").prepend(h("option", { value: "" }, "Automatic"));
 }
 
-/** Show the images behind a cell of the confusion matrix. */
-function openCell(label, predicted) {
-  write({ tab: "gallery", only: "", label, predicted, page: "", image: "" });
+/** Show the images behind a cell of a confusion matrix. */
+function openCell({ model, label, predicted }) {
+  const chosen = model === shownModel() ? chosenModel() : model;
+  write({ tab: "gallery", model: chosen, only: "", label, predicted, page: "", image: "" });
   show();
   byId("tab-gallery").focus();
 }
@@ -78,6 +80,7 @@ async function start() {
     show();
     byId("accuracy").textContent = await accuracySentence(served);
   } catch (error) {
+    predict.refresh();
     byId("predict-problem").textContent = error.message;
   }
 }

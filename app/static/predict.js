@@ -2,6 +2,7 @@
 
 import { absolute } from "./api.js";
 import { byId } from "./dom.js";
+import { keyOption } from "./key.js";
 import * as results from "./results.js";
 import { samples } from "./samples.js";
 import * as sketch from "./sketch.js";
@@ -24,12 +25,12 @@ export function start() {
   for (const kind of ["dragleave", "drop"]) drop.addEventListener(kind, () => drop.classList.remove("over"));
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", (event) => { event.preventDefault(); receive(event.dataTransfer); });
-  document.addEventListener("paste", (event) => receive(event.clipboardData));
+  document.addEventListener("paste", (event) => { if (!event.target.closest?.("#key")) receive(event.clipboardData); });
   refresh();
 }
 
 export function refresh() {
-  byId("predict-curl").textContent = `curl -F ${quoted(file)} '${absolute("predict")}'`;
+  byId("predict-curl").textContent = `curl -F ${quoted(file)} '${absolute("predict")}'${keyOption()}`;
 }
 
 const report = (problem) => { byId("predict-problem").textContent = problem; };
@@ -44,6 +45,7 @@ async function take(input) {
 /** Classify what was dropped or pasted, on whatever tab. */
 async function receive(transfer) {
   byId("tab-predict").click();
+  byId("tab-predict").focus();
   await attempt(() => picturesOf(transfer));
 }
 

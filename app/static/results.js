@@ -11,19 +11,27 @@ const AT_ONCE = 4;
 let entries = [];
 let cleared = [];
 let filter = "";
+const named = new Map();
 let controller = new AbortController();
 
 export function start() {
-  byId("csv").addEventListener("click", () => download(entries.filter((each) => each.result).map(({ file, result }) => ({ file: file.name, ...result }))));
+  byId("csv").addEventListener("click", save);
   byId("clear").addEventListener("click", clear);
   byId("undo").addEventListener("click", undo);
   byId("cancel").addEventListener("click", cancel);
   byId("order").addEventListener("change", sort);
 }
 
+/** Save the results there are as CSV. */
+function save() {
+  const done = entries.filter((each) => each.result);
+  download(done.map(({ file, result }) => ({ file: file.name, ...result })));
+}
+
 /** Classify files; their rows stand above the older ones, in the order of the files. */
 export async function classify(files) {
   if (!files.length) return;
+  if (!entries.length) named.clear();
   const fresh = files.map((file) => createEntry(file));
   entries = [...fresh, ...entries];
   byId("answers").prepend(...fresh.map(({ row }) => row));
@@ -41,21 +49,28 @@ export async function classify(files) {
 }
 
 function createEntry(file) {
-  const entry = { file, signal: controller.signal };
-  entry.row = createRow(file, () => remove(entry));
+  const entry = { file, name: nameOf(file), signal: controller.signal };
+  entry.row = createRow(entry, () => remove(entry));
   return entry;
 }
 
+/** The name of a file, with a number if others in the list have it too. */
+function nameOf({ name }) {
+  const number = (named.get(name) ?? 0) + 1;
+  named.set(name, number);
+  return number === 1 ? name : `${name} (${number})`;
+}
+
 async function answer(entry, alone) {
-  const { file, row, signal } = entry;
+  const { file, signal } = entry;
   if (signal.aborted || !entries.includes(entry)) return;
   try {
     entry.result = await (await upload(address("predict", { image: "true" }), file, signal)).json();
-    showPrediction(row, file, entry.result, alone);
+    showPrediction(entry, alone);
   } catch (error) {
     if (signal.aborted) return;
     entry.result = { error: error.message };
-    showError(row, error.message);
+    showError(entry);
   }
   update();
 }
@@ -130,10 +145,10 @@ function status(done) {
   if (!entries.length) return cleared.length ? "Cleared." : "";
   if (entries.length === 1 && done.length) return announcement(entries[0]);
   const failed = done.filter(({ result }) => result.error).length;
-  return `${done.length} of ${entries.length} classified${failed ? `, ${failed} failed` : ""}.`;
+  return `${done.length - failed} of ${entries.length} classified${failed ? `, ${failed} failed` : ""}.`;
 }
 
-const announcement = ({ file, result }) => `${file.name}: ${result.error ?? sentence(verdict(result))}`;
+const announcement = ({ name, result }) => `${name}: ${result.error ?? sentence(verdict(result))}`;
 
 /** A button for every group: how many are in it; it shows only these. */
 function summarise(done) {
@@ -142,15 +157,14 @@ function summarise(done) {
   if (!counts.has(filter)) filter = "";
   const groups = [["", done.length], ...[...counts].sort(([one], [other]) => byGroup(one, other))];
   byId("groups").hidden = byId("sorting").hidden = entries.length < 2;
+  const focused = byId("groups").contains(document.activeElement);
   byId("groups").replaceChildren(...groups.map(([name, count]) => choice(name, count)));
+  if (focused) byId("groups").querySelector("[aria-pressed=true]").focus();
   for (const entry of entries) entry.row.hidden = filter !== "" && group(entry) !== filter;
 }
 
 function choice(name, count) {
-  const show = () => {
-    filter = name;
-    update();
-    byId("groups").querySelector("[aria-pressed=true]").focus();
-  };
-  return h("button", { type: "button", "aria-pressed": String(name === filter), onclick: show }, `${name || "All"} ${count}`);
+  const show = () => { filter = name; update(); };
+  const ariaPressed = String(name === filter);
+  return h("button", { type: "button", ariaPressed, onclick: show }, `${name || "All"} ${count}`);
 }
