@@ -80,8 +80,11 @@ AdmissionDep = Annotated[Admission, Depends(_admission)]
 EvaluatorDep = Annotated[Evaluator, Depends(_evaluator)]
 
 
-async def _predictor(chosen: ClassifierDep) -> Predictor:
-    return chosen.default
+async def _predictor(
+    request: Request,
+    model: Annotated[str | None, Query(description="the model; by default the default model")] = None,  # noqa: ARG001
+) -> Predictor:
+    return find_classifier(request).default
 
 
 PredictorDep = Annotated[Predictor, Depends(_predictor)]

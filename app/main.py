@@ -54,6 +54,7 @@ def assemble(settings: Settings, loaded: Sequence[ServedModel]) -> FastAPI:
         version=VERSION,
         summary="Classifies pictures of clothes into the ten classes of Fashion-MNIST.",
         lifespan=_lifespan(settings),
+        docs_url=None,  # app/routes/page.py has it
         redoc_url=None,
         redirect_slashes=False,  # behind a proxy the redirect would lead to another scheme and path
         telemetry=_telemetry(settings),

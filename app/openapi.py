@@ -47,7 +47,7 @@ def _known(state: State) -> dict[tuple[str, str], dict[str, Any]]:
     names, default = {"type": "string", "enum": list(cards)}, cards[state.settings.models_among(cards).default]
     return {
         ("query", "model"): {"schema": names},
-        ("path", "name"): {"schema": names, "example": default.name},
+        ("path", "name"): {"schema": names, "example": default.name, "description": "the model"},
         ("path", "version"): {"example": default.version},
         ("path", "index"): {"example": 0},
     }

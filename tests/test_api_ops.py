@@ -118,8 +118,16 @@ def test_every_route_is_described_and_every_success_typed(schema):
     assert schema["info"]["version"] == VERSION
     for operation in operations(schema).values():
         assert operation["description"]
-        assert operation["responses"]["200"]["content"]
+        for media_type, content in operation["responses"]["200"]["content"].items():
+            assert content.get("schema") or media_type.startswith("image/")
         assert operation["responses"]["200"]["description"] != "Successful Response", "FastAPI's default"
+
+
+def test_every_parameter_is_described_and_in_the_path_or_the_query(schema):
+    for (method, path), operation in operations(schema).items():
+        for parameter in operation.get("parameters", ()):
+            assert parameter["in"] in ("path", "query"), (method, path, parameter["name"])
+            assert parameter.get("description"), (method, path, parameter["name"])
 
 
 def test_every_operation_has_a_summary_of_its_own_and_a_described_tag(schema):

@@ -70,8 +70,8 @@ class Selection(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    rows: int = Field(5, ge=1, le=20)
-    columns: int = Field(8, ge=1, le=20)
+    rows: int = Field(5, ge=1, le=20, description="images below each other")
+    columns: int = Field(8, ge=1, le=20, description="images beside each other")
     page: int = Field(0, ge=0, le=TEST_IMAGES, description="which `rows` x `columns` of the selected images, from 0")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="seed of the random choice")
     only: Literal["all", "correct", "incorrect"] = Field("all", description="which predictions")

@@ -1,9 +1,10 @@
-"""The page at ``/``: static files that use the API for everything."""
+"""The page at ``/``, static files that use the API for everything, and Swagger at ``/docs``."""
 
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import FileResponse, HTMLResponse
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
@@ -25,6 +26,22 @@ HEADERS = {
 async def index() -> FileResponse:
     """Returns the page."""
     return FileResponse(FOLDER / "index.html", headers=HEADERS)
+
+
+@router.get("/docs", include_in_schema=False)
+async def swagger(request: Request) -> HTMLResponse:
+    """Returns Swagger, whose files ``fastapi_offline`` serves, with a script that makes it dark if the system is."""
+    root = request.scope["root_path"]
+    files = f"{root}/static-offline-docs"
+    page = get_swagger_ui_html(
+        openapi_url=f"{root}/openapi.json",
+        title="FashionNet - Swagger UI",
+        swagger_js_url=f"{files}/swagger-ui-bundle.js",
+        swagger_css_url=f"{files}/swagger-ui.css",
+        swagger_favicon_url=f"{files}/favicon.png",
+    )
+    script = f'<script src="{root}/page/docs.js"></script>'
+    return HTMLResponse(bytes(page.body).decode().replace("</head>", f"{script}</head>"))
 
 
 class PageFiles(StaticFiles):

@@ -25,7 +25,7 @@ from app.problems import (
     TooManyFiles,
     problem_responses,
 )
-from app.routes.v2_codec import InferenceRequest, encode_response
+from app.routes.v2_codec import InferenceRequest, OutputTensor, encode_response
 from app.routes.v2_inference import answer
 from app.routes.v2_metadata import VERSION_PARAMETER, find, served
 from app.routes.v2_request import Body, Given, InferenceLimits, read_inference
@@ -69,9 +69,24 @@ _EXAMPLE = {
     "model_version": "0123456789ab",
     "outputs": [{"name": "label", "shape": [1], "datatype": "BYTES", "data": ["Trouser"]}],
 }
+_ANSWER = {
+    "type": "object",
+    "required": ["model_name", "model_version", "outputs"],
+    "properties": {
+        "model_name": {"type": "string"},
+        "model_version": {"type": "string"},
+        "id": {"type": "string", "description": "that of the request, if it has one"},
+        "outputs": {"type": "array", "items": OutputTensor.model_json_schema()},
+    },
+}
 _INFER = problem_responses(
     BodyTooLarge, TooManyFiles, SlowBody, InvalidInference, Overloaded, UnknownModel, InvalidQuery, *IMAGE_ERRORS
-) | {200: {"description": "the outputs that the request names", "content": {"application/json": {"example": _EXAMPLE}}}}
+) | {
+    200: {
+        "description": "the outputs that the request names",
+        "content": {"application/json": {"schema": _ANSWER, "example": _EXAMPLE}},
+    }
+}
 _infer_route = partial(router.post, responses=_INFER, dependencies=[Depends(served)])
 
 
