@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
@@ -16,7 +17,7 @@ from model.data import CLASSES
 from model.evaluation import Metrics
 from model.installation import download_command
 from model.offline.tables import columns
-from scripts.draw_page import COMMAND, PICTURE, digest, digest_in
+from scripts.draw_page import COMMAND, FOLDER, PICTURES, digest, digest_in, draw_pictures
 from tests.browser import needs_browser, watched
 from tests.pictures import encode, grey_png, scene
 from tests.servers import ROOT, serve
@@ -648,8 +649,20 @@ def test_the_samples_are_the_examples():
     assert samples == examples, "run: python scripts/draw_examples.py"
 
 
-def test_the_picture_of_the_page_is_up_to_date():
-    assert digest_in(PICTURE) == digest(), f"the page or a network has changed: run {COMMAND}"
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_of_the_page_is_up_to_date_small_and_shown(name):
+    assert digest_in(FOLDER / name) == digest(), f"the page or a network has changed: run {COMMAND}"
+    assert (FOLDER / name).stat().st_size < 150_000
+    assert f"]({name})" in (FOLDER / "page.md").read_text()
+
+
+@needs_browser
+def test_the_script_draws_every_picture_of_the_page(driver, client_without_data, tmp_path):
+    draw_pictures(driver, f"{client_without_data.base_url}/", tmp_path)
+    for name, picture in PICTURES.items():
+        with Image.open(tmp_path / name) as image:
+            assert image.width == picture.width
+            assert len(image.getcolors() or []) > 30, "it is not blank"
 
 
 STYLE = (ROOT / "app" / "static" / "page.css").read_text()
