@@ -54,7 +54,8 @@ class Visit:
         """Waits until a JavaScript expression is true."""
         from selenium.webdriver.support.ui import WebDriverWait
 
-        WebDriverWait(self.driver, SECONDS).until(lambda _: self.driver.execute_script(f"return {script}"))
+        wait = WebDriverWait(self.driver, SECONDS, poll_frequency=0.05)
+        wait.until(lambda _: self.driver.execute_script(f"return {script}"))
 
     def click(self, selector: str) -> None:
         """Clicks the first element of that selector, once there is one."""
