@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -167,11 +168,18 @@ def test_killed_with_its_keeper_it_is_started_anew(sandbox):
     keeper, helper = sandbox.run(os.getppid), sandbox.run(os.getpid)
     os.kill(keeper, signal.SIGKILL)
     os.kill(helper, signal.SIGKILL)
-    time.sleep(0.2)
+    wait_until(lambda: has_ended(keeper) and has_ended(helper))
     assert sandbox.run(len, "abc") == 3
     with pytest.raises(HelperLost):
         sandbox.run(kill_both)
     assert sandbox.run(len, "abc") == 3
+
+
+def has_ended(process: int) -> bool:
+    try:
+        return psutil.Process(process).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def test_without_fork_calls_run_in_the_thread():
