@@ -23,10 +23,10 @@ from model.preprocessing.convention import (
 from model.preprocessing.decode import DEFAULT_LIMITS, Decoded, DecodeLimits, decode, decode_small_png, is_small_png
 from model.preprocessing.fit import fit_data_set, squeeze
 
-DECODED_EDGE = 192
-"""Pixels of the shorter edge that suffice, as many as a model takes at most. A larger JPEG is decoded at a half, a
-quarter or an eighth of its size, but not below this edge. Of a HEIC its thumbnail is decoded: those of iPhones have
-320x240 pixels (docs/decisions/0027-heic.md)."""
+DECODED_EDGE = 240
+"""Pixels of the shorter edge that suffice: models take 192 at most. A larger JPEG is decoded at a half, a quarter or an
+eighth of its size, but not below this edge. Of a HEIC its thumbnail is decoded: those of iPhones have 320x240 pixels
+(docs/decisions/0027-heic.md)."""
 LIGHT = 128
 """Of 255."""
 SMALL, LOW_CONTRAST = 0.05, 0.1
