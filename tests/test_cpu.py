@@ -133,15 +133,15 @@ def workers(*start: str) -> int:
 def group_in_one_with_a_quota_of_one_cpu() -> Iterator[Path]:
     first = Path("/sys/fs/cgroup/cpu")
     outer = (first if first.exists() else first.parent) / f"fashionnet-test-{os.getpid()}"
+    file, text = ("cpu.cfs_quota_us", "100000") if first.exists() else ("cpu.max", "100000 100000")
     inner = outer / "inner"
     try:
         inner.mkdir(parents=True)
-    except OSError as error:
-        pytest.skip(f"this user may not make control groups: {error.strerror}")
-    try:
-        file, text = ("cpu.cfs_quota_us", "100000") if first.exists() else ("cpu.max", "100000 100000")
         (outer / file).write_text(text)
         yield inner
+    except OSError as error:
+        pytest.skip(f"this user may not make control groups with a quota: {error.strerror}")
     finally:
-        inner.rmdir()
-        outer.rmdir()
+        for folder in (inner, outer):
+            if folder.exists():
+                folder.rmdir()

@@ -36,6 +36,12 @@ def test_every_file_is_yaml(path):
     assert list(yaml.safe_load_all(path.read_text()))
 
 
+def test_ci_runs_the_versions_of_python_that_the_documents_name():
+    matrix = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["check"]["strategy"]["matrix"]
+    table = (ROOT / "docs/operations.md").read_text().partition("## Tested systems")[2]
+    assert matrix["python"] == re.findall(r"^\| Python (3\.\d+)", table, re.MULTILINE)
+
+
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
 def test_the_manifests_follow_the_schemas_of_kubernetes(path):
     for resource in yaml.safe_load_all(path.read_text()):
