@@ -155,6 +155,15 @@ def overload() -> str:
     return "\n".join(lines)
 
 
+def newcomer() -> str:
+    """Returns how long a newcomer waits."""
+    found = results("newcomer")
+    lines = ["| from the clone to | seconds | of which installation |", "|---|---|---|"]
+    lines += [f"| {one['name']} | {one['seconds']:.0f} | {one['installation']:.0f} |" for one in found["stages"]]
+    note = f" {found['note']}." if found["note"] else ""
+    return "\n".join([*lines, "", f"{found['date']}.{note}"])
+
+
 def photos() -> str:
     """Returns the figures on photos of people whose photos did not train the network."""
     found = results("photo-cross-validation")["seeds"]["1"]
@@ -218,7 +227,7 @@ def results(name: str) -> Any:
 
 PARTS: dict[str, list[Callable[[], str]]] = {
     "README.md": [reasons, models],
-    "docs/benchmarks.md": [servers, overload],
+    "docs/benchmarks.md": [servers, overload, newcomer],
     "docs/photos.md": [photos, recalls],
 }
 """The generated parts of each document, between ``<!-- NAME -->`` and ``<!-- end -->``."""
