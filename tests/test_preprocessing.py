@@ -290,6 +290,16 @@ def test_whatever_is_done_to_a_file_it_is_a_picture_or_an_image_error(format_, d
 
 
 @settings(max_examples=200, deadline=None)
+@given(st.dictionaries(st.integers(0, 3500), st.integers(0, 255), min_size=1, max_size=4))
+def test_whatever_is_done_to_the_boxes_of_a_photo_of_a_phone_it_is_decoded_or_an_image_error(changes):
+    content = bytearray((FILES / "phone.heic").read_bytes())
+    for position, value in changes.items():
+        content[position] = value
+    with contextlib.suppress(ImageError):
+        decode(bytes(content), DecodeLimits(memory=8 * 240 * 320), needed=192)
+
+
+@settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_picture_or_an_image_error(content):
     with pytest.raises(ImageError):

@@ -6,7 +6,7 @@ import struct
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyspng
@@ -38,6 +38,9 @@ _TRANSPOSE = {
 
 # Pillow only warns about a bomb half as large as the one it refuses; here both are refused.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+
+
+Result = TypeVar("Result")
 
 
 class DecodeLimits(NamedTuple):
@@ -145,21 +148,26 @@ def _without_metadata(png: bytes) -> bytes:
 def _decode(content: bytes, limits: DecodeLimits, *, needed: int, untouched: int, grey: bool) -> Decoded:
     image = _open(content)
     size = image.size
+    _check_pixels(size, limits)
     if needed:
-        image.draft("L" if grey else "RGB", (needed, needed))
-    _check_size(image, size, limits)
+        _guard(lambda: image.draft("L" if grey else "RGB", (needed, needed)))  # decodes the thumbnail of a HEIC
+    _check_memory(image, size, limits)
     if image.mode == "L" and image.size == (untouched, untouched):
         return _guard(lambda: Decoded(_loaded(image), size, turned=False, transparent=False))
     return _guard(lambda: _decoded(image, size, needed))
 
 
-def _check_size(image: Image.Image, size: tuple[int, int], limits: DecodeLimits) -> None:
-    """Raises TooManyPixels if a picture of ``size``, which ``image`` may hold a draft of, exceeds the limits."""
+def _check_pixels(size: tuple[int, int], limits: DecodeLimits) -> None:
+    """Raises TooManyPixels if a picture of ``size`` has more pixels than the limit."""
     if size[0] * size[1] > limits.pixels:
         raise TooManyPixels(
             f"The picture has {size[0]} x {size[1]} pixels, and {limits.pixels:,} are the most that are decoded: "
             "send a smaller one."
         )
+
+
+def _check_memory(image: Image.Image, size: tuple[int, int], limits: DecodeLimits) -> None:
+    """Raises TooManyPixels if a picture of ``size``, which ``image`` may hold a draft of, takes too much memory."""
     memory, name = _decoding_memory(image, size), known_as(str(image.format))
     if memory > limits.memory:
         raise TooManyPixels(
@@ -203,7 +211,7 @@ def _open(content: bytes) -> Image.Image:
         raise _damaged() from error
 
 
-def _guard(decoder: Callable[[], Decoded]) -> Decoded:
+def _guard(decoder: Callable[[], Result]) -> Result:
     try:
         return decoder()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
