@@ -149,5 +149,5 @@ def measure_soak(minutes: float) -> Iterator[Figure]:
     yield Figure(part, "workers replaced", len(before.workers - after.workers), most=0)
     yield Figure(part, "memory before, after the first of each request", before.megabytes, "MB")
     yield Figure(part, "memory at the end", after.megabytes, "MB")
-    yield Figure(part, "growth in 100,000 requests", soak.growth(), "MB", 5)
+    yield Figure(part, "growth in 100,000 requests", soak.growth(), "MB", 1)
     yield Figure(part, "open descriptors more than before", after.descriptors - before.descriptors, most=40)
