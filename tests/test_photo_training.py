@@ -13,6 +13,8 @@ from model.engines import create_engine
 from model.errors import DataMissing, TrainingError
 from model.export.photo import read_held_out
 from model.training.losses import correct, negative_log_likelihoods, smoothed_set_loss
+from model.training.photo_batches import PhotoBatches, PhotoTensors
+from model.training.photo_mix import PhotoMix
 from model.training.run import HELD_OUT_FILE, Run
 from tests.data_sets import make_data_set
 from tests.training_runs import changed, finished, make_config, state_of
@@ -89,6 +91,13 @@ def test_a_run_on_photos_resumes_exactly(small_data, photos_dir, tmp_path):
     next(Run.start(tmp_path / "stopped", config, small_data).epochs())
     resumed = finished(Run.resume(tmp_path / "stopped", small_data))
     assert state_of(resumed.trainer) == state_of(whole.trainer)
+
+
+def test_the_progress_of_an_epoch_counts_photos_and_drawn_images():
+    photos, sets = torch.zeros(5, 64, 64, 3, dtype=torch.uint8), torch.eye(11)[:5].bool()
+    tensors = PhotoTensors(photos, sets, torch.zeros(9, 28, 28, dtype=torch.uint8), torch.arange(9))
+    batches = PhotoBatches(PhotoMix(stored_size=64, drawn=2, outliers=1), 5, tensors, seed=1)
+    assert batches.images_per_epoch == sum(len(batch.labels) for batch in batches.epoch(0)) == 5 + 3 * 3
 
 
 def test_the_photos_of_the_validating_senders_do_not_train(small_data, photos_dir, tmp_path):

@@ -60,6 +60,11 @@ class BatchSource:
         generator = torch.Generator().manual_seed(derived_seed(_MIRRORED, seed))
         self._mirrored = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
 
+    @property
+    def images_per_epoch(self) -> int:
+        """All training images."""
+        return len(self.images)
+
     def __len__(self) -> int:
         """Returns the number of batches in an epoch."""
         return math.ceil(len(self.images) // distributed.world_size() / self.batch_size)

@@ -324,7 +324,7 @@ class Trainer:
         return _means(distributed.all_reduce_sum(_sums(log_probs, labels)))
 
     def _progress(self) -> "tqdm[Any]":
-        total, title = len(self.batches.images), f"epoch {self.epoch + 1}/{self.config.recipe.epochs}"
+        total, title = self.batches.images_per_epoch, f"epoch {self.epoch + 1}/{self.config.recipe.epochs}"
         return progress_bar(title, total, "images", shown=distributed.rank() == 0)
 
 

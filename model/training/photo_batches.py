@@ -49,6 +49,11 @@ class PhotoBatches:
         """The photos of an epoch."""
         return self.tensors.photos
 
+    @property
+    def images_per_epoch(self) -> int:
+        """Photos and drawn images."""
+        return len(self.images) + len(self) * (self.batch_size - self._photos) * distributed.world_size()
+
     def __len__(self) -> int:
         """Returns the number of batches in an epoch."""
         return math.ceil(len(self.images) // distributed.world_size() / self._photos)
