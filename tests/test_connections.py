@@ -322,8 +322,9 @@ def test_urllib_gets_an_early_response(client):
     for _ in range(20):
         with pytest.raises(urllib.error.HTTPError) as caught:
             urllib.request.urlopen(request, timeout=60)
-        assert caught.value.code == 413
-        assert_problem_body(json.load(caught.value), 413, "too-large")
+        with caught.value as answer:
+            assert answer.code == 413
+            assert_problem_body(json.load(answer), 413, "too-large")
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
