@@ -197,15 +197,12 @@ def list_artifacts(folder: Path) -> list[str]:
     Other JSON files, such as the configuration of a training run, are ignored. Raises ArtifactError if the folder
     cannot be read.
     """
-    formats = get_args(Format)
     try:
-        return sorted(
-            card.stem
-            for card in folder.glob("*.json")
-            if any(card.with_name(f"{card.stem}.{format_}").exists() for format_ in formats)
-        )
+        files = {path.name for path in folder.iterdir()}
     except OSError as error:
         raise ArtifactError(_unreadable(folder, error)) from None
+    names = (file.removesuffix(".json") for file in files if file.endswith(".json"))
+    return sorted(name for name in names if any(f"{name}.{format_}" in files for format_ in get_args(Format)))
 
 
 def require_artifact(folder: Path, name: str) -> None:

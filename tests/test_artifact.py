@@ -300,13 +300,14 @@ def test_a_service_with_a_damaged_model_ends_with_one_sentence(folder, suffix, d
     assert is_one_sentence(line)
 
 
-def test_a_folder_of_models_that_cannot_be_searched_is_one_sentence(folder):
+@pytest.mark.parametrize(("mode", "unreadable"), [(0o100, ""), (0o400, "/fashionnet.json")])
+def test_a_folder_of_models_that_cannot_be_listed_or_searched_is_one_sentence(folder, mode, unreadable):
     obeying = obeying_permissions()
-    folder.chmod(0o400)
+    folder.chmod(mode)
     done = run(*obeying, "-m", "app", FASHIONNET_MODEL_DIR=str(folder), FASHIONNET_PORT="0")
     folder.chmod(0o700)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"fashionnet: {folder} cannot be read (Permission denied)")
+    assert done.stderr.startswith(f"fashionnet: {folder}{unreadable} cannot be read (Permission denied)")
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(folder, artifact, monkeypatch):
