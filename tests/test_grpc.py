@@ -257,8 +257,10 @@ def test_a_key_comes_in_either_header_and_all_but_health_needs_one(inference):
 
 
 @pytest.fixture
-def grown(http, port):
-    """Returns by how many bytes the peak of memory of the workers has risen since the test began."""
+def grown(channel, port):
+    """Returns by how many bytes the peak of memory of the workers has risen since the first large messages."""
+    for _ in range(16):
+        failure(channel, raw(raw_input_contents=[bytes(MAX_BYTES - 1000)]))
 
     def peak() -> int:
         listening = [one.pid for one in psutil.net_connections("tcp") if one.laddr.port == port and not one.raddr]
