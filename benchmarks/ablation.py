@@ -7,7 +7,6 @@ over fewer epochs than `best` has. Only validation images are looked at.
 """
 
 import argparse
-import json
 import platform
 import statistics
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ import torch
 from torch import nn
 
 from app.settings import read_settings
+from benchmarks.report import write
 from model import WEIGHTS, FashionMnist, cpu
 from model.artifact import load_artifact
 from model.network import ARCHITECTURES, Network, NormalisedFashionNet, load_network
@@ -116,11 +116,9 @@ def main() -> None:
     found = train_all(arguments.epochs, arguments.seeds)
     table = ["| | validation accuracy (by seed) | loss | training accuracy |", "|---|---|---|---|"]
     table += [row(name, runs) for name, runs in found.items()]
-    if arguments.write:
-        lines = [*table, "", *remarks(arguments.epochs, arguments.seeds)]
-        arguments.write.with_suffix(".md").write_text("\n".join(lines) + "\n")
-        rounded = {name: [run.rounded() for run in runs] for name, runs in found.items()}
-        arguments.write.with_suffix(".json").write_text(json.dumps(rounded, indent=1) + "\n")
+    lines = [*table, "", *remarks(arguments.epochs, arguments.seeds)]
+    rounded = {name: [run.rounded() for run in runs] for name, runs in found.items()}
+    write(arguments.write, "\n".join(lines) + "\n", rounded)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from PIL import Image, ImageFilter
 
 from app.settings import read_settings
 from benchmarks.load import Request, closed_loop
+from benchmarks.report import write
 from model import WEIGHTS, Engine, create_engine, load_artifact
 from model.cpu import cpu_name, usable_cores
 
@@ -287,9 +288,7 @@ def main() -> None:
     arguments = parser.parse_args()
     found = bulk(), beside_evaluation(arguments.rounds), folders(arguments.rounds)
     print(report(*found, arguments.rounds))
-    if arguments.write:
-        arguments.write.with_suffix(".md").write_text(report(*found, arguments.rounds))
-        arguments.write.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+    write(arguments.write, report(*found, arguments.rounds), found)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ python benchmarks/engines.py --write benchmarks/results/engines
 """
 
 import argparse
-import json
 import platform
 import statistics
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from app.settings import read_settings
+from benchmarks.report import write
 from model import (
     Artifact,
     Engine,
@@ -125,9 +125,7 @@ def main() -> None:
     names = [card.name for card in cards if card.input.convention == "fashion-mnist"]
     rows = [row for name in names for row in measure(name, arguments.rounds)]
     print(table(rows, arguments.rounds))
-    if arguments.write:
-        arguments.write.with_suffix(".md").write_text(table(rows, arguments.rounds))
-        arguments.write.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
+    write(arguments.write, table(rows, arguments.rounds), rows)
 
 
 if __name__ == "__main__":

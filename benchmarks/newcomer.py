@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.photos import machine, table
+from benchmarks.report import machine, table, write
 from model.artifact import read_card
 from model.installation import ROOT
 from tests.browser import Page, browser
@@ -117,9 +117,7 @@ def main() -> None:
     result = {"date": str(datetime.now(UTC).date()), "machine": machine(), "load": load, "note": arguments.note}
     result["stages"] = [stage._asdict() for stage in stages]
     print(report(result))
-    if arguments.write:
-        arguments.write.with_suffix(".md").write_text(report(result))
-        arguments.write.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    write(arguments.write, report(result), result)
 
 
 if __name__ == "__main__":

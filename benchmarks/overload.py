@@ -10,7 +10,6 @@ another process beside it that uses a fifth of the worker's core.
 import argparse
 import contextlib
 import http.client
-import json
 import multiprocessing
 import platform
 import statistics
@@ -27,6 +26,7 @@ import numpy as np
 import psutil
 
 from benchmarks.load import Outcome, Request, closed_loop, open_loop
+from benchmarks.report import write
 from benchmarks.serving import CONTENDERS, PORT, environment, family, picture, request_for, running
 from model.cpu import cpu_flags, cpu_name
 
@@ -169,9 +169,7 @@ def main() -> None:
     runs = [measure(python, arguments.seconds) for _ in range(arguments.runs)]
     result = {"overload": medians(runs), "runs": runs, "method": method(arguments)}
     print(report(result))
-    if arguments.write:
-        arguments.write.with_suffix(".md").write_text(report(result))
-        arguments.write.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    write(arguments.write, report(result), result)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ python benchmarks/photo_cross_validation.py DIR [--seeds 1 2 3] [--write benchma
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from app.settings import read_settings
+from benchmarks.report import write
 from model import CLASSES, FashionMnist, usable_cores
 from model.cpu import keep_freed_memory
 from model.engines import softmax
@@ -161,9 +161,7 @@ def main() -> None:
         found[seed] = measure(photos, configs, paths)
     text = as_markdown(found)
     print(text)
-    if arguments.write:
-        arguments.write.with_suffix(".md").write_text(text + "\n")
-        arguments.write.with_suffix(".json").write_text(json.dumps(as_json(found, arguments.folds), indent=1) + "\n")
+    write(arguments.write, text + "\n", as_json(found, arguments.folds))
 
 
 if __name__ == "__main__":

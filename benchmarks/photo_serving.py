@@ -8,7 +8,6 @@ python benchmarks/photo_serving.py [--seconds 5] [--rounds 3] [--write benchmark
 
 import argparse
 import io
-import json
 import statistics
 import tempfile
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks.load import closed_loop
-from benchmarks.photos import machine, table
+from benchmarks.report import machine, table, write
 from benchmarks.serving import CONTENDERS, PORT, Contender, cost, environment, memory, photo, request_for, running
 from model import WEIGHTS, load_artifact
 from model.network import Network, load_network
@@ -132,10 +131,8 @@ def main() -> None:
         ]
     text = report(rounds, photos)
     print(text)
-    if arguments.write:
-        arguments.write.with_suffix(".md").write_text(text)
-        figures = {"date": str(datetime.now(UTC).date()), "machine": machine(), "rounds": rounds}
-        arguments.write.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
+    figures = {"date": str(datetime.now(UTC).date()), "machine": machine(), "rounds": rounds}
+    write(arguments.write, text, figures)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,11 @@ plain background. Photos of people are measured by benchmarks/photo_cross_valida
 
 import argparse
 import io
-import json
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +24,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.settings import read_settings
+from benchmarks.report import machine, table, write
 from model import CLASSES, WEIGHTS, FashionMnist, Prediction, create_engine, list_artifacts, preprocess, usable_cores
-from model.cpu import cpu_name
 from model.engines import load_for_engine
 from model.explanation import attribute
 from model.plots import draw_canvas, draw_heat_map
@@ -155,11 +152,6 @@ def times_text(found: dict[str, float]) -> str:
     return "# Duration of the work on photos, one core\n\n" + table(("", "milliseconds, median"), rows)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a Markdown table."""
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
-
-
 def milliseconds(function: Callable[[], object], count: int) -> float:
     """Returns the median time of ``count`` calls, after a warm-up."""
     times = []
@@ -177,12 +169,6 @@ def encoded(image: Image.Image, format_: str) -> bytes:
     return buffer.getvalue()
 
 
-def machine() -> str:
-    """Returns cores, processor and the versions that matter."""
-    versions = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "pillow"))
-    return f"{usable_cores()} cores of {cpu_name()}; Python {platform.python_version()}, {versions}"
-
-
 def main() -> None:
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -197,10 +183,8 @@ def main() -> None:
     date = datetime.now(UTC).date()
     text = f"{text}\n\n{machine()}; {date}. Made by `python benchmarks/photos.py {arguments.what}`.\n"
     print(text)
-    if arguments.write:
-        figures = {"date": str(date), "machine": machine(), "figures": found}
-        arguments.write.with_suffix(".md").write_text(text)
-        arguments.write.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
+    figures = {"date": str(date), "machine": machine(), "figures": found}
+    write(arguments.write, text, figures)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ first lines of what was wrong with hostile requests go to the standard error.
 """
 
 import argparse
-import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.faults.figures import Figure
 from benchmarks.faults.fuzz import measure_fuzz
@@ -22,7 +22,7 @@ from benchmarks.faults.overload import measure_overload
 from benchmarks.faults.processes import measure_kills, measure_reloads, measure_stops, measure_terms
 from benchmarks.faults.slow_clients import measure_connections, measure_head
 from benchmarks.faults.soak import measure_soak
-from benchmarks.photos import machine, table
+from benchmarks.report import machine, table, write
 
 Part = Callable[[], Iterator[Figure]]
 HEAD = ("what", "figure", "measured", "bar", "met")
@@ -73,12 +73,10 @@ def report(figures: list[Figure], load: float) -> str:
     return "\n\n".join(["# Reliability", table(HEAD, [figure.row() for figure in figures]), notes])
 
 
-def write(stem: Path, figures: list[Figure], load: float) -> None:
-    """Writes the figures as Markdown and as JSON."""
-    stem.with_suffix(".md").write_text(report(figures, load))
-    result = {"date": str(datetime.now(UTC).date()), "machine": machine(), "load": load}
+def as_json(figures: list[Figure], load: float) -> dict[str, Any]:
+    """Returns the figures for the JSON file."""
     rows = [asdict(figure) for figure in figures]
-    stem.with_suffix(".json").write_text(json.dumps(result | {"figures": rows}, indent=1) + "\n")
+    return {"date": str(datetime.now(UTC).date()), "machine": machine(), "load": load, "figures": rows}
 
 
 def main() -> None:
@@ -90,8 +88,7 @@ def main() -> None:
         for figure in part():
             figures.append(figure)
             print(" | ".join(figure.row()), flush=True)
-        if arguments.write:
-            write(arguments.write, figures, load)
+        write(arguments.write, report(figures, load), as_json(figures, load))
     print(report(figures, load))
 
 

@@ -23,6 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import write
 from model import cpu
 
 PORT = "8765"
@@ -105,9 +106,7 @@ def main() -> None:
     arguments = parser.parse_args()
     starts = [measure() for _ in range(STARTS)]
     print(summary(starts))
-    if arguments.write:
-        arguments.write.with_suffix(".md").write_text(summary(starts) + "\n")
-        arguments.write.with_suffix(".json").write_text(json.dumps(starts, indent=1) + "\n")
+    write(arguments.write, summary(starts) + "\n", starts)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ import psutil
 from PIL import Image
 
 from benchmarks.load import Outcome, Request, closed_loop
+from benchmarks.report import write
 from model import (
     CLASSES,
     WEIGHTS,
@@ -528,9 +529,7 @@ def main() -> None:
         "method": method(arguments),
     }
     print(report(result))
-    if arguments.write:
-        arguments.write.with_suffix(".md").write_text(report(result))
-        arguments.write.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    write(arguments.write, report(result), result)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ same open loop of 28x28 pictures in turn, in another order each round; a worker 
 
 import argparse
 import contextlib
-import json
 import random
 import re
 import statistics
@@ -23,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.load import Outcome, Request, open_loop
+from benchmarks.report import write
 from model.cpu import cpu_name, usable_cores
 from model.plots.style import encode_png
 from tests.servers import port_of, service
@@ -111,9 +111,7 @@ def main() -> None:
     arguments = parser.parse_args()
     found = measure()
     print(as_markdown(found))
-    if arguments.write:
-        arguments.write.with_suffix(".md").write_text(as_markdown(found))
-        arguments.write.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+    write(arguments.write, as_markdown(found), found)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader, Subset
 
 from app.settings import read_settings
 from benchmarks.contenders.tutorial import MEAN, STD, TutorialNet
+from benchmarks.report import write
 from model import FashionMnist, cpu
 from model.data import split_validation
 from model.network import BOTTLENECK_CHANNELS
@@ -216,9 +217,7 @@ def main() -> None:
     products = {contender: matrix_product(contender) for contender in CONTENDERS}
     rounds = [run_round(seed) for seed in range(1, arguments.seeds + 1)]
     print(summary(rounds, products))
-    if arguments.write:
-        arguments.write.with_suffix(".md").write_text(summary(rounds, products) + "\n")
-        arguments.write.with_suffix(".json").write_text(json.dumps(rounds, indent=1) + "\n")
+    write(arguments.write, summary(rounds, products) + "\n", rounds)
 
 
 if __name__ == "__main__":
