@@ -123,7 +123,9 @@ class Settings(BaseSettings):
     max_request_bytes: int = Field(50_000_000, ge=1, description="largest body of a request for many, in bytes")
     max_json_bytes: int = Field(8_000_000, ge=1, description="largest JSON of a /v2 request, or gRPC message, in bytes")
     max_pixels: int = Field(50_000_000, ge=1, description="largest picture, in pixels")
-    decode_seconds: float = Field(0.8, gt=0, description="CPU time in which a picture must be decoded")
+    decode_seconds: float = Field(
+        0.8, gt=0, description="CPU time in which a picture must be decoded; by the clock ten times as long"
+    )
     memory_bytes: int = Field(
         default_factory=lambda settings: MEMORY_PER_WORKER * settings["workers"],
         ge=1,
