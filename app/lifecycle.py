@@ -50,7 +50,7 @@ class Readiness:
         self.reason, self.stopping = "The service is stopping.", True
 
     def leave(self) -> None:
-        """Has clients connect anew, to another worker of the service, which stays ready."""
+        """Makes clients connect anew, to another worker, by ``Connection: close``. The service stays ready."""
         self.stopping = True
 
     def require(self) -> None:
@@ -91,7 +91,7 @@ def _server_state(state: State) -> dict[str, Any]:
 
 @contextmanager
 def drain_on_signal(readiness: Readiness, seconds: float) -> Iterator[None]:
-    """On SIGTERM or SIGINT the process is unready for ``seconds`` before it stops, so that load balancers turn away.
+    """On SIGTERM or SIGINT the process is unready for ``seconds`` before it stops, so that load balancers remove it.
 
     Then the server's own handler is called; at once if the same signal comes again. Nothing happens if the
     application does not run in the main thread (tests, Ray Serve) or if nobody handles the signals.

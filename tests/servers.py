@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -51,7 +51,7 @@ def serve(settings: Settings, *, ready: bool = True) -> Iterator[httpx.Client]:
 
 
 @contextlib.contextmanager
-def process(*command: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def process(*command: str, pass_fds: Sequence[int] = (), **environment: str) -> Iterator[subprocess.Popen[str]]:
     """A Python process of ours, killed at the end if it still runs."""
     with subprocess.Popen(
         [sys.executable, *command],
@@ -60,6 +60,7 @@ def process(*command: str, **environment: str) -> Iterator[subprocess.Popen[str]
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        pass_fds=pass_fds,
     ) as child:
         try:
             yield child
@@ -70,9 +71,11 @@ def process(*command: str, **environment: str) -> Iterator[subprocess.Popen[str]
 
 @contextlib.contextmanager
 def service(**settings: object) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
-    """``python -m app`` with ``settings`` on a free port, ready; and a client for it."""
+    """``python -m app`` with ``settings`` on a free port, ready, with all its workers; and a client for it."""
     environment = {f"FASHIONNET_{name.upper()}": str(value) for name, value in settings.items()}
     with process("-m", "app", FASHIONNET_PORT="0", **environment) as server, client_of(server) as client:
+        if (workers := settings.get("workers", 1)) != 1:
+            wait_until(lambda: len(children_of(server)) == workers or server.poll() is not None)
         yield server, client
 
 
@@ -94,6 +97,11 @@ def port_of(server: subprocess.Popen[str]) -> int:
     wait_until(lambda: server.poll() is not None or bool(listening()))
     assert server.poll() is None, "the server has ended"
     return listening()[0]
+
+
+def children_of(server: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes that a process has started. The first of several workers answers before the others start."""
+    return psutil.Process(server.pid).children()
 
 
 def is_ready(client: httpx.Client) -> bool:

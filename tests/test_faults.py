@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,8 +22,9 @@ import pytest
 
 from app.lifecycle import Readiness
 from app.problems import NotReady
+from app.server.sockets import accept_all, ignore_new_connections
 from tests.pictures import grey_png
-from tests.servers import client_of, is_ready, port_of, process, run, service, wait_until
+from tests.servers import children_of, client_of, is_ready, port_of, process, run, service, wait_until
 
 STOP_SIGNALS = [signal.SIGTERM, signal.SIGINT]
 PNG = {"Content-Type": "image/png"}
@@ -32,10 +34,6 @@ SLACK = 3
 
 def predict(client: httpx.Client) -> httpx.Response:
     return client.post("/predict", files={"file": grey_png()})
-
-
-def workers_of(server: subprocess.Popen[str]) -> list[psutil.Process]:
-    return psutil.Process(server.pid).children()
 
 
 def descendants_of(server: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -112,8 +110,8 @@ def test_the_first_process_of_a_container_ends_during_its_start_too(delay):
         pytest.skip("needs unshare (util-linux) and the right to use it")
     code = f"import os, sys; os.execvp('unshare', {apart} + [sys.executable, '-m', 'app'])"
     with process("-c", code, FASHIONNET_PORT="0") as outside:
-        wait_until(lambda: any(handles(child.pid, signal.SIGTERM) for child in workers_of(outside)))
-        first, *_ = workers_of(outside)
+        wait_until(lambda: any(handles(child.pid, signal.SIGTERM) for child in children_of(outside)))
+        first, *_ = children_of(outside)
         time.sleep(delay)
         first.send_signal(signal.SIGTERM)
         assert_ended_well(outside, 2 + SLACK)
@@ -159,6 +157,30 @@ def test_it_ends_each_time_that_it_is_stopped_under_load():
             assert_ended_well(server, 2 + 2 * SLACK)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the filter is one of Linux")
+def test_only_clients_that_begin_to_connect_are_ignored():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = listening.getsockname()
+        with socket.create_connection(address) as early:
+            ignore_new_connections(listening)
+            with pytest.raises(TimeoutError):
+                socket.create_connection(address, timeout=0.2)
+            [accepted] = accept_all(listening)
+            with accepted:
+                accepted.sendall(b"x")
+                assert early.recv(1) == b"x"
+
+
+def test_a_worker_that_is_stopped_alone_leaves_the_port_to_the_others():
+    with service(workers=2) as (server, _):
+        stopped = children_of(server)[0]
+        stopped.terminate()
+        wait_until(lambda: stopped not in children_of(server))
+        for _ in range(5):
+            with client_of(server, ready=False) as another:
+                assert predict(another).status_code == 200
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_second_signal_ends_it_sooner(workers):
     with service(workers=workers, drain_seconds=60) as (server, client):
@@ -187,11 +209,11 @@ def test_a_self_test_that_ends_late_does_not_make_a_stopping_service_ready():
 
 def test_a_killed_worker_is_replaced_and_the_other_responds():
     with service(workers=2) as (server, client), load(client) as statuses:
-        victim, other = workers_of(server)
+        victim, other = children_of(server)
         helpers = victim.children()
         victim.kill()
         start = time.monotonic()
-        wait_until(lambda: len(set(workers_of(server)) - {victim, other}) == 1)
+        wait_until(lambda: len(set(children_of(server)) - {victim, other}) == 1)
         assert time.monotonic() - start < 2
         before = len(statuses)
         wait_until(lambda: len(statuses) > before + 20)
@@ -203,13 +225,13 @@ def test_a_killed_worker_is_replaced_and_the_other_responds():
 def test_a_worker_that_hangs_even_while_it_starts_is_replaced_after_the_timeout():
     environment = {"FASHIONNET_PORT": "0", "FASHIONNET_WORKERS": "2", "FASHIONNET_WORKER_TIMEOUT_SECONDS": "5"}
     with process("-m", "app", **environment) as server, client_of(server, ready=False) as client:
-        wait_until(lambda: len(workers_of(server)) == 2)
-        victim, other = workers_of(server)
+        wait_until(lambda: len(children_of(server)) == 2)
+        victim, other = children_of(server)
         victim.suspend()
         wait_until(lambda: is_ready(client))
-        wait_until(lambda: victim not in workers_of(server))
-        wait_until(lambda: len(workers_of(server)) == 2)
-        assert other in workers_of(server)
+        wait_until(lambda: victim not in children_of(server))
+        wait_until(lambda: len(children_of(server)) == 2)
+        assert other in children_of(server)
 
 
 def test_workers_end_soon_after_their_master_was_killed(tmp_path, monkeypatch):
@@ -245,7 +267,7 @@ def test_a_removed_metrics_folder_disturbs_no_request_and_comes_back_with_a_work
         assert client.get("/gallery", params={"rows": 0}).status_code == 422
         problem = client.get("/metrics")
         assert (problem.status_code, problem.json()["type"]) == (503, "urn:fashionnet:problem:metrics-unavailable")
-        for worker in workers_of(server):
+        for worker in children_of(server):
             worker.kill()
         wait_until(lambda: is_ready(client))
         wait_until(lambda: client.get("/metrics").status_code == 200)
@@ -292,7 +314,7 @@ def test_workers_that_die_at_their_start_are_started_ever_more_slowly_until_it_e
     environment = {"FASHIONNET_PORT": "0", "FASHIONNET_WORKERS": "2", "TMPDIR": str(disk)}
     with process("-m", "app", **environment) as server, client_of(server) as client:
         fill(disk)
-        for worker in workers_of(server):
+        for worker in children_of(server):
             worker.kill()
         client.close()
         # The files of the killed workers become one, which leaves room for a new worker unless something else takes it.

@@ -223,7 +223,7 @@ BAD = {
     "other shape": (typed(shape=[2, 392]), CODE.INVALID_ARGUMENT, "is neither"),
     "many dimensions": (typed(shape=[1] * 9), CODE.INVALID_ARGUMENT, "inputs.0.shape"),
     "no datatype": (typed(datatype="UINT9"), CODE.INVALID_ARGUMENT, "not 'UINT9'"),
-    "range": (typed(contents={"uint_contents": [300] * 784}), CODE.INVALID_ARGUMENT, "do not fit into UINT8"),
+    "range": (typed(contents={"uint_contents": [300] * 784}), CODE.INVALID_ARGUMENT, "that fit into UINT8"),
     "other name": (typed(name="pixels"), CODE.INVALID_ARGUMENT, "The one input is 'images'"),
     "many inputs": (raw(inputs=[{}] * 9), CODE.INVALID_ARGUMENT, "does not fit the inputs"),
     "output": (raw(outputs=[{"name": "mood"}]), CODE.INVALID_ARGUMENT, "There is no output 'mood'"),
@@ -315,7 +315,10 @@ def test_a_call_without_a_message_is_invalid(channel):
 
 
 def test_a_deadline_of_the_client_ends_a_call(channel):
-    assert failure(channel, raw(), timeout=0.0001)[0] == CODE.DEADLINE_EXCEEDED
+    photos = raw(model_name="fashionnet-photo")
+    photos.inputs[0].shape[:] = [16, 192, 192, 3]
+    photos.raw_input_contents[:] = [bytes(16 * 192 * 192 * 3)]
+    assert failure(channel, photos, timeout=0.01)[0] == CODE.DEADLINE_EXCEEDED
 
 
 def test_calls_that_would_wait_too_long_are_rejected(channel):

@@ -1,7 +1,5 @@
 import os
-import signal
 import threading
-from pathlib import Path
 
 import httpx
 import pytest
@@ -13,7 +11,7 @@ from app.metrics_files import merging, reading
 from app.settings import Settings
 from model import CLASSES
 from tests.pictures import grey_png
-from tests.servers import run, serve, service, wait_until
+from tests.servers import children_of, run, serve, service, wait_until
 
 
 def samples(client: httpx.Client) -> dict[tuple[str, tuple[str, ...]], float]:
@@ -79,9 +77,9 @@ def test_a_worker_that_died_leaves_no_state_behind(counted):
     """Killed, it cannot clean up; the one that takes its place does."""
     server, client = counted
     found = samples(client)
-    victim, *_ = workers_of(server.pid)
-    os.kill(victim, signal.SIGKILL)
-    wait_until(lambda: victim not in workers_of(server.pid))
+    victim, *_ = children_of(server)
+    victim.kill()
+    wait_until(lambda: victim not in children_of(server))
 
     def recovered() -> bool:
         with httpx.Client(base_url=client.base_url) as other:
@@ -92,10 +90,6 @@ def test_a_worker_that_died_leaves_no_state_behind(counted):
         after = samples(other)
     key = ("fashionnet_request_duration_seconds_count", ("/predict", "200"))
     assert after[key] == found[key], "what was counted stays counted"
-
-
-def workers_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_the_stages_of_every_sixteenth_prediction_are_timed(small_data):
@@ -174,7 +168,7 @@ def test_memory_cpu_and_files_of_every_process_are_told(counted):
         for sample in family.samples:
             if sample.name.startswith("process_"):
                 found.setdefault(sample.name, {})[sample.labels["pid"]] = sample.value
-    processes = {str(server.pid), *map(str, workers_of(server.pid))}
+    processes = {str(server.pid), *(str(worker.pid) for worker in children_of(server))}
     for name in ("process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds"):
         assert set(found[name]) == processes
         assert all(value > 0 for value in found[name].values())

@@ -1,6 +1,7 @@
 """The service behind real proxies: under a path of theirs that they strip or keep, with TLS, and for whom they say."""
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.parse import urljoin
 
 import httpx
@@ -306,12 +308,11 @@ def test_several_origins_and_networks_are_separated_by_commas(monkeypatch):
 
 
 ACTIVATED = """
-import os, socket, sys
-listening = socket.create_server(("127.0.0.1", 0))
-os.dup2(listening.fileno(), 3)
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
 os.set_inheritable(3, True)
 os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
-os.execv(sys.executable, [sys.executable, "-m", "app", *sys.argv[1:]])
+os.execv(sys.executable, [sys.executable, "-m", "app", *sys.argv[2:]])
 """
 """What systemd's socket activation does."""
 
@@ -321,24 +322,47 @@ def test_it_listens_on_a_unix_socket_and_on_those_of_systemd(tmp_path, workers):
     path = tmp_path / "http.sock"
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))  # and not removed
-    with process("-c", ACTIVATED, "--uds", str(path), "--workers", workers) as server:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        process(
+            "-c", ACTIVATED, str(listening.fileno()), "--uds", str(path), "--workers", workers,
+            pass_fds=[listening.fileno()],
+        ) as server,
+    ):  # fmt: skip
         with client_of(server) as client, httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as local:
             for one, address in ((client, ""), (local, "http://localhost")):
                 answer = one.post(f"{address}/predict", files={"file": grey_png()})
                 assert answer.status_code == 200
         server.terminate()
         _, log = server.communicate(timeout=20)
+        socket.create_connection(listening.getsockname(), timeout=0.5).close()  # systemd starts the service again
     assert server.returncode == 0, log
     assert str(path) in log
 
 
 def test_a_unix_socket_that_cannot_be_opened_is_one_sentence(tmp_path):
     (tmp_path / "file").touch()
-    with socket.socket(socket.AF_UNIX) as other:
+    with socket.socket(socket.AF_UNIX) as other, contextlib.ExitStack() as stack:
         other.bind(str(tmp_path / "used"))
         other.listen()
-        for path in (tmp_path / "used", tmp_path / "file", tmp_path / "nowhere/x", tmp_path / ("long" * 40)):
+        busy = fill_backlog(stack, tmp_path / "busy")
+        for path in (busy, tmp_path / "used", tmp_path / "file", tmp_path / "nowhere/x", tmp_path / ("long" * 40)):
             with pytest.raises(SystemExit, match=r"cannot listen on the Unix socket .*: stop the program") as end:
                 bind(path)
             assert str(path) in str(end.value)
+        assert busy.exists()
     assert (tmp_path / "used").exists()
+
+
+def fill_backlog(stack: contextlib.ExitStack, path: Path) -> Path:
+    """Returns the path of a socket whose service accepts no connection at the moment."""
+    listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+    listening.bind(str(path))
+    listening.listen(0)
+    error = 0
+    while not error:
+        client = stack.enter_context(socket.socket(socket.AF_UNIX))
+        client.setblocking(False)
+        error = client.connect_ex(str(path))
+    assert error == errno.EAGAIN
+    return path

@@ -104,6 +104,55 @@ def test_while_workers_are_replaced_the_service_is_ready(service):
     assert set(statuses) == {200}
 
 
+def test_reloads_that_overtake_each_other_leave_a_ready_worker(service):
+    ready = []
+    with httpx.Client(base_url=service.target.client.base_url, timeout=2) as client:
+        before = service.log().count(RELOADED)
+        for _ in range(6):
+            version = service.change_version()
+            os.kill(service.target.process.pid, signal.SIGHUP)
+            ready.append(is_served(client))
+
+        def is_over() -> bool:
+            ready.append(is_served(client))
+            return service.log().count(RELOADED) > before and service.versions() == {version}
+
+        wait_until(is_over, 60)
+    assert all(ready)
+
+
+def test_reloads_during_the_start_of_a_worker_end_no_other_one(service):
+    """A worker that starts slowly must not cost one that serves, however often the models are reloaded."""
+    family = service.target.family
+    if len(pids_of(service.target)) < 3:
+        pytest.skip("one process replaces no worker")
+    before = service.log().count(RELOADED)
+    serving = family.children()
+    service.change_version()
+    family.send_signal(signal.SIGHUP)
+    wait_until(lambda: len(family.children()) > len(serving))
+    (starting,) = set(family.children()) - set(serving)
+    starting.suspend()
+    try:
+        for _ in range(3):
+            version = service.change_version()
+            family.send_signal(signal.SIGHUP)
+            time.sleep(1.2)  # the master looks after its workers once a second
+        assert set(serving) <= set(family.children())
+    finally:
+        starting.resume()
+    wait_until(lambda: service.log().count(RELOADED) > before and service.versions() == {version}, 60)
+
+
+def is_served(client: httpx.Client) -> bool:
+    """Returns whether a new connection is served soon; workers that start accept none."""
+    time.sleep(0.02)
+    try:
+        return client.get("/health/ready", headers={"Connection": "close"}).status_code == 200
+    except httpx.TimeoutException:
+        return False
+
+
 def test_a_damaged_artefact_changes_nothing_and_is_told_in_one_line(service):
     graph = service.folder / f"{NAME}.int8.onnx"
     content, versions, pids = graph.read_bytes(), service.versions(), pids_of(service.target)

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from app.middleware import identify
 from app.problems import ServiceError, render
+from app.server.members import require_members
 from app.server.rejection import HeadTooLarge, InvalidHost, MalformedRequest, SlowHead, serialise
 
 METHODS = {
@@ -26,10 +27,7 @@ ATTRIBUTES = {
     "pipeline", "response_complete", "response_started", "server_state", "timeout_keep_alive", "transport",
 }  # fmt: skip
 """Set by the constructors of the protocol and of its request cycle."""
-_set_attributes = {*HttpToolsProtocol.__init__.__code__.co_names, *RequestResponseCycle.__init__.__code__.co_names}
-missing = (METHODS - set(dir(HttpToolsProtocol))) | (ATTRIBUTES - _set_attributes)
-if missing:
-    raise ImportError(f"uvicorn's HttpToolsProtocol has no {', '.join(sorted(missing))}")
+require_members(HttpToolsProtocol, METHODS, ATTRIBUTES, RequestResponseCycle)
 
 MAX_HEAD = 64 * 1024
 """Most bytes of a request line with its header fields, of trailers, and of what frames a chunk."""
@@ -61,16 +59,16 @@ class Connection(HttpToolsProtocol):
     """uvicorn's protocol with limits and deadlines. ``app.server.server`` calls ``check_time`` once a second."""
 
     idle_seconds: ClassVar[float] = 10
-    """For the first byte of the first request."""
+    """Maximum time to the first byte of the first request."""
     head_seconds: ClassVar[float] = 10
-    """For a head, from its first byte."""
+    """Maximum time to receive a request's head, from its first byte."""
     write_seconds: ClassVar[float] = 60
-    """Without progress while a response is sent."""
+    """Maximum time without progress while a response is sent."""
     unread_idle_seconds: ClassVar[float] = 5
     unread_seconds: ClassVar[float] = 30
-    """For the rest of a request that has its response already: between two reads, and in all."""
+    """Maximum time for the rest of a request that has its response already: between two reads, and in all."""
     goodbye_seconds: ClassVar[float] = 0.5
-    """For a request that is on its way on an idle connection when the server stops."""
+    """How long an idle connection stays open for a request that is on its way when the server stops."""
 
     def __init__(self, *args: object, **options: object) -> None:
         super().__init__(*args, **options)  # type: ignore[arg-type]
@@ -78,13 +76,13 @@ class Connection(HttpToolsProtocol):
         self._deadline = inf
         """When the client has kept the server waiting for too long; infinite while the server is at work."""
         self._framing = 0
-        """Bytes of the pieces after that with the last byte of a body or the end of a request."""
+        """Bytes received since the last piece that contained a part of a body or the end of a request."""
         self._uncounted = 0
-        """Bytes of that piece, which may hold the beginning of a head."""
+        """Bytes of that piece. A head may begin in it."""
         self._piece = 0
         """Bytes of the latest piece."""
         self._upgrading = False
-        """Whether the head that was parsed asks for another protocol; it is parsed again without that."""
+        """Whether the head requests another protocol. It is then parsed again without the field Upgrade."""
         self._unread = 0
         """Bytes discarded after an early response."""
         self._unread_deadline: float | None = None

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 from gunicorn.arbiter import Arbiter
 
 from app.inference.models import load_tested_models, log_models
+from app.server.members import require_members
 from app.server.worker_state import REPLACED
 from model.cpu import release_freed_memory
 
 if TYPE_CHECKING:
     from app.server.workers import ServiceWorker
 
-missing = {"WORKERS", "handle_hup", "manage_workers", "num_workers", "spawn_worker"} - set(dir(Arbiter))
-if missing:
-    raise ImportError(f"gunicorn's Arbiter has no {', '.join(sorted(missing))}")
+METHODS = {"WORKERS", "handle_hup", "manage_workers", "num_workers", "spawn_worker", "stop"}
+require_members(Arbiter, METHODS, {"master_pid", "reexec_pid", "systemd"})
 
 logger = logging.getLogger("fashionnet")
 
@@ -33,7 +33,7 @@ class Master(Arbiter):  # type: ignore[misc]
         release_freed_memory()
         self.replacing = False
         self.models_before: object = None
-        """What is served again if the new models do not work; None if there are no new models."""
+        """The models to restore if the new ones fail; None if nothing is being replaced."""
         self.newest: ServiceWorker | None = None
 
     def handle_hup(self) -> None:
@@ -44,7 +44,9 @@ class Master(Arbiter):  # type: ignore[misc]
         except Exception as error:  # noqa: BLE001 - whatever it is, the models before are good
             logger.error("The models stay as they are: %s", error)  # noqa: TRY400 - one line
             return
-        self.models_before, state.models = state.models, models
+        if self.models_before is None:  # else those that are being replaced have not proven themselves
+            self.models_before = state.models
+        state.models = models
         if not self.replacing:
             self.replacing = True
             self.num_workers += 1
@@ -55,6 +57,14 @@ class Master(Arbiter):  # type: ignore[misc]
         self.newest = self.WORKERS[pid]
         return pid
 
+    def stop(self, graceful: bool = True) -> None:
+        """Ends all workers; called by gunicorn."""
+        is_alone = self.reexec_pid == self.master_pid == 0  # no other master has the sockets, after SIGUSR2
+        if is_alone and not self.systemd:
+            for worker in self.WORKERS.values():
+                worker.state.end_service()
+        super().stop(graceful)
+
     def manage_workers(self) -> None:
         """Starts and ends workers; called by gunicorn after each signal, and once a second."""
         if self.replacing:
@@ -62,16 +72,17 @@ class Master(Arbiter):  # type: ignore[misc]
         super().manage_workers()
 
     def _replace(self) -> None:
-        """Ends an old worker once a new one is ready in its place."""
+        """Ends an old worker that has failed, or the oldest one while all workers are ready."""
         if self._newest_has_failed():
             self._return_to_models_before()
         models = self.app.wsgi().state.models
         workers = sorted(self.WORKERS.values(), key=lambda worker: worker.age)
         old = [worker for worker in workers if worker.models is not models]
+        failed = [worker for worker in old if worker.state.has_failed]
         if not old:
             self._finish()
-        elif len(workers) == self.num_workers and all(w.state.is_ready for w in workers if w.models is models):
-            _end(old[0])
+        elif failed or (len(workers) == self.num_workers and all(worker.state.is_ready for worker in workers)):
+            _end((failed or old)[0])
 
     def _newest_has_failed(self) -> bool:
         """Returns whether the newest worker, which has the new models, failed or ended before it was ready."""

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -15,15 +16,16 @@ from fastapi import FastAPI
 
 from app.instance import announced
 from app.server.sockets import open_sockets
-from app.settings import Settings
+from app.settings import Settings, inherited_descriptors
 
 try:
     from app.server.protocol import LoadSheddingProtocol
     from app.server.server import Server
 
     HTTP: Any = LoadSheddingProtocol
-except (ImportError, AttributeError):  # another uvicorn, or no httptools
-    HTTP = "auto"
+    UNSUPPORTED = ""
+except (ImportError, AttributeError) as error:  # another uvicorn, or no httptools
+    HTTP, UNSUPPORTED = "auto", str(error)
 
 logger = logging.getLogger("fashionnet")
 
@@ -34,6 +36,12 @@ STARTUP_FAILURE = 3
 
 def serve(app: FastAPI, settings: Settings) -> None:
     """Runs the application until the process is told to stop; in one process if the system cannot fork (Windows)."""
+    if UNSUPPORTED:
+        logger.warning(
+            "This version of uvicorn is not supported (%s), so connections and heads of requests have no limits: "
+            "install the versions of requirements/serve.txt.",
+            UNSUPPORTED,
+        )
     can_fork = hasattr(os, "fork")
     if settings.workers > 1 and not can_fork:
         logger.warning("This system cannot fork: one worker runs instead of %d.", settings.workers)
@@ -56,16 +64,16 @@ def serve_by_one_process(app: FastAPI, settings: Settings) -> None:
         timeout_keep_alive=settings.keep_alive_seconds,
         **uvicorn_options(),
     )
-    server = make_server(config, settings)
+    server = make_server(config, settings, others_listen=lambda: bool(inherited_descriptors()))
     with contextlib.suppress(KeyboardInterrupt):
         server.run(open_sockets(settings))
     if not server.started:
         sys.exit(STARTUP_FAILURE)
 
 
-def make_server(config: uvicorn.Config, settings: Settings) -> uvicorn.Server:
+def make_server(config: uvicorn.Config, settings: Settings, others_listen: Callable[[], bool]) -> uvicorn.Server:
     """Returns the server of one process; uvicorn's own if that is not the one that ours builds on."""
-    return uvicorn.Server(config) if HTTP == "auto" else Server(config, settings.max_connections)
+    return uvicorn.Server(config) if HTTP == "auto" else Server(config, settings.max_connections, others_listen)
 
 
 def uvicorn_options() -> dict[str, Any]:

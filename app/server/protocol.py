@@ -80,7 +80,7 @@ def request_line(root_path: str) -> re.Pattern[bytes]:
 
 
 def _content_length(head: bytes) -> int | None:
-    """Returns the length of the body that follows ``head``; None if that is not all that decides about the body."""
+    """Returns the length of the body after ``head``; None unless one valid Content-Length determines it."""
     lengths = LENGTH.findall(head)
     if len(lengths) != 1 or SPECIAL.search(head) or not lengths[0].isdigit() or len(lengths[0]) > MAX_DIGITS:
         return None

@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
 
 from app.server.connection import Connection
+from app.server.members import require_members
+from app.server.sockets import accept_all, ignore_new_connections
 
 resource: Any
 try:
@@ -17,12 +19,9 @@ except ImportError:  # Windows
     resource = None
 
 SWEEP_SECONDS = 1
-METHODS = {"shutdown", "startup"}
-ATTRIBUTES = {"config", "server_state"}
-missing = (METHODS - set(dir(uvicorn.Server))) | (ATTRIBUTES - set(uvicorn.Server.__init__.__code__.co_names))
-if missing:
-    raise ImportError(f"uvicorn's Server has no {', '.join(sorted(missing))}")
-
+HANDSHAKE_SECONDS = 0.05
+"""For connections that are being established when the service stops to listen."""
+require_members(uvicorn.Server, {"shutdown", "startup"}, {"config", "server_state"})
 
 RESERVED_FILES = 48
 """Open files of a process that are no connections: libraries, models, metrics, pipes."""
@@ -63,10 +62,19 @@ class Connections(set[Any]):
 
 
 class Server(uvicorn.Server):
-    """Accepts at most ``max_connections`` at once; the others wait in the queue of the listening socket."""
+    """Accepts at most ``max_connections`` at once; the others wait in the queue of the listening socket.
 
-    def __init__(self, config: uvicorn.Config, max_connections: int) -> None:
+    Args:
+        config: uvicorn's.
+        max_connections: of this process.
+        others_listen: returns whether other processes keep the listening sockets when this server stops.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, max_connections: int, others_listen: Callable[[], bool] = lambda: False
+    ) -> None:
         super().__init__(config)
+        self._others_listen = others_listen
         self.max_connections = affordable(max_connections)
         self.server_state.connections = Connections(self._changed)
         self._listening: list[socket.socket] = []
@@ -90,6 +98,10 @@ class Server(uvicorn.Server):
             server.close()
         for one in sockets or []:
             one.close()
+        if not self._others_listen():
+            for one in self._listening:
+                ignore_new_connections(one)
+            await asyncio.sleep(HANDSHAKE_SECONDS)
         waiting = [connection for one in self._listening for connection in accept_all(one)]
         loop = asyncio.get_running_loop()
         for connection in waiting:
@@ -132,16 +144,3 @@ class Server(uvicorn.Server):
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
         return protocol
-
-
-def accept_all(listening: socket.socket) -> Iterable[socket.socket]:
-    """Yields the connections in the queue of a listening socket, and closes it."""
-    with listening:
-        listening.setblocking(False)
-        while True:
-            try:
-                connection, _ = listening.accept()
-            except OSError:  # there is none left
-                return
-            connection.setblocking(False)
-            yield connection

@@ -29,14 +29,15 @@ try:
     from app.server.master import Master
 
     MASTER: Any = Master
-except ImportError:  # another gunicorn: SIGHUP replaces the workers, but not their models
-    MASTER = Arbiter
+    UNSUPPORTED = ""
+except (ImportError, AttributeError) as error:  # another gunicorn: SIGHUP replaces the workers, but not their models
+    MASTER, UNSUPPORTED = Arbiter, str(error)
 
 logger = logging.getLogger("fashionnet")
 
 
 class ServiceWorker(UvicornWorker):  # type: ignore[misc]
-    """uvicorn with the service's options; stops if gunicorn's master has died, which would leave the port taken."""
+    """uvicorn with the service's options. Stops when gunicorn's master has died; else it would keep the port open."""
 
     CONFIG_KWARGS: ClassVar = {
         "loop": "auto",
@@ -55,11 +56,11 @@ class ServiceWorker(UvicornWorker):  # type: ignore[misc]
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def handle_exit(self, _signal: int, _frame: FrameType | None) -> None:
-        """Stops, and sooner if it stops already; called on SIGQUIT, which gunicorn's master sends for a quick end."""
+        """Begins to stop, or hurries a stop that has begun. Called on SIGQUIT, which gunicorn's master sends."""
         signal.raise_signal(signal.SIGTERM)
 
     def run(self) -> None:
-        """Serves; exits with 1 if that fails: gunicorn ends the service on uvicorn's 3, and prints what it catches."""
+        """Serves; exits with status 1 if that fails. On uvicorn's status 3 gunicorn would end the whole service."""
         self.notify()  # without a first report, gunicorn waits for ever for a worker that hangs while it starts
         try:
             super().run()
@@ -71,7 +72,7 @@ class ServiceWorker(UvicornWorker):  # type: ignore[misc]
 
     async def _serve(self) -> None:
         self.config.app = self.wsgi
-        server = make_server(self.config, self.wsgi.state.settings)
+        server = make_server(self.config, self.wsgi.state.settings, others_listen=lambda: not self.state.service_ends)
         self._install_sigquit_handler()
         self._take_part_in_replacement(server)
         await server.serve(sockets=self.sockets)
@@ -125,6 +126,12 @@ class Service(BaseApplication):  # type: ignore[misc]
 
 def serve_by_workers(app: FastAPI, settings: Settings) -> None:
     """Runs the application in ``settings.workers`` processes until the master is told to stop."""
+    if UNSUPPORTED:
+        logger.warning(
+            "This version of gunicorn is not supported (%s), so models cannot be reloaded: install the versions of "
+            "requirements/serve.txt.",
+            UNSUPPORTED,
+        )
     crash_loop = CrashLoop()
     options = {
         "bind": _address(settings),
@@ -156,7 +163,7 @@ def _address(settings: Settings) -> str:
 def _handle_signals(hangup: Hangup | None, arbiter: Arbiter) -> None:
     """Makes SIGINT stop the service as SIGTERM does, and SIGHUP too if the terminal has closed.
 
-    gunicorn itself drops open requests on SIGINT, and keeps that for a second one.
+    By default gunicorn drops open requests on SIGINT. Here only a second SIGINT does.
     """
 
     def stop(number: int, _frame: FrameType | None) -> None:
