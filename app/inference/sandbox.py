@@ -25,10 +25,14 @@ logger = logging.getLogger("fashionnet")
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
-_HEAD = struct.Struct("=iI")
-"""An ``_Outcome`` or a signal, and the bytes of the pickle in the shared memory."""
+_HEAD = struct.Struct("=IiI")
+"""The number of the call, an ``_Outcome`` or a signal, and the bytes of the pickle in the shared memory."""
+_NUMBER = struct.Struct("=I")
+_NUMBERS = 1 << 32
 _WALL_FACTOR = 10
-"""Times its CPU time that a call may take by the clock: other processes may need the cores meanwhile."""
+"""Wall-clock limit of a call as a multiple of its CPU limit: other processes may need the cores meanwhile."""
+CALLS = 1000
+"""After so many calls a helper ends and another one starts, because decoders fragment its memory."""
 _LARGE = 1 << 20
 """Bytes from which on the shared memory is returned to the system after a call."""
 
@@ -109,28 +113,39 @@ class HelperProcess:
 
     def __init__(self, limits: CallLimits) -> None:
         self._memory = mmap.mmap(-1, limits.message)
+        self._taken = mmap.mmap(-1, _NUMBER.size)
+        self._call = 0
         self._lock = threading.Lock()
         self._limits = limits
         self._start()
 
     def run(self, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-        """Returns the result of the call, see ``Sandbox``; raises HelperLost if somebody killed helper and keeper."""
+        """Returns the result of the call, see ``Sandbox``; raises HelperLost if helper and keeper have both died."""
         with self._lock:
-            size = _write(self._memory, (function, args, kwargs))
-            self._send(_HEAD.pack(_Outcome.RETURNED, size))
-            head = _receive(self._socket)
-            if not head:
-                self._restart()
-                raise HelperLost
-            outcome, size = _HEAD.unpack(head)
+            sent = _write(self._memory, (function, args, kwargs))
+            self._call = (self._call + 1) % _NUMBERS
+            self._send(_HEAD.pack(self._call, _Outcome.RETURNED, sent))
+            outcome, size = self._receive_outcome()
             result: Any = pickle.loads(self._memory[:size]) if outcome <= 0 else _death(outcome)  # noqa: S301 - our own
-            _release(self._memory, size)
+            _release(self._memory, max(sent, size))
         if outcome == _Outcome.RETURNED:
             return cast("Result", result)
         raise result
 
+    def _receive_outcome(self) -> tuple[int, int]:
+        """Returns outcome and size of the current call.
+
+        A helper that was killed between two calls has left a message with the number of the last one that it took.
+        """
+        while head := _receive(self._socket):
+            number, outcome, size = _HEAD.unpack(head)
+            if number == self._call:
+                return outcome, size
+        self._restart()
+        raise HelperLost
+
     def _send(self, head: bytes) -> None:
-        """Sends a message, to a new helper if the one before was killed while it was idle."""
+        """Sends a message; starts keeper and helper anew if both have died."""
         try:
             self._socket.sendall(head)
         except OSError:
@@ -146,7 +161,7 @@ class HelperProcess:
         self._socket, theirs = socket.socketpair()
         self._keeper = os.fork()
         if self._keeper == 0:
-            _keep_helper(theirs, self._memory, self._limits)
+            _keep_helper(theirs, self._memory, self._taken, self._limits)
         theirs.close()
 
     def close(self) -> None:
@@ -163,21 +178,23 @@ def _death(number: int) -> Exception:
     return HelperCrashed()
 
 
-def _keep_helper(control: socket.socket, memory: mmap.mmap, limits: CallLimits) -> None:
-    """Runs in the keeper: forks helpers until one ends by itself because the service has; never returns."""
+def _keep_helper(control: socket.socket, memory: mmap.mmap, taken: mmap.mmap, limits: CallLimits) -> None:
+    """Runs in the keeper: forks helpers until one ends because the service has closed its end; never returns."""
     try:
         _forget_parent(control)
-        while (code := _run_helper(control, memory, limits)) != 0:
-            control.sendall(_HEAD.pack(-code if code < 0 else signal.SIGABRT, 0))
+        while (code := _run_helper(control, memory, taken, limits)) != 0:
+            if code != -signal.SIGUSR2:  # by which a helper ends itself between two calls
+                (number,) = _NUMBER.unpack(taken[:])
+                control.sendall(_HEAD.pack(number, -code if code < 0 else signal.SIGABRT, 0))
     finally:
         os._exit(0)
 
 
-def _run_helper(control: socket.socket, memory: mmap.mmap, limits: CallLimits) -> int:
+def _run_helper(control: socket.socket, memory: mmap.mmap, taken: mmap.mmap, limits: CallLimits) -> int:
     """Forks a helper and returns its exit code, negative for a signal, once it has ended."""
     helper = os.fork()
     if helper == 0:
-        _help(control, memory, limits)
+        _help(control, memory, taken, limits)
     return os.waitstatus_to_exitcode(os.waitpid(helper, 0)[1])
 
 
@@ -196,21 +213,37 @@ def _forget_parent(control: socket.socket) -> None:
     signal.set_wakeup_fd(-1)
 
 
-def _help(control: socket.socket, memory: mmap.mmap, limits: CallLimits) -> None:
-    """Runs in a helper: executes calls until the service closes its end; never returns."""
-    code = 1
+def _help(control: socket.socket, memory: mmap.mmap, taken: mmap.mmap, limits: CallLimits) -> None:
+    """Runs in a helper: executes ``CALLS`` calls, fewer if the service closes its end; never returns."""
     try:
         release_freed_memory()
         limit_memory(limits.memory)
-        while head := _receive(control):
-            call = pickle.loads(memory[: _HEAD.unpack(head)[1]])  # noqa: S301 - the service wrote it
+        for _ in range(CALLS):
+            number, size = _take(control, taken)
+            call = pickle.loads(memory[:size])  # noqa: S301 - the service wrote it
             _set_timers(limits.seconds)
             outcome, size = _answer(memory, *call)
             _set_timers(0)
-            control.sendall(_HEAD.pack(outcome, size))
-        code = 0
+            control.sendall(_HEAD.pack(number, outcome, size))
+        os.kill(os.getpid(), signal.SIGUSR2)
     finally:
-        os._exit(code)
+        os._exit(1)
+
+
+def _take(control: socket.socket, taken: mmap.mmap) -> tuple[int, int]:
+    """Waits for a call and returns its number and size; ends the process if the service has closed its end.
+
+    The number is noted before the message is removed, so that the keeper knows which call a death belongs to. A helper
+    that dies in between leaves the message, which the next one drops.
+    """
+    while head := _receive(control, socket.MSG_PEEK):
+        number, _, size = _HEAD.unpack(head)
+        is_left = taken[:] == _NUMBER.pack(number)
+        taken[:] = _NUMBER.pack(number)
+        _receive(control)
+        if not is_left:
+            return number, size
+    os._exit(0)
 
 
 def _set_timers(seconds: float) -> None:
@@ -238,10 +271,10 @@ def _write(memory: mmap.mmap, value: Any) -> int:
     return len(data)
 
 
-def _receive(control: socket.socket) -> bytes:
+def _receive(control: socket.socket, flags: int = 0) -> bytes:
     """Returns a head, which is so small that it comes whole; nothing if the other end is closed."""
     try:
-        return control.recv(_HEAD.size)
+        return control.recv(_HEAD.size, flags)
     except ConnectionError:
         return b""
 
