@@ -4,7 +4,9 @@ import asyncio
 import base64
 import gzip
 import json
+import tracemalloc
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from tritonclient.utils import InferenceServerException
 
 from app import VERSION
-from app.problems import InvalidInference
+from app.problems import InvalidInference, TooManyFiles
 from app.routes.v2_codec import parse_request
 from model import CLASSES
 from model.preprocessing.fit import squeeze
@@ -276,6 +278,42 @@ def test_nested_and_flat_data_are_alike(client):
     assert nested.json() == client.post(INFER, json=body(data=IMAGES[0].ravel().tolist())).json()
 
 
+def nested(value: Any, depth: int) -> Any:
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("depth", [2, 31, 32, 33, 63, 64, 65, 100, 900])
+@pytest.mark.parametrize("values", [[], [1.0], [1, 2]])
+def test_data_may_be_nested_deeply(depth, values):
+    """NumPy has arrays of 64 dimensions, and iterators over 32."""
+    tensor = {"name": "a", "shape": [1], "datatype": "UINT8", "data": nested(values, depth)}
+    try:
+        _, tensors = parse_request(json.dumps({"inputs": [tensor]}).encode(), None, 256)
+    except InvalidInference:
+        assert depth > 31 or values != [1.0]
+    else:
+        assert tensors["a"].tolist() == values
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3), st.lists, max_leaves=12
+)
+DATATYPES = st.sampled_from(["BOOL", "INT64", "UINT8", "FP16", "FP64", "BYTES"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(JSON, max_size=12), st.lists(st.integers(), max_size=9), DATATYPES)
+def test_any_data_are_a_tensor_or_invalid(data, shape, datatype):
+    text = json.dumps({"inputs": [{"name": "a", "shape": shape, "datatype": datatype, "data": data}]})
+    try:
+        _, tensors = parse_request(text.encode(), None, 256)
+    except (InvalidInference, TooManyFiles):
+        return
+    assert list(tensors["a"].shape) == shape
+
+
 def assert_error(response, status: int, slug: str) -> str:
     answer = response.json()
     assert response.status_code == status, answer
@@ -291,7 +329,15 @@ BAD = {
     "too few": ({"json": body(data=[1, 2])}, "2 values are not a tensor"),
     "negative shape": ({"json": body(shape=[-1, 28, 28])}, "negative dimension"),
     "ragged": ({"json": body(data=[[1], [2, 3]])}, "the data are not UINT8"),
-    "out of range": ({"json": body(data=[300] * 784)}, "do not fit into UINT8"),
+    "out of range": ({"json": body(data=[300] * 784)}, "whole numbers that fit into UINT8"),
+    "fractions": ({"json": body(data=[0.2] * 784)}, "whole numbers that fit into UINT8"),
+    "very large": ({"json": body(data=[1e300] * 784)}, "whole numbers that fit into UINT8"),
+    "numbers in words": ({"json": body(data=["12"] * 784)}, "the data are not UINT8"),
+    "numbers in words, FP32": ({"json": body(datatype="FP32", data=["12"] * 784)}, "the data are not FP32"),
+    "nothing, FP32": ({"json": body(datatype="FP32", data=[None] * 784)}, "the data are not FP32"),
+    "too large for any integer": ({"json": body(data=[2**70] * 784)}, "whole numbers that fit into UINT8"),
+    "numbers and lists": ({"json": body(data=[1, [2]] * 392)}, "the data are not UINT8"),
+    "truths": ({"json": body(data=[True] * 784)}, "the data are not UINT8"),
     "words": ({"json": body(data=["x"] * 784)}, "the data are not UINT8"),
     "no datatype": ({"json": body(datatype="UINT9")}, "the datatype 'UINT9' is unknown"),
     "datatype": ({"json": body(datatype="INT64")}, "the datatypes are UINT8, FP32 and BYTES"),
@@ -349,6 +395,33 @@ def test_the_server_metadata_are_there_with_and_without_a_slash(client):
 def test_any_body_is_a_request_or_invalid(content, json_length):
     with pytest.raises(InvalidInference):
         parse_request(content, json_length, 256)
+
+
+def test_elements_beyond_the_shape_cost_no_memory():
+    tensor = {"name": "a", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": 8_000_000}}
+    text = json.dumps({"inputs": [tensor]}).encode()
+    body = text + bytes(8_000_000)  # two million empty elements
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidInference, match=r"more elements than in the shape \[1\]"):
+            parse_request(body, len(text), 256)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("others", [[1], [0.5], ["y"], [None], [[]], [2**70]])
+def test_a_long_word_among_numbers_costs_no_memory(others):
+    """NumPy would give every element the size of the longest word."""
+    tensor = {"name": "a", "shape": [1, 28, 28], "datatype": "UINT8", "data": ["x" * 8000, *others * 4000]}
+    body = json.dumps({"inputs": [tensor]}).encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidInference, match="the data are not UINT8"):
+            parse_request(body, None, 256)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @settings(max_examples=200, deadline=None)

@@ -138,7 +138,7 @@ async def _read(request: Request, memory: BodyMemory, model_input: ModelInput) -
     try:
         found = await decoder.call(read_inference, body, model_input, limits)
     except CallEnded:
-        raise BodyTooLarge("The JSON takes too long to read: send the tensors binary.") from None
+        raise BodyTooLarge("The JSON takes too long or too much memory to read: send the tensors binary.") from None
     return found
 
 

@@ -14,6 +14,7 @@ from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -174,27 +175,39 @@ def _from_json(tensor: InputTensor) -> Array:
 
 def from_numbers(tensor: InputTensor, numbers: Sequence[Any]) -> Array:
     """Returns the tensor of these numbers, in lists or not; raises ValueError or TypeError if they are none."""
-    values = np.array(numbers, np.float64 if tensor.datatype.startswith("FP") else np.int64)
+    # Of words NumPy would make an array in which each takes as much as the longest. Iterators take 32 dimensions only.
+    items = np.array(numbers, object).ravel()
+    types = set(map(type, items))
+    if not types <= {bool if tensor.datatype == "BOOL" else float, int}:
+        raise TypeError
+    is_float = tensor.datatype.startswith("FP") or float in types
+    values = items.astype(np.float64) if is_float else np.array(items.tolist(), None if items.size else np.int64)
     return _shaped(_cast(values, tensor), tensor)
 
 
 def _cast(values: Array, tensor: InputTensor) -> Array:
     dtype = _dtype(tensor)
     if dtype.kind in "iu" and values.size and not _fits(values, dtype):
-        raise InvalidInference(f"{tensor.name}: the data do not fit into {tensor.datatype}.")
+        raise InvalidInference(f"{tensor.name}: the data are not whole numbers that fit into {tensor.datatype}.")
     with np.errstate(over="ignore"):
         return values.astype(dtype)
 
 
 def _fits(values: Array, dtype: np.dtype[Any]) -> bool:
+    """Returns whether all are whole numbers in the range of an integer type."""
     limits = np.iinfo(dtype)
-    return bool(limits.min <= values.min() and values.max() <= limits.max)
+    is_whole = values.dtype.kind in "iu" or bool((values == np.trunc(values)).all())
+    return is_whole and bool(limits.min <= values.min() and values.max() <= limits.max)
 
 
 def from_binary(tensor: InputTensor, raw: memoryview) -> Array:
     """Returns the tensor with these binary data, which numbers share."""
     if tensor.datatype == "BYTES":
-        return from_elements(tensor, list(_split_bytes(raw, tensor.name)))
+        expected = _count(tensor)
+        elements = list(islice(_split_bytes(raw, tensor.name), expected + 1))
+        if len(elements) > expected:
+            raise InvalidInference(f"{tensor.name}: there are more elements than in the shape {tensor.shape}.")
+        return from_elements(tensor, elements)
     dtype = _dtype(tensor)
     if len(raw) != _count(tensor) * dtype.itemsize:
         raise InvalidInference(f"{tensor.name}: {len(raw)} bytes are not a {tensor.datatype} tensor of {tensor.shape}.")

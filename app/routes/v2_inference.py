@@ -19,14 +19,15 @@ async def answer(asked: InferenceRequest, given: Given, predictor: Predictor, cl
     """Returns the outputs for these images, and counts them.
 
     Raises:
-        InvalidInference: the request names an unknown output.
+        InvalidInference: the request names an unknown output, or classifications that it does not have.
         ImageError: an encoded picture cannot be used.
         Overloaded: the images would wait too long.
     """
+    wanted = _wanted(asked)
     found = await _infer(given, predictor, classifier)
     predictor.observe_outputs(found)
     logits = np.array([output.logits for output in found], np.float32).reshape(-1, len(predictor.card.classes))
-    return _outputs(asked, logits, predictor.card)
+    return [_output(output, asked.wants_binary(output), logits, predictor.card) for output in wanted]
 
 
 async def _infer(given: Given, predictor: Predictor, classifier: Classifier) -> list[ImageOutput]:
@@ -53,14 +54,22 @@ async def _infer_many(given: Given, predictor: Predictor, classifier: Classifier
     return list((await predictor.run(images)).image_outputs())
 
 
-def _outputs(asked: InferenceRequest, logits: NDArray[np.float32], card: ModelCard) -> list[Output]:
-    wanted = [RequestedOutput(name=name) for name in OUTPUTS] if asked.outputs is None else asked.outputs
-    return [_output(output, asked.wants_binary(output), logits, card) for output in wanted]
+def _wanted(asked: InferenceRequest) -> list[RequestedOutput]:
+    """Returns the outputs that the request names, or all; raises InvalidInference, before the images cost anything."""
+    if asked.outputs is None:
+        return [RequestedOutput(name=name) for name in OUTPUTS]
+    for output in asked.outputs:
+        if output.name not in OUTPUTS:
+            raise InvalidInference(f"There is no output {output.name!r:.40}; there are {', '.join(OUTPUTS)}.")
+        best = output.parameters.get("classification")
+        if best is not None and (OUTPUTS[output.name] == "BYTES" or not isinstance(best, int) or best < 1):
+            raise InvalidInference(
+                f"{output.name}: classification takes a number of classes, and an output of numbers."
+            )
+    return asked.outputs
 
 
 def _output(output: RequestedOutput, binary: bool, logits: NDArray[np.float32], card: ModelCard) -> Output:
-    if output.name not in OUTPUTS:
-        raise InvalidInference(f"There is no output {output.name!r:.40}; there are {', '.join(OUTPUTS)}.")
     calibrated = logits / np.float32(card.temperature)
     match output.name:
         case "label":
@@ -72,7 +81,7 @@ def _output(output: RequestedOutput, binary: bool, logits: NDArray[np.float32], 
         case _:
             values = softmax(calibrated)
     best = output.parameters.get("classification")
-    return Output(output.name, values if best is None else _classification(output, best, values, card), binary)
+    return Output(output.name, values if best is None else _classification(best, values, card), binary)
 
 
 def _labels(logits: NDArray[np.float32], card: ModelCard) -> NDArray[Any]:
@@ -81,10 +90,8 @@ def _labels(logits: NDArray[np.float32], card: ModelCard) -> NDArray[Any]:
     return labels
 
 
-def _classification(output: RequestedOutput, best: Any, values: NDArray[Any], card: ModelCard) -> NDArray[Any]:
+def _classification(best: int, values: NDArray[Any], card: ModelCard) -> NDArray[Any]:
     """Returns the ``best`` highest values of each row as BYTES ``value:index:label``."""
-    if values.dtype == object or not isinstance(best, int) or best < 1:
-        raise InvalidInference(f"{output.name}: classification takes a number of classes, and an output of numbers.")
     order = np.argsort(-values, axis=1, kind="stable")[:, :best]
     cells = [
         [f"{row[i]:f}:{i}:{card.classes[i]}".encode() for i in ids] for row, ids in zip(values, order, strict=True)
