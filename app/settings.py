@@ -134,7 +134,7 @@ class Settings(BaseSettings):
     max_connections: int = Field(1000, ge=1, description="most connections of a worker at once; more wait")
     keep_alive_seconds: int = Field(75, ge=1, description="seconds that an idle connection waits for a request")
     body_timeout_seconds: float = Field(30, gt=0, description="seconds in which a request body must arrive")
-    queue_size: int = Field(96, ge=1, description="pictures that may be pending in one worker; more get 429")
+    queue_size: int = Field(96, ge=1, description="28x28 pictures pending in one worker; more get 429")
     max_wait_seconds: float = Field(1, gt=0, description="longest expected wait of a picture; past it, 429")
     max_batch_size: int = Field(
         32, ge=1, description="most pictures in a batch of single predictions; the engine takes at most 4 photos a call"

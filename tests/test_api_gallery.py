@@ -1,4 +1,5 @@
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -7,8 +8,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from app.inference.evaluator import Selection
+from app.settings import Settings
 from model import CLASSES
 from tests.problems import assert_problem
+from tests.servers import serve
 
 
 def gallery(client, **query):
@@ -52,6 +55,14 @@ def test_a_known_etag_is_304_without_a_body(client):
 )  # fmt: skip
 def test_a_query_that_cannot_be_is_named(client, query, name):
     assert name in assert_problem(client.get("/gallery", params=query), 422, "invalid-query")
+
+
+def test_the_first_measurement_of_the_test_set_rejects_no_gallery_after_it(small_data):
+    """It takes seconds, once; galleries do not take so long, so nobody has to wait for others."""
+    with serve(Settings(data_dir=small_data.root)) as client, ThreadPoolExecutor(4) as pool:
+        gallery(client, only="incorrect", model="fashionnet-photo")
+        for answer in pool.map(lambda seed: client.get("/gallery", params={"seed": seed}), range(4)):
+            assert answer.status_code == 200
 
 
 MAYBE = st.sampled_from([None, *CLASSES])

@@ -54,6 +54,18 @@ def test_a_shadow_model_that_hangs_delays_nobody_and_its_outcomes_are_counted(mo
     assert 35 < new.total() < 85, "half of 120 are in the sample"
 
 
+def test_a_shadow_model_that_fails_is_counted_and_told(monkeypatch, caplog):
+    engines = hold_engines(monkeypatch)
+    with serve(Settings(shadow_model="fashionnet-deep", shadow_share=1)) as client:
+        before, deep = outcomes(client), engines[1]
+        monkeypatch.setattr(deep, "run", lambda _: 1 / 0)
+        for _ in range(3):
+            assert client.post("/predict?model=fashionnet", files={"file": grey_png()}).status_code == 200
+        wait_until(lambda: (outcomes(client) - before).total() == 3)
+        assert {outcome for _, outcome in outcomes(client) - before} == {"failed"}
+    assert caplog.text.count("The shadow model cannot classify a picture.") == 1
+
+
 def _classified(found: Counter) -> int:
     return sum(count for (_, outcome), count in found.items() if outcome != "dropped")
 

@@ -1,6 +1,6 @@
 """Decides whether a request may wait, before its work is done and before its memory is taken.
 
-Work waits in queues by what it waits for. A request is rejected if the work ahead of it would take longer than
+Each resource has a queue of its own. A request is rejected if the work ahead of it would take longer than
 ``max_wait``. The expected wait is the cost of that work, in seconds on a typical machine, times the pace: how many
 seconds a second of cost takes here and now. The pace is measured while there is work, so it includes everything that
 the process does meanwhile.
@@ -23,7 +23,7 @@ CHUNKS_AT_ONCE = 2
 SMALL_BODY = 8192
 """Bytes; a larger body hardly contains a native image of the data set."""
 FREE_BYTES = 64 * 1024
-"""Of each body, which are not counted: the maximum of connections bounds them."""
+"""Bytes of each body that are not counted. The maximum of connections limits their sum."""
 
 IMAGE_COST = 1e-4
 """Seconds for an image that need not be decoded."""
@@ -162,7 +162,7 @@ class Admission:
         """Requests that the server rejected since ``take_rejected``."""
         self._announced = 0
         self.chunk_turns = asyncio.Semaphore(CHUNKS_AT_ONCE)
-        """Held by each chunk of a request for many pictures while it is decoded and inferred."""
+        """Held by each chunk of a form with many pictures, and by each ``/v2`` request with many images."""
         self.drawing_turn = asyncio.Lock()
         """Held by each drawing, so that pictures are decoded in between."""
 
@@ -171,10 +171,10 @@ class Admission:
         return self.images if body_bytes <= SMALL_BODY else self.pictures
 
     def announce(self, body_bytes: int = 0) -> bool:
-        """Returns whether the picture of a request may come, before the application has the request.
+        """Returns whether a request for a single picture is accepted. Called before the application has the request.
 
         One iteration of the event loop reads many requests before the application runs for any of them. Therefore
-        announced pictures count until the next iteration, in which the queue counts them.
+        announced pictures count until the next iteration.
         """
         if self.queue_of(body_bytes).is_full(self._announced):
             self.rejected += 1

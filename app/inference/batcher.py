@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value")
 Result = TypeVar("Result")
 Observer = Callable[[int, float, float], None]
-"""Called after every batch with its size, how long its first item waited and how long it took, in seconds."""
+"""Called after every successful batch with its size, the wait of its first item and its duration, in seconds."""
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class MicroBatcher(Generic[Value, Result]):
         executor: where the function runs; None runs it on the event loop, which is quicker if a batch takes less than
             handing it to a thread and back.
         max_batch: most items in one call.
-        observe: is called after every batch.
+        observe: is called after every successful batch.
     """
 
     def __init__(
@@ -78,10 +78,12 @@ class MicroBatcher(Generic[Value, Result]):
         return await item.future
 
     async def _work(self) -> None:
-        while batch := self._next_batch():
-            await self._compute(batch)
-            await asyncio.sleep(0)  # lets the event loop do other things between two batches
-        self._worker = None
+        try:
+            while batch := self._next_batch():
+                await self._compute(batch)
+                await asyncio.sleep(0)  # lets the event loop do other things between two batches
+        finally:
+            self._worker = None
 
     def _next_batch(self) -> list[_Item[Value, Result]]:
         batch: list[_Item[Value, Result]] = []

@@ -95,10 +95,14 @@ class Selection(BaseModel):
             eligible &= predicted == CLASSES.index(self.predicted)
         return np.random.default_rng(self.seed).permutation(np.flatnonzero(eligible))
 
+    @property
+    def page_size(self) -> int:
+        """The number of images on a page."""
+        return self.rows * self.columns
+
     def on_page(self, found: NDArray[np.int64]) -> NDArray[np.int64]:
         """Returns those of ``found`` that are on the page."""
-        size = self.rows * self.columns
-        return found[self.page * size :][:size]
+        return found[self.page * self.page_size :][: self.page_size]
 
 
 class Chosen(NamedTuple):
@@ -151,6 +155,10 @@ class Evaluator:
         return Evaluation(
             **figures.model_dump(), model=card.name, model_version=card.version, seconds=measurement.seconds
         )
+
+    async def prepare(self, predictor: Predictor, selection: "Selection") -> None:
+        """Loads and measures what the selection needs; that takes seconds, but only once."""
+        await (self.measure(predictor) if selection.needs_predictions else self.load())
 
     async def draw_gallery(self, predictor: Predictor, selection: "Selection") -> bytes:
         """Draws a PNG grid of the selected test images with their predicted and true labels."""

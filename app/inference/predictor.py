@@ -134,7 +134,7 @@ class Predictor:
         return await asyncio.get_running_loop().run_in_executor(self.executors.background, work)
 
     async def draw(self, function: Callable[..., bytes], *args: object) -> bytes:
-        """Returns the picture that ``function`` draws in the helper process; in a thread it would block the others."""
+        """Returns what ``function`` draws in the helper process; a thread would delay other requests."""
         async with self.admission.drawing_turn:
             try:
                 return await self.decoder.call(function, *args)
@@ -154,7 +154,7 @@ def _compute(engine: Engine, pictures: list[Picture]) -> list[Inferred]:
 
 
 class Classifier:
-    """Classifies encoded pictures by one model, or photos by another model than all other pictures."""
+    """Classifies encoded pictures. Photos may have a model of their own."""
 
     def __init__(self, decoder: Decoder, default: Predictor, photos: Predictor | None = None) -> None:
         self.decoder = decoder

@@ -3,6 +3,7 @@
 It runs in the background thread, whose priority is low, and keeps few pictures: while it is busy, others are dropped.
 """
 
+import logging
 import random
 import threading
 from collections import deque
@@ -12,6 +13,8 @@ from concurrent.futures import Executor
 from app.metrics import SHADOW
 from model import Engine, ModelCard, Picture, Prediction
 from model.errors import ArtifactMissing
+
+logger = logging.getLogger("fashionnet")
 
 QUEUE = 32
 """Most pictures that wait for the shadow model."""
@@ -32,6 +35,7 @@ class Shadow:
         self._executor = executor
         self._room = threading.BoundedSemaphore(QUEUE)
         self._outcomes: deque[tuple[str, str, str]] = deque()
+        self._has_failed = False
 
     def compare(self, picture: Picture, prediction: Prediction) -> None:
         """Has the model classify the picture later if it is in the sample and there is room."""
@@ -51,9 +55,13 @@ class Shadow:
     def _classify(self, picture: Picture, prediction: Prediction) -> None:
         try:
             class_id = self.engine.run(picture.image[None]).logits.argmax()
+            outcome = "agrees" if class_id == prediction.class_id else "differs"
+        except Exception:
+            if not self._has_failed:  # once: it may fail for every picture
+                logger.exception("The shadow model cannot classify a picture.")
+            self._has_failed, outcome = True, "failed"
         finally:
             self._room.release()
-        outcome = "agrees" if class_id == prediction.class_id else "differs"
         self._outcomes.append((prediction.model, prediction.label, outcome))
 
 

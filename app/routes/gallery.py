@@ -7,8 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Response
 from PIL import Image
 
+from app import VERSION
 from app.dependencies import AdmissionDep, EvaluatorDep, PredictorDep
-from app.inference.admission import DRAWING_COST
+from app.inference.admission import DRAWING_COST, IMAGE_COST
 from app.inference.errors import Overloaded, UnknownImage, UnknownModel
 from app.inference.evaluator import GalleryItems, Selection
 from app.problems import InvalidQuery, Responses, problem_responses
@@ -43,10 +44,12 @@ async def gallery(
 
     The same query returns the same picture.
     """
-    etag = f'"{hashlib.sha256(repr((evaluator.key(predictor), selection)).encode()).hexdigest()[:32]}"'
+    depends_on = (VERSION, evaluator.key(predictor), selection)
+    etag = f'"{hashlib.sha256(repr(depends_on).encode()).hexdigest()[:32]}"'
     headers = {"ETag": etag, "Cache-Control": "no-cache"}
     if if_none_match and etag in if_none_match:
         return Response(status_code=304, headers=headers)
+    await evaluator.prepare(predictor, selection)
     with admission.drawings.admit(DRAWING_COST):
         png = await evaluator.draw_gallery(predictor, selection)
     return Response(png, headers=headers, media_type="image/png")
@@ -65,7 +68,8 @@ async def items(
     selection: Annotated[Selection, Query()],
 ) -> GalleryItems:
     """Lists the test images that `/gallery` draws for the same query."""
-    with admission.drawings.admit(DRAWING_COST):
+    await evaluator.prepare(predictor, selection)
+    with admission.drawings.admit(IMAGE_COST * selection.page_size):
         return await evaluator.gallery(predictor, selection)
 
 

@@ -53,7 +53,7 @@ async def drift(name: str, request: Request, predictors: PredictorsDep) -> Drift
     if not card.histograms:
         raise DriftUnavailable(
             f"The card of {name} has no histograms of validation images: add them by "
-            f"`fashionnet export {name} --figures`."
+            f"`fashionnet export {name} --figures`, which for a photo model also needs `--held-out`."
         )
     update_metrics(request.app.state)
     return measure_drift(card, await asyncio.to_thread(collect))
