@@ -11,7 +11,7 @@ import pytest
 
 from app.commands import COMMANDS
 from tests.pictures import grey_png
-from tests.servers import client_of, process, run
+from tests.servers import children_of, client_of, process, run, wait_until
 
 FASHIONNET = str(Path(sys.executable).with_name("fashionnet"))
 SERVICE_LINKS = {
@@ -39,10 +39,9 @@ def test_flags_override_the_environment_in_the_workers_too():
     variables = {"FASHIONNET_PORT": "1", "FASHIONNET_HOST": "0.0.0.0", "FASHIONNET_WORKERS": "1"}  # noqa: S104
     command = ["-m", "app", "--port", "0", "--host", "127.0.0.1", "--workers", "2"]
     with process(*command, **variables) as server, client_of(server) as client:
-        children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+        wait_until(lambda: len(children_of(server)) == 2)
         server.terminate()
         _, log = server.communicate(timeout=20)
-    assert len(children) == 2
     assert str(client.base_url).rstrip("/") in log
 
 

@@ -4,18 +4,19 @@ fashionnet export fashionnet              into the folder where it lies
 fashionnet export fashionnet --out /tmp   to look at what comes out first
 fashionnet export fashionnet --figures    the figures alone, of the graphs that are there
 
-The figures of a photo model need the file held-out.npz of the run that calibrated it:
-fashionnet export fashionnet-photo --figures --held-out held-out.npz
+The figures of a photo model need the files held-out.npz of runs of its recipe, which calibrate its confidence too:
+fashionnet export fashionnet-photo --figures --held-out runs/photo-cv/*/held-out.npz
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from app.command_line import add_settings, run, settings_of
 from model import FashionMnist, load_artifact
-from model.artifact import require_artifact, save_artifact, save_card
+from model.artifact import Artifact, ModelCard, require_artifact, save_artifact, save_card
 from model.cpu import keep_freed_memory
 from model.errors import TrainingError
 from model.files import user_path
@@ -32,28 +33,25 @@ def export_again(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments)
     require_artifact(settings.model_dir, arguments.name)
     artifact = load_artifact(settings.model_dir, arguments.name)
-    of_photos = artifact.card.input.convention == "photo"
-    if of_photos and not (arguments.figures and arguments.held_out):
-        raise TrainingError(
-            f"{arguments.name} is calibrated on photos: export it from its run by scripts/train.py --resume RUN, or "
-            "measure it by --figures with the file held-out.npz of a run by --held-out."
-        )
+    of_photos = require_held_out(arguments, artifact.card)
     keep_freed_memory()
     with requires_extra("train"):
         from model.export.build import export, measure
-        from model.export.photo import measured, read_held_out
+        from model.export.photo import calibrated, measured, read_held_out
         from model.network import load_network
         from model.training.recipes import Recipe
         from model.training.run import training_splits
 
-    card, data_set = artifact.card, FashionMnist(settings.data_dir)
+    card = artifact.card
+    data_set = data_set_of(card, settings.data_dir)
     train, validation = training_splits(data_set, Recipe(**card.recipe), card.training["seed"])
     splits = {"validation": validation, "test": data_set.load("test")}
     print("Exporting and measuring, which takes a minute or two ...", file=sys.stderr)
     folder = arguments.out or settings.model_dir
     if of_photos:
-        card = measured(artifact, read_held_out(arguments.held_out), splits, None).card
-        written = save_card(folder, card)
+        held_out = read_held_out(arguments.held_out)
+        artifact = Artifact(calibrated(card, held_out), artifact.content)
+        written = save_card(folder, measured(artifact, held_out, splits, None).card)
     elif arguments.figures:
         written = save_card(folder, measure(artifact, splits))
     else:
@@ -63,6 +61,25 @@ def export_again(arguments: argparse.Namespace) -> int:
         shown = ", ".join(f"{split} {metrics.accuracy:.2%}" for split, metrics in figures.items())
         print(f"{precision}: {shown or 'none, it lost too much accuracy'}")
     return 0
+
+
+def require_held_out(arguments: argparse.Namespace, card: ModelCard) -> bool:
+    """Returns whether it is a photo model; raises TrainingError if the command line lacks what its figures need."""
+    of_photos = card.input.convention == "photo"
+    if of_photos and not (arguments.figures and arguments.held_out):
+        raise TrainingError(
+            f"{arguments.name} is calibrated on photos: export it from its run by scripts/train.py --resume RUN, or "
+            "measure it by --figures with the file held-out.npz of a run by --held-out."
+        )
+    return of_photos
+
+
+def data_set_of(card: ModelCard, folder: Path) -> FashionMnist:
+    """Returns the data set in ``folder``; raises TrainingError if it is not the one that trained the model."""
+    data_set = FashionMnist(folder)
+    if dict(data_set.checksums()) != card.data:
+        raise TrainingError(f"{folder} holds another data set than the one that {card.name} was trained on.")
+    return data_set
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -72,13 +72,17 @@ def chosen_names(model: str | None, settings: Settings) -> ModelPair[str]:
 
 def tabulate(outcomes: Iterable[Outcome], count: int, path: Path, classes: tuple[str, ...]) -> int:
     """Writes a table with a row per picture. Returns the exit status: 1 if a picture could not be classified."""
-    failed = 0
+    failed = written = 0
     rest = iter(progress_bar("classified", count, "pictures", outcomes))
     try:
         with open_table(path, classes) as table:
             while some := list(islice(rest, ROWS)):
                 table.write([outcome.row(classes) for outcome in some])
+                written += len(some)
                 failed += sum(outcome.error is not None for outcome in some)
+    except KeyboardInterrupt:
+        print(f"\nStopped: {printable(path)} has the first {written:,} pictures.", file=sys.stderr)
+        raise
     except OSError as error:
         raise OSError(
             f"{printable(path)} is incomplete or missing ({error.strerror or error}): make room, or name another file "
@@ -153,6 +157,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.ray and not arguments.out:
         parser.error("--ray writes a folder of Parquet files: name it with --out")
-    if arguments.out and not arguments.ray and arguments.out.suffix not in (".csv", ".parquet"):
+    if arguments.out and not arguments.ray and arguments.out.suffix.lower() not in (".csv", ".parquet"):
         parser.error(f"--out {arguments.out}: the table is a .csv or a .parquet file")
     return arguments

@@ -45,6 +45,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.target_accuracy is not None and not 0 <= arguments.target_accuracy <= 1:
         parser.error("--target-accuracy is a fraction between 0 and 1, such as 0.925")
+    if arguments.seed < 0:
+        parser.error("--seed is at least 0")
+    if arguments.resume:
+        refuse_settings_of_a_new_run(parser, arguments)
+    elif arguments.held_out and arguments.fold != "none":
+        parser.error("--held-out calibrates a run on all photos: add --fold none")
     if min(value for value in (arguments.epochs, arguments.threads, 1) if value is not None) < 1:
         parser.error("--epochs and --threads are at least 1")
     if arguments.no_export and (arguments.publish_to or arguments.target_accuracy is not None):
@@ -54,6 +60,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         arguments.recipe = "baseline"
     arguments.out = arguments.out or Path("runs", f"{arguments.recipe}-{arguments.seed}")
     return arguments
+
+
+def refuse_settings_of_a_new_run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Exits with a sentence if a run that is resumed would not heed one of the flags."""
+    for name in ("dry_run", "recipe", "seed", "out", "photos_dir", "fold", "name", "precision", "device"):
+        if getattr(arguments, name) != parser.get_default(name):
+            parser.error(f"--resume continues a run with its own settings: leave out --{name.replace('_', '-')}")
 
 
 def create_parser() -> argparse.ArgumentParser:
