@@ -27,7 +27,7 @@ from model.export.temperature import fit_set_temperature
 from model.ood.fit import fit_scale
 from model.photos import Photos, assign_folds
 from model.training.command import epoch_line
-from model.training.loop import RunConfig, choose_precision, describe_machine
+from model.training.loop import Precision, RunConfig, choose_precision, describe_machine
 from model.training.photo_examples import checksum, read_training_photos, training_rows
 from model.training.recipes import RECIPES
 from model.training.run import HELD_OUT_FILE, Run
@@ -36,12 +36,12 @@ LEFT_OUT = ("Hat", "Shorts", "Skirt", "Body", "")
 """The kind that each fold leaves out of training."""
 
 
-def make_config(folder: Path, seed: int, fold: int, data_set: FashionMnist) -> RunConfig:
+def make_config(folder: Path, seed: int, fold: int, data_set: FashionMnist, precision: Precision) -> RunConfig:
     """Returns the configuration of the run that holds ``fold`` out."""
     return RunConfig(
         recipe=RECIPES["photo"],
         seed=seed,
-        precision=choose_precision("auto", "cpu"),
+        precision=precision,
         threads=usable_cores(),
         device="cpu",
         machine=describe_machine("cpu"),
@@ -102,11 +102,11 @@ def known_rows(held_out: HeldOut) -> HeldOut:
     return HeldOut(*(rows[held_out.known] for rows in held_out))
 
 
-def as_json(found: dict[int, Figures], folds: Sequence[int]) -> dict[str, Any]:
+def as_json(found: dict[int, Figures], folds: Sequence[int], precision: Precision) -> dict[str, Any]:
     """Returns the figures by seed, and the folds that were measured."""
     return {
         "date": str(datetime.now(UTC).date()),
-        "machine": describe_machine("cpu") | {"cores": str(usable_cores())},
+        "machine": describe_machine("cpu") | {"cores": str(usable_cores()), "precision": precision},
         "seeds": {
             seed: {
                 "folds": folds,
@@ -118,7 +118,7 @@ def as_json(found: dict[int, Figures], folds: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def as_markdown(found: dict[int, Figures]) -> str:
+def as_markdown(found: dict[int, Figures], precision: Precision) -> str:
     """Returns the report of every seed."""
     parts = ["# Grouped cross-validation of the photo model"]
     for seed, (report, unknown) in found.items():
@@ -130,7 +130,7 @@ def as_markdown(found: dict[int, Figures]) -> str:
             confusion(report),
         ]
     machine = ", ".join(describe_machine("cpu").values())
-    made = f"{usable_cores()} cores of {machine}; {datetime.now(UTC).date()}. Made by"
+    made = f"Trained in {precision} on {usable_cores()} cores of {machine}; {datetime.now(UTC).date()}. Made by"
     return "\n\n".join([*parts, f"{made} `python benchmarks/photo_cross_validation.py DIR`."])
 
 
@@ -147,21 +147,22 @@ def main() -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="labelled photos, see docs/photos.md")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--folds", type=int, nargs="+", default=list(range(len(LEFT_OUT))))
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="as of scripts/train.py")
     parser.add_argument("--runs", type=Path, default=Path("runs/photo-cv"), help="folder of the runs")
     parser.add_argument("--write", type=Path, metavar="STEM", help="write STEM.md and STEM.json")
     arguments = parser.parse_args()
     keep_freed_memory()
     data_set, photos = FashionMnist(read_settings().data_dir), read_training_photos(arguments.folder)
-    found = {}
+    found, precision = {}, choose_precision(arguments.precision, "cpu")
     for seed in arguments.seeds:
-        configs = [make_config(arguments.folder, seed, fold, data_set) for fold in arguments.folds]
+        configs = [make_config(arguments.folder, seed, fold, data_set, precision) for fold in arguments.folds]
         paths = [arguments.runs / f"seed-{seed}-fold-{fold}" for fold in arguments.folds]
         for config, path in zip(configs, paths, strict=True):
             train_fold(config, path, data_set)
         found[seed] = measure(photos, configs, paths)
-    text = as_markdown(found)
+    text = as_markdown(found, precision)
     print(text)
-    write(arguments.write, text + "\n", as_json(found, arguments.folds))
+    write(arguments.write, text + "\n", as_json(found, arguments.folds, precision))
 
 
 if __name__ == "__main__":

@@ -138,9 +138,7 @@ class ImageNetWeights(NamedTuple):
     trunk: dict[str, Tensor]
     """The state of ``EfficientNetLite0``."""
     fc_weight: Tensor
-    """``[1000, 1280]``"""
-    fc_bias: Tensor
-    """``[1000]``"""
+    """Of the classifier, ``[1000, 1280]``."""
 
 
 def load_imagenet_weights() -> ImageNetWeights:
@@ -161,4 +159,4 @@ def load_imagenet_weights() -> ImageNetWeights:
     # Both list the layers in the order in which they are computed.
     trunk = [value for name, value in theirs.items() if not name.startswith("_fc.")]
     names = list(EfficientNetLite0().state_dict())
-    return ImageNetWeights(dict(zip(names, trunk, strict=True)), theirs["_fc.weight"], theirs["_fc.bias"])
+    return ImageNetWeights(dict(zip(names, trunk, strict=True)), theirs["_fc.weight"])

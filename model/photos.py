@@ -10,6 +10,7 @@ Three layouts are read:
 """
 
 import csv
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,7 +64,7 @@ def read_photos(folder: Path) -> Photos:
 
     Raises:
         DataMissing: the folder has none of the three layouts.
-        DataCorrupt: a table lacks a column, or has an unknown class.
+        DataCorrupt: a table lacks a column, has an unknown class, or is not UTF-8.
     """
     if (folder / "labels.csv").is_file():
         rows = list(_read_labels(folder))
@@ -123,7 +124,7 @@ def _read_labels(folder: Path) -> Iterator[_Row]:
             raise DataCorrupt(
                 f"{folder / 'labels.csv'} has the unknown class {row['class']!r:.40}: use one of {', '.join(ACCEPTED)}."
             )
-        yield _image(folder, row), row["class"], row["sender_id"], row.get("label") or row["class"]
+        yield _image(folder, row), row["class"], row["sender_id"] or row["image"], row.get("label") or row["class"]
 
 
 def _read_published(folder: Path) -> Iterator[_Row]:
@@ -131,7 +132,7 @@ def _read_published(folder: Path) -> Iterator[_Row]:
     for row in _read_table(folder / "images.csv", ("image", "sender_id", "label")):
         name = shoes.get(row["image"]) if row["label"] == "Shoes" else CLASS_OF_LABEL.get(row["label"])
         if name:
-            yield _image(folder, row), name, row["sender_id"], row["label"]
+            yield _image(folder, row), name, row["sender_id"] or row["image"], row["label"]
 
 
 def _read_folders(folder: Path) -> Iterator[_Row]:
@@ -146,12 +147,18 @@ def _read_folders(folder: Path) -> Iterator[_Row]:
 
 
 def _read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [column for column in columns if column not in (reader.fieldnames or ())]
-        if missing:
-            raise DataCorrupt(f"{path} has no column {missing[0]}: it needs {', '.join(columns)}.")
-        return list(reader)
+    reader = csv.DictReader(io.StringIO(_read_text(path), newline=""))
+    missing = [column for column in columns if column not in (reader.fieldnames or ())]
+    if missing:
+        raise DataCorrupt(f"{path} has no column {missing[0]}: it needs {', '.join(columns)}.")
+    return list(reader)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")  # Excel begins a table with a byte order mark
+    except UnicodeDecodeError:
+        raise DataCorrupt(f"{path} is not UTF-8: save it as CSV in UTF-8.") from None
 
 
 def _image(folder: Path, row: dict[str, str]) -> Path:

@@ -1,8 +1,6 @@
 """Training in several processes, started by torchrun as people start it."""
 
-import os
 import re
-import signal
 from pathlib import Path
 
 import pytest
@@ -11,11 +9,11 @@ import torch
 from model import FashionMnist
 from model.errors import TrainingError
 from model.installation import python_command
-from model.training.loop import EpochMetrics
+from model.training.loop import EpochMetrics, choose_precision
 from model.training.run import Run, resume_command
 from model.training.run_folder import RunFolder
 from tests import several_processes
-from tests.servers import process, run, wait_until
+from tests.servers import children_of, process, run, wait_until
 from tests.training_runs import make_config
 
 pytestmark = pytest.mark.slow
@@ -83,13 +81,12 @@ def arguments(data_set: FashionMnist, out: Path) -> list[str]:
 def test_a_killed_process_ends_the_run_with_a_clear_message_and_no_damage(small_data, tmp_path):
     with process(*TORCHRUN, *arguments(small_data, tmp_path)) as launcher:
         wait_until(lambda: any(tmp_path.glob("checkpoints/*.pt")), 90)
-        children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
-        os.kill(int(children[0]), signal.SIGKILL)
+        children_of(launcher)[0].kill()
         printed, errors = launcher.communicate(timeout=90)
     assert launcher.returncode != 0
     assert resume_command(tmp_path, 2) in errors
     lines = printed.splitlines()
-    assert "on cpu (2 processes with 1 threads, fp32)" in lines[0]
+    assert f"on cpu (2 processes with 1 threads, {choose_precision('auto', 'cpu')})" in lines[0]
     assert [line.split()[:2] for line in lines[1:]] == [["epoch", f"{n}/500"] for n in range(1, len(lines))], (
         "once each"
     )

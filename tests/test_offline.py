@@ -9,8 +9,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from app.commands.predict import ROWS, tabulate
 from model import WEIGHTS, preprocess
-from model.offline.folder import READ_AHEAD, classify_files, find_pictures
+from model.offline.folder import READ_AHEAD, Outcome, classify_files, find_pictures
 from model.offline.tables import columns, open_table
 from model.prediction import LoadedModel, ModelPair, load_model_pair
 from model.preprocessing import PictureKind
@@ -240,6 +241,18 @@ def test_a_full_disk_is_said_with_the_table_that_it_leaves(folder, tmp_path, suf
     assert f"error: {table} is incomplete or missing (" in done.stderr
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_interrupted_table_says_how_much_it_has(tmp_path, artifact, capsys):
+    def interrupted():
+        yield from [Outcome("a.png", None, "damaged")] * (ROWS + 1)
+        raise KeyboardInterrupt
+
+    table = tmp_path / "found.CSV"
+    with pytest.raises(KeyboardInterrupt):
+        tabulate(interrupted(), 5000, table, artifact.card.classes)
+    assert f"Stopped: {table} has the first {ROWS:,} pictures." in capsys.readouterr().err
+    assert len(table.read_text().splitlines()) == 1 + ROWS
 
 
 def test_a_tilde_is_the_home_folder_for_pictures_and_tables(folder, tmp_path, monkeypatch):

@@ -1,22 +1,27 @@
 """The photo model from photos to answers: a short run on drawn photos, its artefact, and the set-valued loss."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from app.commands import train
-from model import load_artifact
+from app.commands import export, train
+from model import WEIGHTS, load_artifact
+from model.artifact import save_artifact
 from model.engines import create_engine
 from model.errors import DataMissing, TrainingError
-from model.export.photo import read_held_out
+from model.export.photo import HeldOut, read_held_out
+from model.training import distributed
+from model.training.command import find_recipe, photos_of
 from model.training.losses import correct, negative_log_likelihoods, smoothed_set_loss
 from model.training.photo_batches import PhotoBatches, PhotoTensors
 from model.training.photo_mix import PhotoMix
 from model.training.run import HELD_OUT_FILE, Run
 from tests.data_sets import make_data_set
+from tests.servers import run
 from tests.training_runs import changed, finished, make_config, state_of
 
 COLOURS = {"Dress": (180, 30, 60), "Trouser": (30, 40, 120), "shoe": (60, 50, 40), "none": (90, 160, 70)}
@@ -48,10 +53,15 @@ def configured(small_data, photos_dir, epochs=1, **changes):
 
 
 @pytest.fixture(scope="module")
-def exported(photos_dir, tmp_path_factory):
+def data_dir(tmp_path_factory):
+    """The folder of a data set of 200 images."""
+    return make_data_set(tmp_path_factory.mktemp("smaller"), train=160, test=40).root
+
+
+@pytest.fixture(scope="module")
+def exported(photos_dir, data_dir, tmp_path_factory):
     """The folder of a run of one epoch, by the command line."""
     folder = tmp_path_factory.mktemp("photo") / "run"
-    data_dir = make_data_set(tmp_path_factory.mktemp("smaller"), train=160, test=40).root
     arguments = ["--recipe", "photo", "--photos-dir", photos_dir, "--data-dir", data_dir, "--out", folder]
     assert train.main([*map(str, arguments), "--epochs", "1", "--threads", "1"]) == 0
     return folder
@@ -63,6 +73,7 @@ def test_one_command_trains_calibrates_and_exports(exported):
     card = artifact.card
     assert card.input.shape == (192, 192, 3)
     assert card.license == "Apache-2.0"
+    assert (card.training["fold"], len(card.training["photos"])) == (0, 64)
     assert "ImageNet" in card.notice
     assert "None was measured on photos of bags" in card.notice
     assert card.metrics["photos"].count == 6  # eight photos of the fold, two of them of none of the classes
@@ -70,6 +81,33 @@ def test_one_command_trains_calibrates_and_exports(exported):
     assert {sum(histogram.counts) for histogram in card.histograms.values()} == {6}
     assert all(len(content) < 16e6 for content in artifact.content.values())
     assert read_held_out([exported / HELD_OUT_FILE]).sets.shape == (8, 11)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("in_8_bits", [True, False])
+def test_the_figures_of_held_out_photos_come_with_their_temperature(exported, data_dir, tmp_path, in_8_bits):
+    held_out = read_held_out([exported / HELD_OUT_FILE])
+    (tmp_path / "sure.npz").write_bytes(held_out._replace(logits=10 * held_out.logits).to_bytes())
+    artifact = load_artifact(exported, "fashionnet-photo")
+    graphs = {"int8.onnx": (WEIGHTS / "fashionnet-photo.int8.onnx").read_bytes()} if in_8_bits else {}
+    content = {name: part for name, part in artifact.content.items() if name != "int8.onnx"} | graphs
+    (tmp_path / "before").mkdir()
+    save_artifact(tmp_path / "before", artifact.card.model_copy(update={"int8_metrics": {}}), content)
+    folders = ["--model-dir", tmp_path / "before", "--data-dir", data_dir, "--out", tmp_path]
+    command = ["scripts/export.py", "fashionnet-photo", "--figures", "--held-out", tmp_path / "sure.npz", *folders]
+    assert run(*map(str, command)).returncode == 0
+    before, after = (json.loads((folder / "fashionnet-photo.json").read_text()) for folder in (exported, tmp_path))
+    assert after["temperature"] == pytest.approx(10 * before["temperature"], rel=0.01)
+    assert set(after["int8_metrics"]) == ({"validation", "test"} if in_8_bits else set())
+    assert after["metrics"]["photos"]["loss"] == pytest.approx(before["metrics"]["photos"]["loss"], rel=0.01)
+
+
+@pytest.mark.slow
+def test_another_data_set_measures_no_model(exported, small_data, tmp_path, capsys):
+    folders = ["--model-dir", exported, "--data-dir", small_data.root, "--out", tmp_path]
+    command = ["fashionnet-photo", "--figures", "--held-out", exported / HELD_OUT_FILE, *folders]
+    assert export.main([*map(str, command)]) == 2
+    assert "holds another data set than the one that fashionnet-photo was trained on" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -130,6 +168,42 @@ def test_a_damaged_photo_is_named(small_data, photos_dir, tmp_path):
     (tmp_path / "photos" / "images" / "7.jpg").write_bytes(b"no photo")
     with pytest.raises(TrainingError, match=r"7\.jpg cannot be used: "):
         Run.start(tmp_path / "run", configured(small_data, tmp_path / "photos", limit=None), small_data)
+
+
+@pytest.mark.parametrize(("people", "fold"), [(1, 0), (3, 4)])
+def test_photos_of_too_few_people_are_told_at_the_start(small_data, photos_dir, tmp_path, people, fold):
+    lines = (photos_dir / "labels.csv").read_text().splitlines()
+    cells = [line.split(",") for line in lines[1:]]
+    rows = [f"{image},{int(image) % people},{name},{name}" for image, _, name, _ in cells]
+    shutil.copytree(photos_dir, tmp_path / "photos")
+    (tmp_path / "photos/labels.csv").write_text("\n".join([lines[0], *rows]) + "\n")
+    with pytest.raises(TrainingError, match=r"leaves no photo of the ten classes to .*: add photos of other people"):
+        Run.start(tmp_path / "run", configured(small_data, tmp_path / "photos", fold=fold), small_data)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"words", "array", "shapes"])
+def test_a_file_without_outputs_is_named_before_the_training(data_dir, photos_dir, tmp_path, capsys, content):
+    path = tmp_path / "held-out.npz"
+    arrays = {"array": np.zeros(3), "shapes": HeldOut(np.zeros((2, 10)), np.zeros((3, 11), bool), np.zeros((3, 4)))}
+    match content:
+        case "array":
+            np.save(path.with_suffix(".npy"), arrays[content])
+            path.with_suffix(".npy").rename(path)
+        case "shapes":
+            path.write_bytes(arrays[content].to_bytes())
+        case _:
+            path.write_bytes(content)
+    arguments = ["--recipe", "photo", "--photos-dir", photos_dir, "--data-dir", data_dir, "--out", tmp_path / "run"]
+    assert train.main([*map(str, arguments), "--fold", "none", "--held-out", str(path)]) == 2
+    assert "does not hold outputs of held-out photos" in capsys.readouterr().err
+    assert not (tmp_path / "run/config.json").exists()
+
+
+def test_several_processes_do_not_train_on_photos(photos_dir, monkeypatch):
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    arguments = train.parse_arguments(["--recipe", "photo", "--photos-dir", str(photos_dir)])
+    with pytest.raises(TrainingError, match="trains in one process"):
+        photos_of(arguments, find_recipe("photo"))
 
 
 def test_a_missing_folder_is_named(small_data, tmp_path):

@@ -50,12 +50,20 @@ def test_a_folder_for_each_class(tmp_path):
     [
         ("image,sender_id\na,1\n", "has no column class"),
         ("image,sender_id,class\na,1,Sock\n", "unknown class 'Sock': use one of T-shirt/top, "),
+        ("image,sender_id,class\n\xfc,1,Bag\n", "is not UTF-8"),
     ],
 )
 def test_a_wrong_table_is_named(tmp_path, table, sentence):
-    (tmp_path / "labels.csv").write_text(table)
+    (tmp_path / "labels.csv").write_text(table, encoding="latin-1")
     with pytest.raises(DataCorrupt, match=sentence):
         read_photos(tmp_path)
+
+
+def test_a_table_of_excel_and_photos_without_a_sender_are_read(tmp_path):
+    (tmp_path / "labels.csv").write_text("image,sender_id,class\na,,Bag\nb,,Bag\n", encoding="utf-8-sig")
+    photos = read_photos(tmp_path)
+    assert photos.classes.tolist() == ["Bag", "Bag"]
+    assert len(set(photos.senders)) == 2, "nobody says that they come from one person"
 
 
 @pytest.mark.parametrize("folder", ["", "missing"])

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from model import WEIGHTS
+from model.errors import DataCorrupt
 from model.prediction import ModelPair
 from tests.pictures import encode, grey_png, trousers
 from tests.servers import ROOT, wait_until
@@ -154,9 +155,9 @@ def test_what_a_cluster_cannot_do_is_said_in_a_sentence(cluster, tmp_path: Path)
     import pyarrow.parquet as pq
 
     pq.write_table(pa.table({"pixels": [b""]}), tmp_path / "set.parquet")
-    with pytest.raises(ValueError, match="no column 'image'"):
+    with pytest.raises(DataCorrupt, match="no column 'image'"):
         classify_on_cluster([tmp_path / "set.parquet"], tmp_path / "found", "auto", WEIGHTS, NETWORKS)
-    with pytest.raises(ValueError, match="is not empty: name a new folder"):
+    with pytest.raises(FileExistsError, match="is not empty: name a new folder"):
         classify_on_cluster([tmp_path / "set.parquet"], tmp_path, "auto", WEIGHTS, NETWORKS)
 
 

@@ -57,3 +57,12 @@ def test_a_crop_may_mirror_the_photo():
     crops = drawn(crop_randomly, ramp, 32)
     rising = (crops[:, 0, 16, 24] > crops[:, 0, 16, 8]).float().mean()
     assert 0.3 < rising < 0.7
+
+
+def test_a_tenth_of_the_crops_lies_on_its_side():
+    ramp = torch.arange(96, dtype=torch.uint8)[None, None, :, None].expand(400, 96, 96, 3)
+    crops = drawn(crop_randomly, ramp, 32)
+    across, down = ((crops[:, 0, *end] - crops[:, 0, *start]).abs() for start, end in (
+        ((16, 8), (16, 24)), ((8, 16), (24, 16))
+    ))  # fmt: skip
+    assert 0.05 < (down > across).float().mean() < 0.15

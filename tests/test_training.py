@@ -470,6 +470,21 @@ def test_two_runs_do_not_train_in_one_folder_at_once(train, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_keeps_the_epochs_that_it_has_completed(train, tmp_path, capsys):
+    assert train("--epochs", 2, "--out", tmp_path, "--no-export") == 0
+    before = (tmp_path / "config.json").read_text()
+    assert train("--resume", tmp_path, "--epochs", 1) == 2
+    assert "has completed 2 epochs already" in capsys.readouterr().err
+    assert (tmp_path / "config.json").read_text() == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU")
+def test_a_run_of_a_gpu_is_not_resumed_without_one(small_data, tmp_path):
+    RunFolder(tmp_path).write_config(make_config(small_data, 2, limit=64, device="cuda"))
+    with pytest.raises(TrainingError, match="trains on a GPU, and PyTorch finds none"):
+        Run.resume(tmp_path, small_data)
+
+
 def test_resume_removes_the_temporary_files_of_a_killed_run(train, tmp_path):
     assert train("--epochs", 1, "--out", tmp_path, "--no-export") == 0
     for left in (tmp_path / ".metrics.jsonl.1234.tmp", tmp_path / "checkpoints/.epoch-0001.pt.1234.tmp"):
@@ -558,6 +573,10 @@ def test_a_hangup_that_nohup_ignores_stays_ignored(train, tmp_path):
         (["--epochs", "0"], "at least 1"),
         (["--epochs", "-3"], "at least 1"),
         (["--threads", "0"], "at least 1"),
+        (["--seed", "-1"], "at least 0"),
+        (["--resume", "x", "--seed", "2"], "leave out --seed"),
+        (["--resume", "x", "--dry-run"], "leave out --dry-run"),
+        (["--held-out", "x"], "add --fold none"),
         (["--log", "nonsense"], "invalid choice"),
         pytest.param(
             ["--device", "cuda"], "no GPU here", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU")

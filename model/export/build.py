@@ -239,6 +239,8 @@ def describe(network: Network, trainer: Trainer) -> ModelCard:
             "seed": config.seed,
             "epochs": trainer.epoch,
             **({"teachers": config.teachers} if config.teachers else {}),
+            **({"photos": config.photos, "fold": config.fold, "left_out": config.left_out} if config.photos else {}),
+            **({"processes": config.processes} if config.processes > 1 else {}),
             "precision": config.precision,
             "threads": config.threads,
             "device": config.device,

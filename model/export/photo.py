@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import safetensors.torch
@@ -68,6 +69,12 @@ class HeldOut(NamedTuple):
         return buffer.getvalue()
 
     @property
+    def fits(self) -> bool:
+        """Whether the arrays have the shapes above."""
+        count, columns = len(self.sets), (len(CLASSES), len(CLASSES) + 1, len(WEIGHTS))
+        return [rows.shape for rows in self] == [(count, width) for width in columns]
+
+    @property
     def known(self) -> NDArray[np.bool_]:
         """``[N]``: whether the photo shows one of the ten classes."""
         return ~self.sets[:, -1]
@@ -82,10 +89,12 @@ def read_held_out(paths: list[Path]) -> HeldOut:
     parts = []
     for path in paths:
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                parts.append([archive[name] for name in HeldOut._fields])
-        except (OSError, ValueError, KeyError) as error:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                parts.append(HeldOut(*(archive[name] for name in HeldOut._fields)))
+        except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile) as error:
             raise TrainingError(f"{path} does not hold outputs of held-out photos: {error}") from error
+        if not parts[-1].fits:
+            raise TrainingError(f"{path} does not hold outputs of held-out photos: the shapes of its arrays differ.")
     return HeldOut(*(np.concatenate(rows) for rows in zip(*parts, strict=True)))
 
 
@@ -118,12 +127,17 @@ def export_photo_model(
         "detector.safetensors": score.to_bytes(),
         **build_photo_graphs(network, score, calibration_images(tensors)),
     }
-    known = held_out.known
-    temperature = fit_set_temperature(held_out.logits[known], held_out.sets[known, : len(CLASSES)])
-    changes = {"temperature": temperature, "notice": NOTICE, "license": "Apache-2.0", "files": {}}
-    artifact = Artifact(card.model_copy(update=changes), content)
+    changes = {"notice": NOTICE, "license": "Apache-2.0", "files": {}}
+    artifact = Artifact(calibrated(card.model_copy(update=changes), held_out), content)
     check_parity(network, score, artifact)
     return without_poor_int8(measured(artifact, held_out, splits, images), INT8_LOSS)
+
+
+def calibrated(card: ModelCard, held_out: HeldOut) -> ModelCard:
+    """Returns the card with a temperature fitted on the held-out photos of the ten classes."""
+    known = held_out.known
+    temperature = fit_set_temperature(held_out.logits[known], held_out.sets[known, : len(CLASSES)])
+    return card.model_copy(update={"temperature": temperature})
 
 
 def build_photo_graphs(
@@ -137,15 +151,14 @@ def build_photo_graphs(
 def measured(
     artifact: Artifact, held_out: HeldOut, splits: dict[str, Split], images: NDArray[np.uint8] | None
 ) -> Artifact:
-    """Returns the artefact with the figures of both graphs in its card.
+    """Returns the artefact with the figures of its graphs in the card.
 
     The graph in full precision has the figures of ``held_out`` if there are no ``images`` to run.
     """
     card, cores = artifact.card, usable_cores()
-    engines: dict[str, Engine] = {
-        "metrics": OnnxEngine(artifact, cores),
-        "int8_metrics": Int8OnnxEngine(artifact, cores),
-    }
+    engines: dict[str, Engine] = {"metrics": OnnxEngine(artifact, cores)}
+    if "int8.onnx" in artifact.content:
+        engines["int8_metrics"] = Int8OnnxEngine(artifact, cores)
     found = {
         name: {split: evaluate(engine, first(some), card.temperature, card.input) for split, some in splits.items()}
         for name, engine in engines.items()

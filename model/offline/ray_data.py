@@ -11,6 +11,7 @@ import ray
 import ray.data
 
 from model.engines import BATCH_SIZE, EngineName
+from model.errors import DataCorrupt
 from model.files import printable
 from model.offline.folder import Source, classify_sources, find_pictures
 from model.offline.tables import arrow_schema
@@ -53,10 +54,11 @@ def classify_on_cluster(
         max_pixels: the maximum number of pixels of a picture.
 
     Raises:
-        ValueError: ``out`` is not empty, or a Parquet file has no column ``image``.
+        FileExistsError: ``out`` is not empty.
+        DataCorrupt: a Parquet file has no column ``image``.
     """
     if out.is_dir() and any(out.iterdir()):
-        raise ValueError(f"{printable(out)} is not empty: name a new folder with --out.")
+        raise FileExistsError(f"{printable(out)} is not empty: name a new folder with --out.")
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
     cores = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
@@ -77,7 +79,7 @@ def _read(inputs: Sequence[Path]) -> ray.data.Dataset:
     if all(path.suffix == ".parquet" for path in inputs):
         table = ray.data.read_parquet([str(path.absolute()) for path in inputs])
         if "image" not in table.columns():
-            raise ValueError(
+            raise DataCorrupt(
                 "The Parquet files have no column 'image': rename the one that holds the encoded pictures."
             )
         return table if "file" in table.columns() else table.add_column("file", lambda frame: [""] * len(frame))

@@ -28,6 +28,10 @@ class Batch(NamedTuple):
     teacher_logits: Tensor | None = None
     """float32 ``[N, 10]``"""
 
+    def to(self, device: torch.device) -> "Batch":
+        """Returns the batch on ``device``."""
+        return Batch(*(None if rows is None else rows.to(device) for rows in self))  # type: ignore[arg-type]
+
 
 class BatchSource:
     """Makes the batches of each epoch. They depend on the seed and the epoch only, so a resumed run gets the same.

@@ -14,6 +14,7 @@ from model.artifact import ModelCard, read_card
 from model.cpu import keep_freed_memory, usable_cores
 from model.data import FashionMnist
 from model.errors import ArtifactMissing, TrainingError
+from model.export.photo import read_held_out
 from model.installation import serve_command
 from model.network import create_network
 from model.training import distributed
@@ -163,6 +164,8 @@ def photos_of(arguments: Namespace, recipe: Recipe) -> dict[str, Any]:
     """Returns the part of the configuration that names the photos; raises TrainingError, DataError."""
     if recipe.photos is None:
         return {}
+    if distributed.world_size() > 1:
+        raise TrainingError(f"The recipe {recipe.name} trains in one process: run scripts/train.py without torchrun.")
     if arguments.photos_dir is None:
         raise TrainingError(
             f"The recipe {recipe.name} needs photos: name their folder by --photos-dir (docs/photos.md says where they "
@@ -175,6 +178,8 @@ def photos_of(arguments: Namespace, recipe: Recipe) -> dict[str, Any]:
             "With --fold none no photo is left to calibrate the model: name the files held-out.npz of other runs by "
             "--held-out, or train only by --no-export."
         )
+    if arguments.held_out:
+        read_held_out(arguments.held_out)  # before hours of training
     held_out = [str(path.resolve()) for path in arguments.held_out]
     photos = checksum(read_training_photos(folder))
     return {"photos_dir": str(folder), "photos": photos, "fold": fold, "held_out": held_out}

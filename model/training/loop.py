@@ -271,7 +271,7 @@ class Trainer:
         sums = torch.zeros(3, dtype=torch.float64, device=self.device)
         with self._progress() as bar:
             for number, batch in enumerate(self.batches.epoch(self.epoch)):
-                sums += self.step(batch)
+                sums += self.step(batch.to(self.device))
                 bar.update(len(batch.labels) * distributed.world_size())
                 if number % REPORT_EVERY == 0:
                     self._report_progress(bar, *_means(sums))

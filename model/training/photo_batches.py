@@ -16,6 +16,8 @@ from model.training.photo_mix import PhotoMix
 from model.training.synthesis import affine_maps, draw_articles, draw_backgrounds, draw_outliers, enlarge
 
 SIZE = PhotoFashionNet.input.height
+ON_ITS_SIDE = 0.1
+"""Share of the photos that are turned by 90 degrees while training."""
 _EPOCH = 11  # purpose of a seed; model.training.batches has others
 
 
@@ -89,6 +91,8 @@ class PhotoBatches:
 def crop_randomly(photos: Tensor, size: int) -> Tensor:
     """Returns random crops, mirrored, turned and stretched a little; some reach beyond the photo, which is mirrored.
 
+    A tenth lies on its side, as photos do whose EXIF says nothing of how the camera was held.
+
     Args:
         photos: uint8 ``[N, H, H, 3]``.
         size: edge of the crops in pixels.
@@ -100,7 +104,8 @@ def crop_randomly(photos: Tensor, size: int) -> Tensor:
     scale = torch.empty(count).uniform_(0.6, 1.2).sqrt()
     stretch = torch.empty(count).uniform_(-0.15, 0.15).exp()
     mirror = torch.where(torch.rand(count) < 0.5, -1.0, 1.0)
-    width, height, angle = scale * stretch, scale / stretch, torch.randn(count) * 0.12
+    sides = torch.where(torch.rand(count) < ON_ITS_SIDE, torch.randint(2, (count,)) * 2 - 1, 0)
+    width, height, angle = scale * stretch, scale / stretch, torch.randn(count) * 0.12 + sides * math.pi / 2
     across, down = ((torch.rand(count) * 2 - 1) * (1 - edge).abs() for edge in (width, height))
     maps = affine_maps(width, height, angle, across, down)
     maps[:, :, 0] *= mirror[:, None]

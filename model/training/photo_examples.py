@@ -46,13 +46,19 @@ def load_examples(config: RunConfig, train: Split, validation: Split) -> tuple[P
 
     Raises:
         DataError: the photos cannot be found.
-        TrainingError: the folder has other photos than at the start of the run, or one cannot be read.
+        TrainingError: the folder has other photos than at the start of the run, too few, or one cannot be read.
     """
     photos, stored_size = read_training_photos(Path(config.photos_dir)), config.recipe.photo_mix.stored_size
     if checksum(photos) != config.photos:
         raise TrainingError(f"{config.photos_dir} holds other photos than the ones that this run began with.")
     seen = training_rows(photos, config)
     chosen, held_out = (limited(photos.take(np.flatnonzero(rows)), config.limit) for rows in (seen, ~seen))
+    for some, work in ((chosen, "train"), (held_out, "validate")):
+        if not some.sets[:, :-1].any() and not (some is held_out and config.fold is None):
+            raise TrainingError(
+                f"{config.photos_dir} leaves no photo of the ten classes to {work} the network (fold "
+                f"{'none' if config.fold is None else config.fold}): add photos of other people."
+            )
     tensors = PhotoTensors(
         torch.from_numpy(load(chosen, stored_size)),
         torch.from_numpy(chosen.sets),

@@ -9,8 +9,8 @@ class PhotoMix(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     stored_size: int = Field(ge=32, description="edge of the photos in memory, which random crops are taken from")
-    drawn: int = Field(ge=0, description="images of Fashion-MNIST in a batch")
-    outliers: int = Field(ge=0, description="drawn pictures of none of the classes in a batch")
+    drawn: int = Field(ge=1, description="images of Fashion-MNIST in a batch")
+    outliers: int = Field(ge=1, description="drawn pictures of none of the classes in a batch")
     class_weights: dict[int, float] = Field(
         default={}, description="how often images of a class of Fashion-MNIST are drawn; 1 for the others"
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from model.artifact import Artifact, ModelCard, load_artifact, save_artifact
 from model.data import FashionMnist, Split, split_validation
@@ -75,28 +76,23 @@ class Run:
         ``epochs`` changes its number of epochs, and ``held_out`` the files that calibrate a run on all photos.
         """
         folder = RunFolder(path)
-        config = folder.read_config()
+        config = stored = folder.read_config()
         if config.processes != distributed.world_size():
             raise TrainingError(
                 f"The run in {path} has {config.processes} process(es), not {distributed.world_size()}. Resume it by "
                 f"{resume_command(path, config.processes)}"
             )
+        if config.device == "cuda" and not torch.cuda.is_available():
+            raise TrainingError(f"The run in {path} trains on a GPU, and PyTorch finds none: resume it where one is.")
         if epochs:
-            if config.recipe.schedule == "one-cycle" and epochs != config.recipe.epochs:
-                raise TrainingError(
-                    f"The learning rate of the run in {path} ends at 0 after {config.recipe.epochs} epochs, so their "
-                    "number stays: leave --epochs out, or start a new run with it."
-                )
-            recipe = config.recipe.model_copy(update={"epochs": epochs})
-            config = config.model_copy(update={"recipe": recipe})
-            if distributed.rank() == 0:
-                folder.write_config(config)
+            config = _with_epochs(config, epochs, folder)
         if held_out:
+            read_held_out(list(held_out))
             config = config.model_copy(update={"held_out": [str(file.resolve()) for file in held_out]})
-            if distributed.rank() == 0:
-                folder.write_config(config)
         run = cls(folder, config, data_set)
         folder.restore(run.trainer)
+        if distributed.rank() == 0 and config != stored:
+            folder.write_config(config)
         if distributed.rank() == 0 and run.trainer.epoch:
             folder.write_history(run.trainer)
         return run
@@ -155,6 +151,21 @@ class Run:
         held_out = run_held_out(network, tensors, images, sets)
         write_atomically(self.folder.path / HELD_OUT_FILE, held_out.to_bytes())
         return held_out
+
+
+def _with_epochs(config: RunConfig, epochs: int, folder: RunFolder) -> RunConfig:
+    """Returns the configuration with another number of epochs; raises TrainingError if the run cannot have it."""
+    if config.recipe.schedule == "one-cycle" and epochs != config.recipe.epochs:
+        raise TrainingError(
+            f"The learning rate of the run in {folder.path} ends at 0 after {config.recipe.epochs} epochs, so their "
+            "number stays: leave --epochs out, or start a new run with it."
+        )
+    if epochs < folder.saved_epochs():
+        raise TrainingError(
+            f"The run in {folder.path} has completed {folder.saved_epochs()} epochs already: leave --epochs out to "
+            "export it, or name more."
+        )
+    return config.model_copy(update={"recipe": config.recipe.model_copy(update={"epochs": epochs})})
 
 
 def require_room(size: int) -> None:

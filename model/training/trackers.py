@@ -54,9 +54,10 @@ def mlflow(run: Run) -> Iterator[Log]:
         from mlflow import log_metrics, log_params, start_run
 
     note = run.folder.path / "mlflow-run-id"
+    is_new = not note.exists()
     with start_run(run_id=_read(note), run_name=run.folder.path.name) as active:
         write_atomically(note, active.info.run_id.encode())
-        if run.trainer.epoch == 0:
+        if is_new:
             log_params(_parameters(run))
         yield lambda epoch, figures: log_metrics(figures, step=epoch)
 
