@@ -21,6 +21,15 @@ RULES: dict[str, dict[str, object]] = {
 Pictures = dict[str, Path]
 
 
+def the_start(page: Page, _: Pictures) -> None:
+    page.awaited("#samples button")
+
+
+def the_key_dialog(page: Page, _: Pictures) -> None:
+    page.driver.execute_script('import("./page/key.js").then((key) => { key.askForKey(); })')
+    page.awaited("#key input")
+
+
 def one_picture(page: Page, pictures: Pictures) -> None:
     page.upload(pictures["trousers"])
     for button, awaited in (("explain", "map"), ("compare", "comparison")):
@@ -68,8 +77,8 @@ def a_model_without_drift(page: Page, _: Pictures) -> None:
     page.text_of("models", "#drift")
 
 
-STATES = [one_picture, a_picture_out_of_distribution, many_pictures, webcam_and_drawing, the_gallery, a_large_image,
-          two_models, a_model_without_drift]  # fmt: skip
+STATES = [the_start, the_key_dialog, one_picture, a_picture_out_of_distribution, many_pictures, webcam_and_drawing,
+          the_gallery, a_large_image, two_models, a_model_without_drift]  # fmt: skip
 
 
 @needs_browser

@@ -61,5 +61,6 @@ def test_every_operation_can_be_executed(driver, client):
 def test_swagger_is_dark_if_the_system_is(driver, scheme, shade):
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    assert driver.execute_script("return getComputedStyle(document.documentElement).backgroundColor") == shade
+    read = "return getComputedStyle(document.documentElement).backgroundColor"
+    WebDriverWait(driver, 10).until(lambda _: driver.execute_script(read) == shade)
     assert not [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
