@@ -200,14 +200,14 @@ def test_helpers_that_are_killed_at_any_moment_mix_no_answers(sandbox):
     """A call that was running may be lost; no other call is, and none gets the answer of another one."""
     keeper, delays = sandbox.run(os.getppid), np.random.default_rng(1)
     answered = 0
-    for number in range(300):
+    for number in range(100):
         killer = threading.Timer(delays.choice([0, 0.0003, 0.003]) * delays.random(), kill_helper, [keeper])
         killer.start()
         with contextlib.suppress(HelperCrashed):
             assert sandbox.run(abs, -number) == number
             answered += 1
         killer.join()
-    assert answered > 100
+    assert answered > 30
 
 
 def kill_helper(keeper: int) -> None:

@@ -377,7 +377,8 @@ def test_precision_follows_the_flags_of_the_cpu(monkeypatch, asked, device, bf16
 @pytest.fixture
 def train(small_data) -> Iterator[Callable[..., int]]:
     """``scripts/train.py`` on the small data, in this process; returns the exit status."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}  # a run sets its own
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = {number: signal.getsignal(number) for number in numbers}  # a run sets its own
     yield lambda *words: command.main(["--data-dir", str(small_data.root), "--threads", "1", *map(str, words)])
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -557,6 +558,29 @@ def test_a_signal_ends_the_run_cleanly_and_says_how_to_resume(small_data, tmp_pa
     saved = int(sorted(tmp_path.glob("checkpoints/*.pt"))[-1].stem.removeprefix("epoch-"))
     stopped = f"Stopped after {saved} completed epochs, which are saved; resume by:"
     assert errors.splitlines() == ["", stopped, f"  {resume_command(tmp_path)}"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_though_python_drops_its_exception(train, tmp_path, capsys, number):
+    class Finalised:
+        def __del__(self):
+            signal.raise_signal(number)
+
+    class Log:
+        """Standard output, where the first line of an epoch is printed while a finaliser runs."""
+
+        def write(self, text):
+            if text.startswith("epoch 1/"):
+                Finalised()
+            return len(text)
+
+        def flush(self):
+            pass
+
+    with contextlib.redirect_stdout(Log()):
+        assert train("--epochs", 3, "--out", tmp_path, "--no-export") == 130
+    assert capsys.readouterr().err.startswith("\nStopped after 1 completed epochs, which are saved; resume by:")
 
 
 def test_a_hangup_that_nohup_ignores_stays_ignored(train, tmp_path):

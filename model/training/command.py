@@ -35,26 +35,33 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM or SIGHUP, from a person or from torchrun after another process of the run has ended."""
 
 
-def terminate(*_: object) -> None:
-    """Handle a signal like Ctrl-C."""
-    raise Terminated
+class Signals:
+    """Makes SIGTERM, and SIGHUP when a terminal closes, end the run like Ctrl-C."""
 
+    def __init__(self) -> None:
+        self._received: type[KeyboardInterrupt] | None = None
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            if number and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+                signal.signal(number, self._end)
 
-def handle_signals() -> None:
-    """Make SIGTERM, and SIGHUP when a terminal closes, end the run like Ctrl-C."""
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
-            signal.signal(number, terminate)
+    def _end(self, number: int, _frame: object) -> None:
+        self._received = KeyboardInterrupt if number == signal.SIGINT else Terminated
+        raise self._received
+
+    def check(self) -> None:
+        """Raises again what a signal has raised where Python drops exceptions: in finalisers and in some callbacks."""
+        if self._received:
+            raise self._received
 
 
 def run_training(arguments: Namespace, data_set: FashionMnist, path: Path) -> int:
     """Trains and exports as the command line says, in the run folder ``path``; returns the exit status."""
-    handle_signals()
+    signals = Signals()
     keep_freed_memory()
     with distributed.process_group():
         try:
-            return train(arguments, data_set, path)
+            return train(arguments, data_set, path, signals)
         except RuntimeError as error:
             if not distributed.peer_failed(error):
                 raise
@@ -65,7 +72,7 @@ def run_training(arguments: Namespace, data_set: FashionMnist, path: Path) -> in
             return 2
 
 
-def train(arguments: Namespace, data_set: FashionMnist, path: Path) -> int:
+def train(arguments: Namespace, data_set: FashionMnist, path: Path, signals: Signals) -> int:
     """Trains a new or resumed run and exports it; returns the exit status."""
     config = None if arguments.resume else new_config(arguments, data_set)
     try:
@@ -76,7 +83,7 @@ def train(arguments: Namespace, data_set: FashionMnist, path: Path) -> int:
                 else Run.resume(path, data_set, arguments.epochs, arguments.held_out)
             )
             say(opening(run))
-            return finish(arguments, run, path)
+            return finish(arguments, run, path, signals)
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
@@ -91,11 +98,11 @@ def hold(path: Path, *, new: bool) -> AbstractContextManager[None]:
     return RunFolder(path).locked()
 
 
-def finish(arguments: Namespace, run: Run, path: Path) -> int:
+def finish(arguments: Namespace, run: Run, path: Path, signals: Signals) -> int:
     """Trains the remaining epochs and exports; returns the exit status."""
     kept = not arguments.dry_run
     try:
-        card = train_and_export(arguments, run, path)
+        card = train_and_export(arguments, run, path, signals)
     except KeyboardInterrupt as stop:
         if distributed.rank() == 0 or isinstance(stop, Terminated):  # process 0 may have ended
             with suppress(OSError):  # the terminal may have closed
@@ -110,13 +117,14 @@ def finish(arguments: Namespace, run: Run, path: Path) -> int:
     return below_target(card, arguments.target_accuracy)
 
 
-def train_and_export(arguments: Namespace, run: Run, path: Path) -> ModelCard | None:
+def train_and_export(arguments: Namespace, run: Run, path: Path, signals: Signals) -> ModelCard | None:
     """Trains, exports and logs; returns the card, or None without an export and in processes other than 0."""
     first = distributed.rank() == 0
     with tracking(run, arguments.tracker if first else []) as log:
         for metrics in run.epochs():
             say(epoch_line(metrics, run.config.recipe.epochs))
             log(metrics.epoch, figures_of_epoch(metrics))
+            signals.check()
         if not first or arguments.no_export:
             return None
         say("Exporting, calibrating and measuring, which takes a minute or two ...", sys.stderr)
