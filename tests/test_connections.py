@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import select
 import shutil
 import signal
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -155,6 +157,53 @@ def test_a_rejection_keeps_the_order_of_pipelined_responses(client):
     with Wire(client, post(grey_png()) + LIVE + b"\r\n" + CHUNKED + b"none\r\n") as wire:
         assert [wire.response().json().keys() >= {key} for key in ("label", "status")] == [True, True]
         assert_rejected(wire, 400, "malformed-request")
+
+
+def test_a_thousand_pipelined_requests_get_their_responses_in_order(client):
+    with Wire(client) as wire, ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(wire.send, (LIVE + b"\r\n" + post(grey_png())) * 500)
+        for _ in range(500):
+            assert wire.response().json() == {"status": "live"}
+            assert "label" in wire.response().json()
+        sending.result()
+
+
+PIPELINES = {
+    "small requests": (LIVE + b"\r\n",) * 15_000,
+    "a large body at the end": (
+        (LIVE + b"\r\n") * 2000 + POST + b"Transfer-Encoding: chunked\r\n\r\n",
+        *[b"10000\r\n" + bytes(65536) + b"\r\n"] * 800,
+    ),
+}
+
+
+@pytest.mark.parametrize("pieces", PIPELINES.values(), ids=PIPELINES)
+def test_a_pipeline_waits_in_few_bytes(pieces):
+    """uvicorn receives 256 KB more with each response, which no limit of the application counts."""
+    with service(workers=1) as (server, client), Wire(client) as wire:
+        worker = psutil.Process(server.pid)
+        resident = most = worker.memory_info().rss
+        for response in transfer(wire, b"".join(pieces)):
+            most = max(most, worker.memory_info().rss)
+            assert response
+        assert most - resident < 20_000_000
+
+
+def transfer(wire: Wire, data: bytes) -> Iterator[bytes]:
+    """Sends what the server takes, and yields what it responds, until half a second passes without either."""
+    wire.socket.setblocking(False)
+    rest = memoryview(data)
+    while True:
+        readable, writable, _ = select.select([wire.socket], [wire.socket] if rest else [], [], 0.5)
+        if not (readable or writable):
+            return
+        try:
+            if readable:
+                yield wire.socket.recv(1 << 16)
+            if writable:
+                rest = rest[wire.socket.send(rest[: 1 << 18]) :]
+        except ConnectionError:
+            return
 
 
 def test_a_rejection_has_the_identifier_of_its_request_and_the_form_of_its_path(client):

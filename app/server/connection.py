@@ -5,12 +5,13 @@ still sends (docs/decisions/0025-connections.md).
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from itertools import chain
 from math import inf
 from typing import ClassVar
 
 import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.middleware import identify
@@ -33,6 +34,8 @@ MAX_HEAD = 64 * 1024
 """Most bytes of a request line with its header fields, of trailers, and of what frames a chunk."""
 MAX_FIELDS = 100
 """Most header fields of a request, and most trailers."""
+HEAD_PIECE = 4096
+"""Bytes that are parsed at once where heads are expected: so many requests may be pipelined."""
 MAX_UNREAD = 100_000_000
 """Bytes that are read and discarded after an early response."""
 VERSIONS = {"1.0", "1.1"}
@@ -53,6 +56,22 @@ class ClosingTransport:
     def is_closing(self) -> bool:
         """Returns whether nothing more may be written."""
         return self.closing or self._transport.is_closing()
+
+
+class PipelineFlow(FlowControl):
+    """Flow control that reads nothing while a request waits for the response to an earlier one.
+
+    uvicorn reads on after each response. A long pipeline then lets in the body of its last request without a limit.
+    """
+
+    def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        """Reads on unless a request waits."""
+        if not self._pipeline:
+            super().resume_reading()
 
 
 class Connection(HttpToolsProtocol):
@@ -88,6 +107,8 @@ class Connection(HttpToolsProtocol):
         self._unread_deadline: float | None = None
         self.ended = False
         """Whether nothing more of what the client sends is parsed."""
+        self._unparsed = b""
+        """Bytes that were received while a request waits for the response to an earlier one."""
         self._last_response = b""
         """A rejection that ends the connection, to be sent after the responses that are due."""
         self.stopping = False
@@ -100,6 +121,7 @@ class Connection(HttpToolsProtocol):
         self._socket = transport
         self._facade = ClosingTransport(transport, self._close)
         self.transport = self._facade  # type: ignore[assignment]
+        self.flow = PipelineFlow(transport, self.pipeline)
         self._deadline = self.loop.time() + self.idle_seconds
 
     def data_received(self, data: bytes) -> None:
@@ -108,9 +130,16 @@ class Connection(HttpToolsProtocol):
             self.discard(len(data))
         if self.ended:
             return
+        if self.pipeline:
+            self._unparsed += data
+        else:
+            self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        """Parses until a request has to wait for the response to an earlier one; keeps the rest."""
         before = self.receiving
-        while data:
-            room = MAX_HEAD - self._framing
+        while data and not self.pipeline:
+            room = min(MAX_HEAD - self._framing, MAX_HEAD if self.receiving is BODY else HEAD_PIECE)
             piece, data = data[:room], data[room:]
             self._piece = len(piece)
             self._framing += self._piece
@@ -124,6 +153,7 @@ class Connection(HttpToolsProtocol):
             if self._framing >= MAX_HEAD:
                 self._reject(HeadTooLarge(MAX_HEAD, MAX_FIELDS))
                 return
+        self._unparsed = data
         if self.receiving is HEAD:
             self._wait_for_head(before, piece)
 
@@ -172,15 +202,25 @@ class Connection(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self._facade.closing or self._socket.is_closing():
             return
-        self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         elif self._last_response:
             self._write_last_response()
         elif self.receiving is BODY:
             self.wait_for_rest()
-        elif self.receiving is NOTHING:
+        elif self.receiving is NOTHING and not self._unparsed:
             self.wait_for_request()
+        if not self.pipeline:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        """Continues with what comes after the latest request, now that the application has got that."""
+        self.flow.resume_reading()
+        data, self._unparsed = self._unparsed, b""
+        if data and not self.ended:
+            self._parse(data)
+        elif self.receiving is HEAD and self._deadline == inf:
+            self._deadline = self.loop.time() + self.head_seconds
 
     def shutdown(self) -> None:
         """Called by the server when it stops: closes the connection after the response that is due.
@@ -229,7 +269,7 @@ class Connection(HttpToolsProtocol):
     def _wait_for_head(self, before: int, piece: bytes) -> None:
         """Sets the deadline of a head that began with the latest data, and rejects HTTP/0.9, which has no head."""
         if before is not HEAD or self._deadline == inf:
-            self._deadline = self.loop.time() + self.head_seconds
+            self._deadline = inf if self.pipeline else self.loop.time() + self.head_seconds
         if piece.endswith(b"\n") and self.parser.get_http_version() == "0.0":  # a request line without a version
             self._reject(MalformedRequest())
 
@@ -303,7 +343,9 @@ class Connection(HttpToolsProtocol):
 
     def _close(self) -> None:
         """Closes; if the client still sends, discards that for a while first: a reset would destroy the response."""
-        still_sends = self.receiving is not NOTHING or self.pipeline
+        still_sends = self.receiving is not NOTHING or self.pipeline or self._unparsed
+        self.pipeline.clear()
+        self._unparsed = b""
         if self.transport.is_closing() or not still_sends or not self._socket.can_write_eof():
             self._socket.close()
             return
