@@ -67,6 +67,10 @@ def end(*_):
     os._exit(3)
 
 
+def kill_itself():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def own_files():
     names = [f"/proc/self/fd/{number}" for number in range(200)]
     return sorted(os.readlink(name) for name in names if os.path.lexists(name))  # noqa: PTH115 - "socket:[1]" is no path
@@ -97,9 +101,10 @@ def test_a_call_returns_or_raises_what_the_function_does(sandbox):
         (len, (bytes(5_000_000),), MemoryLimitExceeded),
         (crash, (), HelperCrashed),
         (end, (), HelperCrashed),
+        (kill_itself, (), HelperLost),
         (raise_unpicklable, (), HelperCrashed),
     ],
-    ids=["time", "memory", "large result", "large argument", "fault", "exit", "unpicklable"],
+    ids=["time", "memory", "large result", "large argument", "fault", "exit", "killed", "unpicklable"],
 )
 def test_a_call_that_exceeds_a_limit_ends_and_the_next_one_works(sandbox, function, arguments, error):
     for _ in range(2):
@@ -203,7 +208,7 @@ def test_helpers_that_are_killed_at_any_moment_mix_no_answers(sandbox):
     for number in range(100):
         killer = threading.Timer(delays.choice([0, 0.0003, 0.003]) * delays.random(), kill_helper, [keeper])
         killer.start()
-        with contextlib.suppress(HelperCrashed):
+        with contextlib.suppress(HelperLost):
             assert sandbox.run(abs, -number) == number
             answered += 1
         killer.join()
@@ -224,6 +229,22 @@ def test_killed_with_its_keeper_it_is_started_anew(sandbox):
     assert sandbox.run(len, "abc") == 3
     with pytest.raises(HelperLost):
         sandbox.run(kill_both)
+    assert sandbox.run(len, "abc") == 3
+
+
+def test_a_fork_that_fails_loses_one_call(sandbox, monkeypatch):
+    keeper, helper = sandbox.run(os.getppid), sandbox.run(os.getpid)
+    os.kill(keeper, signal.SIGKILL)
+    os.kill(helper, signal.SIGKILL)
+    wait_until(lambda: has_ended(keeper) and has_ended(helper))
+
+    def fail():
+        monkeypatch.undo()
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("os.fork", fail)
+    with pytest.raises(HelperLost):
+        sandbox.run(len, "abc")
     assert sandbox.run(len, "abc") == 3
 
 

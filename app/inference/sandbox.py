@@ -115,6 +115,7 @@ class HelperProcess:
         self._memory = mmap.mmap(-1, limits.message)
         self._taken = mmap.mmap(-1, _NUMBER.size)
         self._call = 0
+        self._keeper: int | None = None
         self._lock = threading.Lock()
         self._limits = limits
         self._start()
@@ -145,7 +146,7 @@ class HelperProcess:
         raise HelperLost
 
     def _send(self, head: bytes) -> None:
-        """Sends a message; starts keeper and helper anew if both have died."""
+        """Sends a message; starts keeper and helper anew if both have died; raises HelperLost if that fails."""
         try:
             self._socket.sendall(head)
         except OSError:
@@ -155,25 +156,35 @@ class HelperProcess:
     def _restart(self) -> None:
         logger.warning("The process that decodes pictures was killed; another one is started.")
         self.close()
-        self._start()  # by now this process has threads, but a service that decodes nothing is worse
+        try:
+            self._start()  # by now this process has threads, but a service that decodes nothing is worse
+        except OSError as error:  # too many processes, or no memory: the next call tries again
+            logger.warning("It cannot be started (%s).", error)
+            raise HelperLost from None
 
     def _start(self) -> None:
         self._socket, theirs = socket.socketpair()
-        self._keeper = os.fork()
-        if self._keeper == 0:
-            _keep_helper(theirs, self._memory, self._taken, self._limits)
-        theirs.close()
+        with theirs:
+            keeper = os.fork()
+            if keeper == 0:
+                _keep_helper(theirs, self._memory, self._taken, self._limits)
+            self._keeper = keeper
 
     def close(self) -> None:
         """Ends the keeper, and the helper too, which notices that the socket is closed."""
         self._socket.close()
-        os.kill(self._keeper, signal.SIGKILL)
-        os.waitpid(self._keeper, 0)
+        if self._keeper is not None:
+            os.kill(self._keeper, signal.SIGKILL)
+            os.waitpid(self._keeper, 0)
+            self._keeper = None
 
 
 def _death(number: int) -> Exception:
     if number in (signal.SIGPROF, signal.SIGALRM):
         return TimeLimitExceeded()
+    if number == signal.SIGKILL:  # by the system, for want of memory, or by an operator: no limit sends it
+        logger.warning("The process that decodes pictures was killed.")
+        return HelperLost()
     logger.warning("A picture ended its decoder by signal %d (%s).", number, signal.strsignal(number))
     return HelperCrashed()
 
