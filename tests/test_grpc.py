@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -306,6 +307,21 @@ def test_messages_that_do_not_come_end_their_calls_and_keep_few_others_waiting(c
     for call in slow:
         assert call.code() == CODE.DEADLINE_EXCEEDED
         assert "took too long to arrive" in call.details()
+    over.set()
+
+
+def test_silent_calls_without_a_key_end_soon_and_keep_no_other_waiting(channel):
+    over = threading.Event()
+
+    def silence() -> Iterator[bytes]:
+        over.wait(20)
+        yield from ()
+
+    silent = [channel.stream_unary(CHECK).future(silence()) for _ in range(ARRIVALS)]
+    start = time.monotonic()
+    assert channel.unary_unary(CHECK)(b"") == b"\x08\x01", "the service is healthy"
+    assert [call.code() for call in silent] == [CODE.DEADLINE_EXCEEDED] * ARRIVALS
+    assert time.monotonic() - start < 10
     over.set()
 
 

@@ -7,20 +7,22 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from fastapi import FastAPI
 from starlette.datastructures import State
 
 from app import lifecycle
+from app.disconnection import CLIENT_CLOSED_REQUEST
 from app.grpc.messages import InferenceCall, decode, message, read_call, response_of
 from app.inference.errors import Overloaded, UnknownModel
 from app.inference.predictor import Predictor, Predictors
 from app.inference.sandbox import CallEnded
+from app.keys import is_free
 from app.logs import request_id
 from app.metrics import measure_inference
-from app.middleware import CLIENT_CLOSED_REQUEST, identify, record_request
+from app.middleware import identify, record_request
 from app.problems import BodyTooLarge, InvalidInference, SlowBody, counted_problem
 from app.routes import v2_metadata
 from app.routes.v2_inference import answer
@@ -33,6 +35,8 @@ Method = Callable[[bytes], Awaitable[Any]]
 SERVICE = "inference.GRPCInferenceService"
 ARRIVALS = 8
 """Most messages that arrive at once: gRPC passes on complete messages alone, so this bounds their memory."""
+FREE_ARRIVALS, FREE_SECONDS = 16, 1
+"""The same for methods that need no key, such as health checks, and the seconds in which their bytes must arrive."""
 STOP_SECONDS = 10
 """Seconds that open calls get when the process stops, after those that HTTP gets."""
 CODES = {
@@ -65,8 +69,9 @@ class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def __init__(self, state: State) -> None:
         self.state = state
-        self.settings: Settings = state.settings
-        self._arrivals = asyncio.Semaphore(ARRIVALS)
+        self.settings = settings = cast("Settings", state.settings)
+        self._arrivals = asyncio.Semaphore(ARRIVALS), settings.body_timeout_seconds
+        self._free_arrivals = asyncio.Semaphore(FREE_ARRIVALS), FREE_SECONDS
         self._methods: dict[str, Method] = {
             f"/{SERVICE}/ServerLive": self._server_live,
             f"/{SERVICE}/ServerReady": self._server_ready,
@@ -100,7 +105,8 @@ class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]
         try:
             if self.state.keys:
                 self.state.keys.require(call.method, headers)
-            encoded = (await self._methods[call.method](await self._receive(context))).SerializeToString()
+            content = await self._receive(context, free=is_free(call.method))
+            encoded = (await self._methods[call.method](content)).SerializeToString()
             status = 200
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a code
             problem = counted_problem(error)
@@ -114,20 +120,21 @@ class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]
             await context.abort(CODES.get(status, grpc.StatusCode.INVALID_ARGUMENT), problem.detail)
         return encoded
 
-    async def _receive(self, context: grpc.aio.ServicerContext) -> bytes:
-        """Returns the encoded message once it has arrived."""
+    async def _receive(self, context: grpc.aio.ServicerContext, *, free: bool) -> bytes:
+        """Returns the encoded message once it has arrived; methods that need no key do not wait for the others."""
+        arrivals, seconds = self._free_arrivals if free else self._arrivals
         try:
             async with asyncio.timeout(self.settings.max_wait_seconds):
-                await self._arrivals.acquire()
+                await arrivals.acquire()
         except TimeoutError:
             raise Overloaded from None
         try:
-            async with asyncio.timeout(self.settings.body_timeout_seconds):
+            async with asyncio.timeout(seconds):
                 content: bytes = await context.read()
         except TimeoutError:
             raise SlowBody("The message took too long to arrive: send a smaller one, or try again.") from None
         finally:
-            self._arrivals.release()
+            arrivals.release()
         if content is grpc.aio.EOF:
             raise InvalidInference("The call has no message: send one.")
         return content
