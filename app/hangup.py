@@ -20,10 +20,13 @@ class Hangup:
     def __init__(self, *, ends: bool) -> None:
         self.reload: Callable[[], object] = do_nothing
         """What a server does on the signal, once it serves."""
+        self.received: Callable[[], object] = do_nothing
+        """Called on each signal."""
         self._ends = ends
         self._had_terminal = _has_terminal()
 
     def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        self.received()
         had, self._had_terminal = self._had_terminal, _has_terminal()
         if not had or self._had_terminal:
             self.reload()

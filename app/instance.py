@@ -9,7 +9,9 @@ import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
+from app.hangup import current_hangup
 from app.settings import Settings
 
 _CREDENTIALS = struct.Struct("3i")
@@ -26,7 +28,17 @@ def announced(settings: Settings) -> Iterator[None]:
         with suppress(OSError):  # another service listens on the same port of another address
             announcing.bind(_name(settings))
             announcing.listen()
+        announcing.setblocking(False)
+        if hangup := current_hangup():
+            hangup.received = partial(_forget_callers, announcing)
         yield
+
+
+def _forget_callers(announcing: socket.socket) -> None:
+    """Removes the connections of ``find`` from the queue. Once that is full, a further one would wait for ever."""
+    with suppress(OSError):
+        while True:
+            announcing.accept()[0].close()
 
 
 def find(settings: Settings) -> int | None:
@@ -34,6 +46,7 @@ def find(settings: Settings) -> int | None:
     if sys.platform != "linux":
         return None
     with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(1)
         try:
             asking.connect(_name(settings))
         except OSError:

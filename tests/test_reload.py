@@ -18,7 +18,9 @@ import httpx
 import pytest
 
 from app.commands import reload
+from app.hangup import handle_hangup
 from app.inference.models import load_tested_models
+from app.instance import announced, find
 from app.settings import Settings
 from benchmarks.faults.callers import Callers
 from model import WEIGHTS, load_artifact
@@ -240,3 +242,18 @@ def test_under_nohup_it_goes_on_and_the_command_reloads_it(tmp_path):
         client.close()
         server.terminate()
         server.wait(20)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the command finds the service on Linux")
+def test_the_command_finds_the_service_however_often_it_was_called(monkeypatch):
+    """The kernel's queue of the socket by which it is found has room for 128 calls."""
+    settings, before = Settings(port=59_999), signal.getsignal(signal.SIGHUP)
+    handle_hangup()
+    monkeypatch.setattr("app.hangup._has_terminal", lambda: True)
+    try:
+        with announced(settings):
+            for _ in range(300):
+                assert find(settings) == os.getpid()
+                signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
