@@ -12,6 +12,7 @@ from starlette.datastructures import State
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.disconnection import CLIENT_CLOSED_REQUEST
 from app.logs import request_id
 from app.metrics import REQUESTS
 from app.problems import render, route_path
@@ -25,8 +26,6 @@ PROBES = {
     "/inference.GRPCInferenceService/ServerReady", "/inference.GRPCInferenceService/ModelReady",
 }  # fmt: skip
 """Routes that machines ask again and again; their successes are in the log of level debug alone."""
-CLIENT_CLOSED_REQUEST = 499
-"""nginx's status for a client that closed the connection before the response."""
 
 
 class RequestMiddleware:

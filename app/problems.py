@@ -16,10 +16,12 @@ from prometheus_client import Counter
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Scope
 
-from app.inference.errors import HelperLost, InferenceError, Overloaded, UnknownImage, UnknownModel
+from app.disconnection import CLIENT_CLOSED_REQUEST
+from app.inference.errors import DrawingTooLarge, HelperLost, InferenceError, Overloaded, UnknownImage, UnknownModel
 from app.metrics import PROBLEMS, MetricsUnavailable
 from model import FashionNetError
 from model.errors import (
@@ -137,6 +139,7 @@ OTHER_ERRORS: dict[type[Exception], ProblemType] = {
     UnknownModel: ProblemType(404, "unknown-model", "Unknown model"),
     UnknownImage: ProblemType(404, "unknown-image", "Unknown image"),
     Overloaded: ProblemType(429, "overloaded", "Too many requests"),
+    DrawingTooLarge: ProblemType(413, "drawing-too-large", "Drawing too large"),
     HelperLost: ProblemType(503, "decoder-unavailable", "Decoder unavailable"),
 }
 IMAGE_ERRORS = (EmptyImage, NotAnImage, UnknownFormat, DamagedImage, TooManyPixels, TooComplex, HelperLost)
@@ -181,6 +184,8 @@ def render(error: Exception, path: str = "") -> Response:
 
     Under ``/v2`` the body also has the Open Inference Protocol's key ``error``.
     """
+    if isinstance(error, ClientDisconnect):  # while it sent the body: nobody reads this, and nothing went wrong
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
     problem = counted_problem(error, path)
     headers = _headers(error)
     members = problem.model_dump() | ({"error": problem.detail} if path.startswith("/v2") else {})
@@ -227,7 +232,14 @@ def problem_responses(*errors: type[Exception]) -> Responses:
 
 def add_exception_handlers(app: FastAPI) -> None:
     """Makes ``render`` answer for every error that a route raises."""
-    for handled in (ServiceError, InferenceError, FashionNetError, HTTPException, RequestValidationError):
+    for handled in (
+        ClientDisconnect,
+        ServiceError,
+        InferenceError,
+        FashionNetError,
+        HTTPException,
+        RequestValidationError,
+    ):
         app.add_exception_handler(handled, _handle)
 
 

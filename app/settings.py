@@ -30,6 +30,7 @@ from model.installation import install_command
 from model.prediction import ModelPair
 
 PREFIX = "FASHIONNET_"
+DAY = 86_400
 MEMORY_PER_WORKER = 150_000_000
 """Bytes."""
 _FALLBACK_MODEL = "fashionnet"
@@ -124,7 +125,7 @@ class Settings(BaseSettings):
     max_json_bytes: int = Field(8_000_000, ge=1, description="largest JSON of a /v2 request, or gRPC message, in bytes")
     max_pixels: int = Field(50_000_000, ge=1, description="largest picture, in pixels")
     decode_seconds: float = Field(
-        0.8, gt=0, description="CPU time in which a picture must be decoded; by the clock ten times as long"
+        0.8, gt=0, le=DAY, description="CPU time in which a picture must be decoded; by the clock ten times as long"
     )
     memory_bytes: int = Field(
         default_factory=lambda settings: MEMORY_PER_WORKER * settings["workers"],
@@ -133,9 +134,9 @@ class Settings(BaseSettings):
     )
     max_connections: int = Field(1000, ge=1, description="most connections of a worker at once; more wait")
     keep_alive_seconds: int = Field(75, ge=1, description="seconds that an idle connection waits for a request")
-    body_timeout_seconds: float = Field(30, gt=0, description="seconds in which a request body must arrive")
+    body_timeout_seconds: float = Field(30, gt=0, le=DAY, description="seconds in which a request body must arrive")
     queue_size: int = Field(96, ge=1, description="28x28 pictures pending in one worker; more get 429")
-    max_wait_seconds: float = Field(1, gt=0, description="longest expected wait of a picture; past it, 429")
+    max_wait_seconds: float = Field(1, gt=0, le=DAY, description="longest expected wait of a picture; past it, 429")
     max_batch_size: int = Field(
         32, ge=1, description="most pictures in a batch of single predictions; the engine takes at most 4 photos a call"
     )
@@ -146,7 +147,9 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field("text", description="text, or json for machines")
     access_log: bool = Field(False, description="log each request")
     tracing: bool = Field(False, description="OpenTelemetry traces, configured by OTEL_* (extra otel)")
-    drain_seconds: float = Field(0, ge=0, description="seconds between SIGTERM (not ready, still serving) and the stop")
+    drain_seconds: float = Field(
+        0, ge=0, le=DAY, description="seconds between SIGTERM (not ready, still serving) and the stop"
+    )
     worker_timeout_seconds: int = Field(
         30, ge=2, description="seconds after which a worker that does not respond is replaced"
     )
@@ -163,11 +166,13 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _memory_is_enough(self) -> Self:
-        if self.body_memory < max(self.max_request_bytes, self.max_upload_bytes):
-            least = 3 * max(self.max_request_bytes, self.max_upload_bytes) * self.workers
+        requests = ["max_request_bytes", "max_upload_bytes", *(["max_json_bytes"] if self.grpc_port else [])]
+        largest = max(requests, key=lambda name: getattr(self, name))
+        if self.body_memory < getattr(self, largest):
+            least = 3 * getattr(self, largest) * self.workers
             raise ValueError(
                 f"FASHIONNET_MEMORY_BYTES: a third of each worker's share must hold one request: set at least {least}, "
-                "or lower FASHIONNET_MAX_REQUEST_BYTES"
+                f"or lower {PREFIX}{largest.upper()}"
             )
         return self
 

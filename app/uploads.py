@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, parse_options_header
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from app.inference.admission import BodyMemory
@@ -153,8 +153,8 @@ async def _chunks(request: Request, max_bytes: int, seconds: float, memory: Body
         start = loop.time()
         message = await _receive_until(start + seconds, request)
         seconds -= loop.time() - start
-        if message["type"] == "http.disconnect":  # nobody reads the response, and nothing here went wrong
-            raise MalformedBody("The connection was closed before the body was complete.")
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
         more = message.get("more_body", False)
         chunk: bytes = message.get("body", b"")
         size += len(chunk)
@@ -209,7 +209,7 @@ class _Collector:
 
     def _begin(self, segment: MultipartSegment) -> Upload | None:
         name = (segment.name or "").encode(HEADERS, "replace").decode(errors="replace")
-        if segment.filename is None and name != "file":
+        if segment.filename is None and name not in ("file", "files"):
             return None  # a plain form field
         if self.count == self.limits.files:
             raise TooManyFiles(f"The limit is {self.limits.files} files in one request: send several requests.")

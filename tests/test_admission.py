@@ -1,11 +1,14 @@
 """Overload: who is rejected, how, and what that leaves behind."""
 
 import asyncio
+import base64
 import contextlib
 import json
 import socket
+import struct
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -316,7 +319,7 @@ def test_rejections_are_counted(full):
 def test_a_few_requests_for_many_pictures_wait_and_the_next_is_rejected(small_data, monkeypatch):
     engines, statuses = hold_engines(monkeypatch), []
     form = httpx.Request("POST", "http://x", files=[("files", grey_png())] * 2)
-    wait = 2.5 * batch_cost(int(form.headers["content-length"]))
+    wait = 2.5 * batch_cost(int(form.headers["content-length"]), 2)
     with serve(Settings(data_dir=small_data.root, max_wait_seconds=wait)) as client:
         engines[0].hold.set()
 
@@ -327,12 +330,72 @@ def test_a_few_requests_for_many_pictures_wait_and_the_next_is_rejected(small_da
         threads = [threading.Thread(target=call) for _ in range(5)]
         for thread in threads:
             thread.start()
+            time.sleep(0.2)  # the pictures of a form count once they have arrived
         wait_until(lambda: statuses == [429, 429])
         engines[0].gate.set()
         for thread in threads:
             thread.join()
         assert sorted(statuses) == [200, 200, 200, 429, 429]
         assert client.post("/predict/batch", files={"files": grey_png()}).status_code == 200
+
+
+@pytest.mark.parametrize("content", [grey_png(), b"x"], ids=["an image", "no picture"])
+def test_forms_of_small_files_do_not_make_the_service_look_busy(small_data, monkeypatch, content):
+    engines = hold_engines(monkeypatch)
+    large = encode(Image.effect_noise((1000, 1000), 90))
+    with serve(Settings(data_dir=small_data.root, workers=1)) as client, ThreadPoolExecutor() as pool:
+        for _ in range(10):
+            assert client.post("/predict/batch", files={"files": content}).status_code == 200
+        for engine in engines:
+            engine.hold.set()
+        waiting = pool.submit(client.post, "/predict/batch", files={"files": large})
+        wait_until(lambda: any(engine.begun.is_set() for engine in engines))
+        another = pool.submit(client.post, "/predict/batch", files={"files": content})
+        time.sleep(0.2)
+        for engine in engines:
+            engine.gate.set()
+        assert [waiting.result().status_code, another.result().status_code] == [200, 200]
+
+
+def slow_picture() -> bytes:
+    """A BMP of 62 bytes in run-length encoding, whose 24 million pixels Pillow fills up one by one."""
+    pixels = b"\x01\x00\x00\x00"
+    head = struct.pack("<IiiHHIIiiII", 40, 24_000_000, 1, 1, 8, 1, len(pixels), 0, 0, 1, 0)
+    return b"BM" + struct.pack("<IHHI", 58 + len(pixels), 0, 0, 58) + head + bytes(4) + pixels
+
+
+def test_many_slow_pictures_take_the_decoder_for_the_time_of_a_few(small_data):
+    settings = Settings(data_dir=small_data.root, workers=1, decode_seconds=0.1)
+    with serve(settings) as client:
+        response = client.post("/predict/batch", files=[("files", slow_picture())] * 100)
+        details = [one["error"]["detail"] for one in response.json()["predictions"]]
+        assert details[0].startswith("Decoding this picture takes longer than 0.1 s")
+        assert details[-1].startswith("The pictures before this one took too long to decode")
+        assert response.elapsed.total_seconds() < 3
+        assert client.post("/predict/batch", files={"files": grey_png()}).status_code in (200, 429)
+
+
+@pytest.mark.parametrize("path", ["/predict/batch", "/v2/models/fashionnet/infer"])
+def test_the_pictures_of_a_client_that_leaves_are_not_decoded(small_data, path):
+    settings = Settings(data_dir=small_data.root, workers=1, decode_seconds=0.5)
+    picture = base64.b64encode(slow_picture()).decode()
+    tensor = {"name": "images", "shape": [50], "datatype": "BYTES", "data": [picture] * 50}
+    body = {"json": {"inputs": [tensor]}} if path.startswith("/v2") else {"files": [("files", slow_picture())] * 50}
+    with serve(settings) as client:
+        with contextlib.suppress(httpx.ReadTimeout):
+            client.post(path, timeout=0.2, **body)
+        start = time.monotonic()
+        wait_until(lambda: 'status="499"' in client.get("/metrics").text)
+        assert client.post("/predict/batch", files={"files": grey_png()}).status_code in (200, 429)
+        assert time.monotonic() - start < 1.5
+
+
+def test_a_client_that_leaves_while_it_sends_is_no_problem(small_data):
+    with serve(Settings(data_dir=small_data.root, workers=1)) as client:
+        with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
+            connection.sendall(head(5000) + b"abc")
+        wait_until(lambda: 'status="499"' in client.get("/metrics").text)
+        assert "malformed-body" not in client.get("/metrics").text
 
 
 def test_a_form_is_classified_while_it_arrives_and_takes_little_memory(small_data):

@@ -364,6 +364,14 @@ def test_a_batch_larger_than_the_engine_takes_at_once_keeps_its_order(small_data
         assert batch == [post(client, content).json() for content in contents]
 
 
+def test_parts_of_a_batch_need_no_file_name(client):
+    part = b'--b\r\nContent-Disposition: form-data; name="files"%s\r\n\r\n%s\r\n'
+    names = (b'; filename="a.png"', b"", b'; filename="c.png"')
+    body = b"".join(part % (name, grey_png(seed)) for seed, name in enumerate(names)) + b"--b--\r\n"
+    answers = client.post("/predict/batch", **form(body)).json()["predictions"]
+    assert answers == [post(client, grey_png(seed)).json() for seed in range(3)]
+
+
 BAD_BATCHES = {
     "no file": ({"data": {"a": "b"}, "files": {}}, 415, "unsupported-body"),
     "only fields": (

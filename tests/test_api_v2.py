@@ -4,6 +4,7 @@ import asyncio
 import base64
 import gzip
 import json
+import struct
 import tracemalloc
 import zlib
 from typing import Any
@@ -254,6 +255,20 @@ def test_a_raw_request_is_one_image_alone(client, expected, content):
     assert expected[0][1].encode() in response.content
 
 
+def test_a_png_may_have_as_many_bytes_as_the_tensor_has_pixels(client):
+    """Its content decides, not its size."""
+    png = encode(trousers())
+    chunk = b"tEXt" + b"a" * (28 * 28 - len(png) - 12)
+    text = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    padded = png[:33] + text + png[33:]
+    assert len(padded) == 28 * 28
+    labels = [
+        client.post(INFER, content=content, headers={"Inference-Header-Content-Length": "0"}).content[-7:]
+        for content in (png, padded)
+    ]
+    assert labels == [b"Trouser"] * 2
+
+
 def test_more_images_than_the_engine_takes_at_once(inference):
     shape = inference.get_model_metadata("fashionnet-photo")["inputs"][0]["shape"][1:]
     images = np.random.default_rng(1).integers(0, 256, (5, *shape), np.uint8)
@@ -325,6 +340,7 @@ BAD = {
     "no json": ({"content": b"nonsense"}, "not an inference request"),
     "no inputs": ({"json": {}}, "inputs: Field required"),
     "other input": ({"json": body(name="pixels")}, "The one input is 'images'"),
+    "two inputs of one name": ({"json": {"inputs": body()["inputs"] * 2}}, "Two inputs have the same name"),
     "no data": ({"json": body(data=None)}, "data or binary_data_size is missing"),
     "too few": ({"json": body(data=[1, 2])}, "2 values are not a tensor"),
     "negative shape": ({"json": body(shape=[-1, 28, 28])}, "negative dimension"),
@@ -347,6 +363,9 @@ BAD = {
     "output": ({"json": body(outputs=[{"name": "mood"}])}, "no output 'mood'"),
     "classification": (
         {"json": body(outputs=[{"name": "label", "parameters": {"classification": 3}}])}, "classification takes",
+    ),
+    "classification of none": (
+        {"json": body(outputs=[{"name": "logits", "parameters": {"classification": True}}])}, "classification takes",
     ),
     "binary size": ({"json": body(data=None, parameters={"binary_data_size": 784})}, "does not match the bytes"),
     "header length": ({"json": body(), "headers": {"Inference-Header-Content-Length": "99999"}}, "but the body has"),

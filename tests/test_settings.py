@@ -27,7 +27,9 @@ def test_every_setting_is_read_from_its_variable(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("name", "value"),
     [("PORT", "high"), ("PORT", "70000"), ("WORKERS", "0"), ("ENGINE_THREADS", "0"), ("ENGINE", "tensorrt"),
-     ("MODEL_DIR", "/proc/nowhere"), ("MAX_PIXELS", "-1"), ("LOG_LEVEL", "loud")],
+     ("MODEL_DIR", "/proc/nowhere"), ("MAX_PIXELS", "-1"), ("LOG_LEVEL", "loud"),
+     ("MAX_WAIT_SECONDS", "inf"), ("DECODE_SECONDS", "inf"),
+     ("DRAIN_SECONDS", "1e300"), ("BODY_TIMEOUT_SECONDS", "nan")],
 )  # fmt: skip
 def test_a_value_that_cannot_be_is_said_with_the_name_of_its_variable(monkeypatch, name, value):
     monkeypatch.setenv(f"FASHIONNET_{name}", value)
@@ -35,6 +37,19 @@ def test_a_value_that_cannot_be_is_said_with_the_name_of_its_variable(monkeypatc
         read_settings()
     assert value in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("largest", "others"),
+    [
+        ("max_request_bytes", {}),
+        ("max_upload_bytes", {"max_request_bytes": 1_000_000}),
+        ("max_json_bytes", {"grpc_port": 9}),
+    ],
+)
+def test_too_little_memory_names_the_setting_that_needs_it(largest, others):
+    with pytest.raises(ValueError, match=f"set at least 300000000, or lower FASHIONNET_{largest.upper()}"):
+        Settings(workers=1, memory_bytes=200_000_000, **{largest: 100_000_000, **others})
 
 
 @pytest.mark.parametrize(("cores", "threads", "workers"), [(8, 1, 8), (8, 2, 4), (7, 2, 3), (2, 4, 1)])

@@ -27,6 +27,10 @@ FREE_BYTES = 64 * 1024
 
 IMAGE_COST = 1e-4
 """Seconds for an image that need not be decoded."""
+MAX_PACE = 100
+"""Pictures that hold up the decoder on purpose could make the measured pace a thousand times as high."""
+MAX_RETRY_SECONDS = 60
+"""What a client is told to wait at most."""
 EXPLANATION_COST, DRAWING_COST = 0.06, 0.1
 
 
@@ -35,9 +39,22 @@ def picture_cost(size: int) -> float:
     return 0.002 + 2e-8 * size
 
 
-def batch_cost(size: int) -> float:
-    """Returns the cost of many encoded pictures of ``size`` bytes in all, however many they are."""
-    return 1e-7 * size
+def batch_cost(size: int, count: int) -> float:
+    """Returns the cost of ``count`` encoded pictures, of ``size`` bytes in all, in a request for many."""
+    return 5e-4 * count + 1e-7 * size
+
+
+class Reservation:
+    """The work of a request in a queue."""
+
+    def __init__(self, queue: "WorkQueue") -> None:
+        self._queue = queue
+        self.cost = 0.0
+
+    def add(self, cost: float) -> None:
+        """Counts more work for the request."""
+        self.cost += cost
+        self._queue.cost += cost
 
 
 class WorkQueue:
@@ -52,7 +69,8 @@ class WorkQueue:
         self.max_wait = max_wait
         self.max_items = max_items
         self.items = 0
-        self._cost = 0.0
+        self.cost = 0.0
+        """Of the items, in seconds on a typical machine."""
         self._pace = 1.0
         self._running = 0
         self._window_start, self._window_cost, self._window_items = 0.0, 0.0, 0
@@ -60,17 +78,17 @@ class WorkQueue:
     @property
     def wait(self) -> float:
         """The expected wait of the next item in seconds."""
-        return self._cost * self._pace
+        return self.cost * self._pace
 
     def is_full(self, announced: int = 0) -> bool:
         """Whether an item would be rejected that comes after ``announced`` others which are not in the queue yet."""
-        wait = (self._cost + announced * IMAGE_COST) * self._pace
+        wait = (self.cost + announced * IMAGE_COST) * self._pace
         return self.items + announced >= self.max_items or wait > self.max_wait
 
     def require(self) -> None:
         """Raises Overloaded if one more item would be rejected."""
         if self.is_full():
-            raise Overloaded(math.ceil(self.wait - self.max_wait))
+            raise Overloaded(min(math.ceil(self.wait - self.max_wait), MAX_RETRY_SECONDS))
 
     @contextmanager
     def admit(self, cost: float = IMAGE_COST) -> Iterator[None]:
@@ -80,15 +98,16 @@ class WorkQueue:
             yield
 
     @contextmanager
-    def reserve(self, cost: float) -> Iterator[None]:
+    def reserve(self, cost: float) -> Iterator[Reservation]:
         """Counts an item while the context lasts."""
+        reservation = Reservation(self)
         self.items += 1
-        self._cost += cost
+        reservation.add(cost)
         try:
-            yield
+            yield reservation
         finally:
             self.items -= 1
-            self._cost = self._cost - cost if self.items else 0.0
+            self.cost = self.cost - reservation.cost if self.items else 0.0
 
     @contextmanager
     def measure(self, cost: float) -> Iterator[None]:
@@ -105,7 +124,7 @@ class WorkQueue:
             now = time.perf_counter()
             due = self._window_items == WINDOW_ITEMS or now - self._window_start > WINDOW_SECONDS
             if (due or not self._running) and self._window_cost:
-                latest = (now - self._window_start) / self._window_cost
+                latest = min((now - self._window_start) / self._window_cost, MAX_PACE)
                 self._pace += SMOOTHING * (latest - self._pace)
                 self._start_window(now)
 

@@ -1,11 +1,13 @@
 """Decodes pictures of clients: native ones at once, all others in the sandbox."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from functools import partial
 from typing import TypeVar
 
+from app.inference.admission import batch_cost
 from app.inference.sandbox import CallLimits, HelperCrashed, MemoryLimitExceeded, TimeLimitExceeded, create_sandbox
 from app.settings import Settings
 from model import Picture, preprocess
@@ -18,6 +20,11 @@ NATIVE_BYTES = 4096
 MARGIN = 64_000_000
 """Bytes that a call takes besides the decoded picture: the file, strips of the picture, the result."""
 
+BUDGET_PICTURES = 5
+"""A request for many pictures may contain so many that take as long as a picture may."""
+BUDGET_FACTOR = 10
+"""A picture in a request for many may take so many times as long as is expected."""
+
 Result = TypeVar("Result")
 Inputs = Mapping[PictureKind, ModelInput]
 """The input of the model for each kind of picture."""
@@ -26,6 +33,37 @@ Inputs = Mapping[PictureKind, ModelInput]
 def is_native(content: bytes) -> bool:
     """Returns whether a picture has the data set's own form, which takes microseconds to decode."""
     return len(content) <= NATIVE_BYTES and is_native_png(content)
+
+
+class DecodingBudget:
+    """The time of the decoder that one request for many pictures may take, by the clock.
+
+    It grows with each picture, so ordinary pictures do not exhaust it. Pictures that each take nearly as long as one
+    may would occupy the decoder for minutes.
+
+    Args:
+        seconds: to begin with.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def add(self, content: bytes) -> None:
+        """Adds the time for one more picture."""
+        self.seconds += BUDGET_FACTOR * batch_cost(len(content), 1)
+
+    def require(self) -> None:
+        """Raises TooComplex if no time is left."""
+        if self.seconds <= 0:
+            raise TooComplex("The pictures before this one took too long to decode: send fewer of them in a request.")
+
+    def spend(self, work: Callable[[], Result]) -> Result:
+        """Returns the result of ``work`` and takes its time off."""
+        start = time.perf_counter()
+        try:
+            return work()
+        finally:
+            self.seconds -= time.perf_counter() - start
 
 
 class Decoder:
@@ -44,21 +82,26 @@ class Decoder:
         message = max(settings.max_upload_bytes, settings.max_json_bytes) + 1_000_000
         self.sandbox = create_sandbox(CallLimits(self.seconds, settings.picture_memory + MARGIN, message))
 
-    async def preprocess(self, content: bytes, inputs: Inputs) -> Picture:
+    async def preprocess(self, content: bytes, inputs: Inputs, budget: DecodingBudget | None = None) -> Picture:
         """Returns the model's input for an encoded picture; raises ImageError if it cannot be used."""
         native = preprocess_native(content, inputs.__getitem__) if is_native(content) else None
         if native is not None:
             return native
-        return await self.run(preprocess, content, inputs.__getitem__)
+        return await self.run(preprocess, content, inputs.__getitem__, budget=budget)
 
-    async def run(self, function: Callable[..., Result], content: bytes, *args: object) -> Result:
+    async def run(
+        self, function: Callable[..., Result], content: bytes, *args: object, budget: DecodingBudget | None = None
+    ) -> Result:
         """Runs a function that decodes a picture in the sandbox; its argument ``limits`` is added.
 
         Raises:
             ImageError: the picture cannot be used.
         """
+        if budget:
+            budget.add(content)
+            budget.require()
         try:
-            return await self.call(function, content, *args, limits=self.limits)
+            return await self.call(function, content, *args, budget=budget, limits=self.limits)
         except TimeLimitExceeded:
             raise TooComplex(
                 f"Decoding this picture takes longer than {self.seconds} s: send a smaller one, or a baseline JPEG."
@@ -70,16 +113,26 @@ class Decoder:
         except HelperCrashed:
             raise DamagedImage("This picture cannot be decoded: open it in an image viewer and save it anew.") from None
 
-    async def call(self, function: Callable[..., Result], *args: object, **kwargs: object) -> Result:
+    async def call(
+        self, function: Callable[..., Result], *args: object, budget: DecodingBudget | None = None, **kwargs: object
+    ) -> Result:
         """Runs any function in the sandbox."""
         work = partial(self.sandbox.run, function, *args, **kwargs)
+        if budget:
+            work = partial(budget.spend, work)
         return await asyncio.get_running_loop().run_in_executor(self.executor, work)
 
-    async def preprocess_or_error(self, content: bytes | Exception, inputs: Inputs) -> Picture | Exception:
+    def budget(self) -> DecodingBudget:
+        """Returns the budget of a request for many pictures."""
+        return DecodingBudget(BUDGET_PICTURES * self.seconds)
+
+    async def preprocess_or_error(
+        self, content: bytes | Exception, inputs: Inputs, budget: DecodingBudget
+    ) -> Picture | Exception:
         """As ``preprocess``, but returns the error; a given exception is returned as it is."""
         if isinstance(content, Exception):
             return content
         try:
-            return await self.preprocess(content, inputs)
+            return await self.preprocess(content, inputs, budget)
         except ImageError as error:
             return error

@@ -26,6 +26,13 @@ class Overloaded(InferenceError):
         super().__init__(f"The server is busy. Try again in {when}.")
 
 
+class DrawingTooLarge(InferenceError):
+    """A drawing takes longer, or more memory, than it may."""
+
+    def __init__(self) -> None:
+        super().__init__("Drawing this takes too long here: choose fewer rows and columns.")
+
+
 class HelperLost(InferenceError):
     """The process that decodes pictures is gone."""
 

@@ -1,20 +1,20 @@
 """From encoded pictures to predictions."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.inference.admission import EXPLANATION_COST, Admission, BodyMemory, batch_cost, picture_cost
+from app.inference.admission import EXPLANATION_COST, Admission, BodyMemory, Reservation, batch_cost, picture_cost
 from app.inference.batcher import MicroBatcher
-from app.inference.decoding import Decoder, is_native
+from app.inference.decoding import Decoder, DecodingBudget, is_native
 from app.inference.drift import RecentPredictions
-from app.inference.errors import Overloaded, UnknownModel
+from app.inference.errors import DrawingTooLarge, UnknownModel
 from app.inference.executors import Executors
 from app.inference.models import ServedModel, check_logits
 from app.inference.sandbox import CallEnded
@@ -139,7 +139,7 @@ class Predictor:
             try:
                 return await self.decoder.call(function, *args)
             except CallEnded:
-                raise Overloaded from None
+                raise DrawingTooLarge from None
 
     async def self_test(self) -> None:
         """Predicts a black image; raises an exception if that fails."""
@@ -185,17 +185,25 @@ class Classifier:
         return self._answer(inferred, with_image=with_image)
 
     async def predict_many(
-        self, contents: AsyncIterable[bytes | Exception], memory: BodyMemory, *, with_image: bool = False
+        self,
+        contents: AsyncIterable[bytes | Exception],
+        memory: BodyMemory,
+        reservation: Reservation,
+        *,
+        with_image: bool = False,
     ) -> Outcomes:
         """Returns a prediction or an error for each encoded picture; a given exception is returned as it is.
 
-        Pictures are classified while others arrive. Those that are done count as freed in ``memory``.
+        Pictures are classified while others arrive. Those that are done count as freed in ``memory``. ``reservation``
+        has the cost of their bytes; that of their number is added.
         """
         tasks: list[asyncio.Task[Outcomes]] = []
+        work = partial(self._predict_chunk, budget=self.decoder.budget(), with_image=with_image)
         try:
             async for chunk in _chunks(contents):
+                reservation.add(batch_cost(0, len(chunk)))
                 await self.admission.chunk_turns.acquire()
-                tasks.append(self._start_chunk(chunk, memory, with_image=with_image))
+                tasks.append(self._start_chunk(work(chunk), _size(chunk), memory))
             return [outcome for outcomes in await asyncio.gather(*tasks) for outcome in outcomes]
         finally:
             for task in tasks:
@@ -206,9 +214,9 @@ class Classifier:
         with self._admit(content):
             return await self._infer(content)
 
-    async def preprocess(self, content: bytes) -> Picture:
+    async def preprocess(self, content: bytes, budget: DecodingBudget | None = None) -> Picture:
         """Returns the model's input for an encoded picture; raises ImageError if it cannot be used."""
-        return await self.decoder.preprocess(content, self.inputs)
+        return await self.decoder.preprocess(content, self.inputs, budget)
 
     async def explain(self, content: bytes, *, drawn: bool) -> Explanation:
         """Classifies one encoded picture and attributes the prediction to its pixels; raises as ``predict``."""
@@ -242,22 +250,24 @@ class Classifier:
         return self.predictors.choose(kind).answer(inferred, reason, with_image=with_image)
 
     def _start_chunk(
-        self, contents: list[bytes | Exception], memory: BodyMemory, *, with_image: bool
+        self, work: Coroutine[Any, Any, Outcomes], size: int, memory: BodyMemory
     ) -> asyncio.Task[Outcomes]:
-        """Starts a chunk that has its turn; at its end the turn and the memory are given back."""
-        task = asyncio.create_task(self._predict_chunk(contents, with_image=with_image))
+        """Starts the work on a chunk of ``size`` bytes that has its turn; then gives turn and memory back."""
+        task = asyncio.create_task(work)
 
         def give_back(_: asyncio.Task[Outcomes]) -> None:
             self.admission.chunk_turns.release()
-            memory.release(_size(contents))
+            memory.release(size)
 
         task.add_done_callback(give_back)
         return task
 
-    async def _predict_chunk(self, contents: list[bytes | Exception], *, with_image: bool) -> Outcomes:
-        with self.admission.batches.measure(batch_cost(_size(contents))):
+    async def _predict_chunk(
+        self, contents: list[bytes | Exception], *, budget: DecodingBudget, with_image: bool
+    ) -> Outcomes:
+        with self.admission.batches.measure(batch_cost(_size(contents), len(contents))):
             # One after the other, so that single pictures are decoded in between.
-            pictures = [await self.decoder.preprocess_or_error(content, self.inputs) for content in contents]
+            pictures = [await self.decoder.preprocess_or_error(content, self.inputs, budget) for content in contents]
             work = partial(classify_pictures, self.loaded, pictures, with_image=with_image)
             outcomes = await asyncio.get_running_loop().run_in_executor(self.executors.inference, work)
         for picture, outcome in zip(pictures, outcomes, strict=True):

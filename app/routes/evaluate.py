@@ -4,7 +4,7 @@ from fastapi import APIRouter, Response
 
 from app.dependencies import AdmissionDep, EvaluatorDep, PredictorDep
 from app.inference.admission import DRAWING_COST
-from app.inference.errors import Overloaded, UnknownModel
+from app.inference.errors import DrawingTooLarge, HelperLost, Overloaded, UnknownModel
 from app.inference.evaluator import Evaluation, Progress
 from app.problems import InvalidQuery, Responses, problem_responses
 from model.errors import DataError
@@ -40,7 +40,7 @@ async def progress(evaluator: EvaluatorDep, predictor: PredictorDep) -> Progress
 @router.get(
     "/evaluate/confusion.png",
     summary="Draw the confusion matrix",
-    responses=PICTURE | FAILURES | problem_responses(Overloaded),
+    responses=PICTURE | FAILURES | problem_responses(Overloaded, DrawingTooLarge, HelperLost),
     response_class=Response,
 )
 async def confusion(evaluator: EvaluatorDep, predictor: PredictorDep, admission: AdmissionDep) -> Response:

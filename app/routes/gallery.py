@@ -10,7 +10,7 @@ from PIL import Image
 from app import VERSION
 from app.dependencies import AdmissionDep, EvaluatorDep, PredictorDep
 from app.inference.admission import DRAWING_COST, IMAGE_COST
-from app.inference.errors import Overloaded, UnknownImage, UnknownModel
+from app.inference.errors import DrawingTooLarge, HelperLost, Overloaded, UnknownImage, UnknownModel
 from app.inference.evaluator import GalleryItems, Selection
 from app.problems import InvalidQuery, Responses, problem_responses
 from model.errors import DataError
@@ -30,7 +30,8 @@ _IMAGE: Responses = {200: {"content": {"image/png": {}}, "description": "28x28 p
 @router.get(
     "/gallery",
     summary="Draw test images with their predictions",
-    responses=_RESPONSES | _FAILURES,
+    responses=_RESPONSES
+    | problem_responses(InvalidQuery, UnknownModel, Overloaded, DataError, DrawingTooLarge, HelperLost),
     response_class=Response,
 )
 async def gallery(

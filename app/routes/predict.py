@@ -1,18 +1,18 @@
 """``POST /predict`` and ``POST /predict/batch``."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.routing import Route
 
 from app.dependencies import classifier, find_classifier, image_wanted, wants_image
+from app.disconnection import CLIENT_CLOSED_REQUEST, cancel_on_disconnect
 from app.fast_path import DirectRoute
-from app.inference.admission import Admission, batch_cost
+from app.inference.admission import Admission, BodyMemory, batch_cost
 from app.inference.errors import Overloaded, UnknownModel
 from app.metrics import StageTimer
-from app.middleware import CLIENT_CLOSED_REQUEST
 from app.problems import (
     IMAGE_ERRORS,
     BodyTooLarge,
@@ -25,6 +25,7 @@ from app.problems import (
     problem_responses,
 )
 from app.schemas import BatchPrediction
+from app.settings import Settings
 from app.uploads import Limits, declared_length, read_picture, read_uploads
 from model import Prediction
 from model.prediction import PREDICTION
@@ -80,20 +81,6 @@ async def predict(request: Request) -> Response:
     return response
 
 
-async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, Prediction]) -> Prediction | None:
-    """Returns the result of ``work``, or None after cancelling it because the client disconnected.
-
-    The server cancels nothing by itself. Watching takes some 20 us, so only slow work is worth it.
-    """
-    working, disconnected = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
-    try:
-        await asyncio.wait((working, disconnected), return_when=asyncio.FIRST_COMPLETED)
-        return await working if working.done() else None
-    finally:
-        working.cancel()
-        disconnected.cancel()
-
-
 @router.post(
     "/predict/batch",
     summary="Classify many pictures",
@@ -109,13 +96,25 @@ async def predict_batch(request: Request) -> Response:
     state, chosen, with_image = request.app.state, find_classifier(request), wants_image(request)
     admission: Admission = state.admission
     admission.batches.require()
-    with admission.batches.reserve(batch_cost(declared_length(request))), admission.body() as memory:
-        uploads = read_uploads(request, Limits.of_batch(state.settings), memory)
-        contents = (upload.read_or_error(state.settings.max_upload_bytes) async for upload in uploads)
-        outcomes = await chosen.predict_many(contents, memory, with_image=with_image)
+    with admission.batches.reserve(batch_cost(declared_length(request), 0)) as work, admission.body() as memory:
+        arrived = asyncio.Event()
+        contents = read_contents(request, state.settings, memory, arrived)
+        predictions = chosen.predict_many(contents, memory, work, with_image=with_image)
+        outcomes = await cancel_on_disconnect(request, predictions, arrived)
+    if outcomes is None:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
     if not outcomes:
         raise MissingFile("The form has no file: send them as  -F files=@shirt.png -F files=@bag.png")
     return Response(BatchPrediction.of(outcomes).model_dump_json(exclude_none=True), media_type="application/json")
+
+
+async def read_contents(
+    request: Request, settings: Settings, memory: BodyMemory, arrived: asyncio.Event
+) -> AsyncIterator[bytes | Exception]:
+    """Yields each file of a form, or the error of one that is too large; sets ``arrived`` after the last."""
+    async for upload in read_uploads(request, Limits.of_batch(settings), memory):
+        yield upload.read_or_error(settings.max_upload_bytes)
+    arrived.set()
 
 
 def direct_routes() -> dict[str, DirectRoute]:

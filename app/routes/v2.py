@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.routing import Route
 
+from app.disconnection import CLIENT_CLOSED_REQUEST, cancel_on_disconnect
 from app.fast_path import DirectRoute
 from app.inference.admission import BodyMemory
 from app.inference.decoding import Decoder
@@ -113,7 +114,10 @@ async def _respond(request: Request, predictors: Predictors, predictor: Predicto
     predictor.admission.queue_of(declared_length(request)).require()
     with predictor.admission.body() as memory:
         asked, given = await _read(request, memory, predictor.card.input)
-        outputs = await answer(asked, given, predictor, predictors.classifier(predictor.card.name))
+        work = answer(asked, given, predictor, predictors.classifier(predictor.card.name))
+        outputs = await (cancel_on_disconnect(request, work) if isinstance(given, list) else work)
+    if outputs is None:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
     head = {"model_name": predictor.card.name, "model_version": predictor.card.version}
     head |= {"id": asked.id} if asked.id else {}
     content, json_length = encode_response(head, outputs)

@@ -104,6 +104,8 @@ def parse_request(body: bytes, json_length: int | None, max_images: int) -> tupl
         raise InvalidInference(f"Inference-Header-Content-Length is {json_length}, but the body has {len(body)} bytes.")
     with one_sentence():
         request = InferenceRequest.model_validate_json(body[:json_length])
+    if len({tensor.name for tensor in request.inputs}) < len(request.inputs):
+        raise InvalidInference("Two inputs have the same name: send each tensor once.")
     for tensor in request.inputs:
         check_images(tensor, max_images)
     return request, dict(

@@ -38,7 +38,7 @@ async def _infer(given: Given, predictor: Predictor, classifier: Classifier) -> 
     if not isinstance(given, list) and len(given) == 1:
         with admission.images.admit():
             return [(await predictor.submit(Picture(given[0], IDENTITY))).output]
-    cost = batch_cost(sum(map(len, given))) if isinstance(given, list) else IMAGE_COST * len(given)
+    cost = batch_cost(sum(map(len, given)), len(given)) if isinstance(given, list) else IMAGE_COST * len(given)
     admission.batches.require()
     with admission.batches.reserve(cost):
         async with admission.chunk_turns:
@@ -48,7 +48,8 @@ async def _infer(given: Given, predictor: Predictor, classifier: Classifier) -> 
 
 async def _infer_many(given: Given, predictor: Predictor, classifier: Classifier) -> list[ImageOutput]:
     if isinstance(given, list) and given:
-        pictures = [await classifier.preprocess(content) for content in given]
+        budget = classifier.decoder.budget()
+        pictures = [await classifier.preprocess(content, budget) for content in given]
         return list(await predictor.run_pictures(pictures))
     images = np.asarray(given, np.uint8).reshape(-1, *predictor.card.input.shape)
     return list((await predictor.run(images)).image_outputs())
@@ -62,7 +63,7 @@ def _wanted(asked: InferenceRequest) -> list[RequestedOutput]:
         if output.name not in OUTPUTS:
             raise InvalidInference(f"There is no output {output.name!r:.40}; there are {', '.join(OUTPUTS)}.")
         best = output.parameters.get("classification")
-        if best is not None and (OUTPUTS[output.name] == "BYTES" or not isinstance(best, int) or best < 1):
+        if best is not None and (OUTPUTS[output.name] == "BYTES" or type(best) is not int or best < 1):
             raise InvalidInference(
                 f"{output.name}: classification takes a number of classes, and an output of numbers."
             )

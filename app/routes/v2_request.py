@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from app.problems import BodyTooLarge, InvalidInference
 from app.routes.v2_codec import InferenceRequest, parse_request
 from model.inputs import ModelInput
+from model.preprocessing import is_native_png
 
 Given = NDArray[np.uint8] | list[bytes]
 """Images ``[N, *shape]`` as the model takes them, or encoded pictures."""
@@ -50,7 +51,7 @@ def read_inference(body: Body, model_input: ModelInput, limits: InferenceLimits)
     content = _decompress(body, limits.json_bytes)
     if body.json_length == 0:
         asked = InferenceRequest(inputs=[], parameters={"binary_data_output": True})
-        is_pixels = len(content) == math.prod(model_input.shape)
+        is_pixels = len(content) == math.prod(model_input.shape) and not is_native_png(content)
         return asked, np.frombuffer(content, np.uint8).reshape(1, *model_input.shape) if is_pixels else [content]
     json_bytes = len(content) if body.json_length is None else body.json_length
     if json_bytes > limits.json_bytes:
