@@ -12,6 +12,7 @@ const FILTERS = ["only", "label", "predicted"];
 let items = [];
 let count = 0;
 let shown = 0;
+let stepping = false;
 
 export function start(classes) {
   for (const select of document.querySelectorAll("[data-classes]")) {
@@ -112,12 +113,15 @@ function showLarge() {
 
 /** Go to the image before or after, where need be on another page. */
 async function step(by) {
+  if (stepping) return;
   const next = items[place() + by];
+  const target = page() + by;
   if (next) enlarge(next);
-  else if (isPage(page() + by)) {
-    const found = await getJson(address("gallery/items", query(page() + by)));
+  else if (isPage(target)) {
+    stepping = true;
+    const found = await getJson(address("gallery/items", query(target))).finally(() => { stepping = false; });
     const item = found.items.at(by > 0 ? 0 : -1);
-    write({ page: numbered(page() + by), image: String(item.index) });
+    write({ page: numbered(target), image: String(item.index) });
     showImages(found);
   }
 }

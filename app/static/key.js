@@ -23,7 +23,10 @@ export function askForKey() {
 }
 
 function ask() {
-  const field = h("input", { type: "password", name: "key", required: true, autocomplete: "off" });
+  const field = h("input", {
+    type: "password", name: "key", required: true, autocomplete: "off",
+    pattern: "\\s*[!-~]+\\s*", title: "A key has letters, digits and signs of ASCII, without spaces.",
+  });
   const form = h("form", { className: "filters" }, h("label", {}, "API key ", field), h("button", {}, "Continue"));
   const reason = storedKey() ? "The service does not know this API key: enter another one."
     : "The service asks for an API key.";

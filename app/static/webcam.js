@@ -7,6 +7,7 @@ import { sentence, verdict } from "./verdict.js";
 const PAUSE_MILLISECONDS = 200;
 const EDGE = 480;
 let stream = null;
+let openings = 0;
 
 /** `use` gets a file of the picture that is taken, `report` a sentence on what is wrong. */
 export function start(use, report) {
@@ -22,7 +23,10 @@ export function start(use, report) {
 
 async function open() {
   stop();
-  stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+  const mine = ++openings;
+  const opened = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+  if (mine !== openings) return end(opened); // stopped, or opened again, while the browser asked for permission
+  stream = opened;
   byId("webcam-result").textContent = "";
   byId("webcam-video").srcObject = stream;
   byId("webcam").hidden = false;
@@ -32,11 +36,16 @@ async function open() {
 }
 
 export function stop() {
-  for (const track of stream?.getTracks() ?? []) track.stop();
+  openings += 1;
+  if (stream) end(stream);
   stream = null;
   if (byId("webcam").contains(document.activeElement)) byId("webcam-start").focus();
   byId("webcam").hidden = true;
   byId("webcam-video").srcObject = null;
+}
+
+function end(some) {
+  for (const track of some.getTracks()) track.stop();
 }
 
 /** Classify one frame after the other while this stream is the open one. */
