@@ -68,7 +68,7 @@ def read_photos(folder: Path) -> Photos:
     """
     if (folder / "labels.csv").is_file():
         rows = list(_read_labels(folder))
-    elif (folder / "images.csv").is_file():
+    elif _is_published(folder):
         rows = list(_read_published(folder))
     else:
         rows = list(_read_folders(folder))
@@ -82,13 +82,24 @@ def read_photos(folder: Path) -> Photos:
 
 
 def held_out_senders() -> list[str]:
-    """Returns the senders whose photos never train a model."""
+    """Returns the senders of the published photos whose photos never train a model."""
     return (_LABELS / "held_out_senders.txt").read_text().split()
 
 
-def without_held_out(photos: Photos) -> Photos:
-    """Returns the photos that may train a model."""
+def read_training_photos(folder: Path) -> Photos:
+    """Returns the photos in ``folder`` that may train a model: all but some of the published ones.
+
+    Raises:
+        DataError: see ``read_photos``.
+    """
+    photos = read_photos(folder)
+    if not _is_published(folder):
+        return photos
     return photos.take(np.flatnonzero(~np.isin(photos.senders, held_out_senders())))
+
+
+def _is_published(folder: Path) -> bool:
+    return (folder / "images.csv").is_file() and not (folder / "labels.csv").is_file()
 
 
 def assign_folds(senders: NDArray[np.str_], count: int) -> NDArray[np.int64]:
@@ -143,7 +154,7 @@ def _read_folders(folder: Path) -> Iterator[_Row]:
         files = sorted(place.iterdir()) if name and place.is_dir() else []
         for file in files:
             if name and file.suffix.lower() in SUFFIXES:
-                yield file, name, str(file), name
+                yield file, name, str(file.relative_to(folder)), name
 
 
 def _read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:

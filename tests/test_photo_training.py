@@ -44,7 +44,8 @@ def photos_dir(tmp_path_factory):
 
 
 def configured(small_data, photos_dir, epochs=1, **changes):
-    from model.training.photo_examples import checksum, read_training_photos
+    from model.photos import read_training_photos
+    from model.training.photo_examples import checksum
 
     photos = checksum(read_training_photos(photos_dir))
     recipe = changed("photo", validation_size=100)
@@ -161,9 +162,25 @@ def test_other_photos_do_not_continue_a_run(small_data, photos_dir, tmp_path):
         Run.resume(tmp_path, small_data)
 
 
-def test_a_damaged_photo_is_named(small_data, photos_dir, tmp_path):
-    import shutil
+def test_photos_that_have_moved_are_named_at_resumption(small_data, photos_dir, tmp_path, capsys):
+    shutil.copytree(photos_dir, tmp_path / "before")
+    Run.start(tmp_path / "run", configured(small_data, tmp_path / "before"), small_data)
+    (tmp_path / "before").rename(tmp_path / "after")
+    resume = ["--resume", str(tmp_path / "run"), "--data-dir", str(small_data.root), "--no-export"]
+    assert train.main(resume) == 2
+    assert "There are no labelled photos in" in capsys.readouterr().err
+    assert train.main([*resume, "--photos-dir", str(tmp_path / "after")]) == 0
+    assert train.main(resume) == 0, "the new folder is kept"
 
+
+def test_held_out_photos_of_others_do_not_calibrate_a_fold(small_data, photos_dir, tmp_path, capsys):
+    Run.start(tmp_path, configured(small_data, photos_dir), small_data)
+    resume = ["--resume", str(tmp_path), "--data-dir", str(small_data.root), "--held-out", "a.npz"]
+    assert train.main(resume) == 2
+    assert "is calibrated on the photos of its own fold" in capsys.readouterr().err
+
+
+def test_a_damaged_photo_is_named(small_data, photos_dir, tmp_path):
     shutil.copytree(photos_dir, tmp_path / "photos")
     (tmp_path / "photos" / "images" / "7.jpg").write_bytes(b"no photo")
     with pytest.raises(TrainingError, match=r"7\.jpg cannot be used: "):

@@ -5,7 +5,7 @@ import pytest
 
 from model.data import CLASSES
 from model.errors import DataCorrupt, DataMissing
-from model.photos import assign_folds, held_out_senders, read_photos, without_held_out
+from model.photos import assign_folds, held_out_senders, read_photos, read_training_photos
 
 PUBLISHED = """image,sender_id,label,kids
 a,1,T-Shirt,False
@@ -74,10 +74,15 @@ def test_a_folder_without_photos_names_the_layouts(tmp_path, folder):
 
 def test_senders_that_measure_the_model_never_train_it(tmp_path):
     (tmp_path / "images.csv").write_text(PUBLISHED)
-    photos = without_held_out(read_photos(tmp_path))
+    photos = read_training_photos(tmp_path)
     assert "204" in held_out_senders()
     assert not set(photos.senders) & set(held_out_senders())
     assert len(photos.files) > 2
+
+
+def test_all_photos_of_ones_own_may_train_whatever_their_senders_are_called(tmp_path):
+    (tmp_path / "labels.csv").write_text("image,sender_id,class\na,204,Bag\nb,46,none\n")
+    assert read_training_photos(tmp_path).senders.tolist() == ["204", "46"]
 
 
 def test_the_photos_of_a_sender_are_in_one_fold():

@@ -28,12 +28,13 @@ def tracked(small_data, artifact, tmp_path_factory):
     """An epoch without an export, and another one after --resume, in both trackers; the folder and MLflow's address."""
     folder = tmp_path_factory.mktemp("tracked") / "run"
     uri = f"sqlite:///{folder.parent}/mlflow.db"
-    common = ["--data-dir", str(small_data.root), "--threads", "1", "--tracker", "tensorboard", "--tracker", "mlflow"]
+    common = ["--data-dir", str(small_data.root), "--tracker", "tensorboard", "--tracker", "mlflow"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         patch.setenv("MLFLOW_ARTIFACT_ROOT", str(folder.parent))
         patch.setattr(Run, "export", lambda *_: artifact.card)
-        assert train.main([*common, "--out", str(folder), "--epochs", "1", "--no-export"]) == 0
+        new = ["--out", str(folder), "--threads", "1", "--epochs", "1", "--no-export"]
+        assert train.main([*common, *new]) == 0
         assert train.main([*common, "--resume", str(folder), "--epochs", "2"]) == 0
     return folder, uri
 

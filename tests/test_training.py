@@ -352,7 +352,7 @@ def test_a_configuration_that_changed_after_the_start_is_refused(small_data, tmp
 def test_a_loss_that_is_no_number_ends_the_run(small_data, tmp_path):
     config = make_config(small_data, 1)
     hot = config.recipe.model_copy(update={"learning_rate": 1e30})
-    with pytest.raises(TrainingError, match="lower learning rate"):
+    with pytest.raises(TrainingError, match="another --seed"):
         finished(Run.start(tmp_path, config.model_copy(update={"recipe": hot}), small_data))
 
 
@@ -379,7 +379,12 @@ def train(small_data) -> Iterator[Callable[..., int]]:
     """``scripts/train.py`` on the small data, in this process; returns the exit status."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     handlers = {number: signal.getsignal(number) for number in numbers}  # a run sets its own
-    yield lambda *words: command.main(["--data-dir", str(small_data.root), "--threads", "1", *map(str, words)])
+
+    def call(*words: object) -> int:
+        threads = [] if "--resume" in words else ["--threads", "1"]
+        return command.main(["--data-dir", str(small_data.root), *threads, *map(str, words)])
+
+    yield call
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
@@ -598,15 +603,21 @@ def test_a_hangup_that_nohup_ignores_stays_ignored(train, tmp_path):
         (["--epochs", "-3"], "at least 1"),
         (["--threads", "0"], "at least 1"),
         (["--seed", "-1"], "at least 0"),
-        (["--resume", "x", "--seed", "2"], "leave out --seed"),
-        (["--resume", "x", "--dry-run"], "leave out --dry-run"),
-        (["--held-out", "x"], "add --fold none"),
+        (["--resume", "x", "--seed", "2"], "--seed is a setting of the run"),
+        (["--resume", "x", "--dry-run"], "--dry-run is a setting of the run"),
+        (["--held-out", "x"], "--held-out belongs to --recipe photo"),
         (["--log", "nonsense"], "invalid choice"),
         pytest.param(
             ["--device", "cuda"], "no GPU here", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU")
         ),
-        (["--no-export", "--publish-to", "models"], "need the export"),
-        (["--no-export", "--target-accuracy", "0.9"], "need the export"),
+        (["--dry-run", "--publish-to", "models"], "--publish-to does nothing with --dry-run"),
+        (["--dry-run", "--tracker", "mlflow"], "--tracker does nothing with --dry-run"),
+        (["--photos-dir", "photos"], "--photos-dir belongs to --recipe photo"),
+        (["--recipe", "best", "--fold", "2"], "--fold belongs to --recipe photo"),
+        (["--recipe", "photo", "--held-out", "a.npz"], "--held-out calibrates a run with --fold none"),
+        (["--resume", "runs/x", "--threads", "3"], "--threads is a setting of the run"),
+        (["--no-export", "--publish-to", "models"], "needs the export"),
+        (["--no-export", "--target-accuracy", "0.9"], "needs the export"),
         (["--target-accuracy", "92.5"], "a fraction between 0 and 1"),
         (["--recipe", "nonsense"], "There is no recipe nonsense; choose one of baseline"),
         (["--recipe", "deep"], "needs fashionnet-teacher, missing in"),

@@ -273,4 +273,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.label_issues < 0:
         parser.error("--label-issues is a number of images, 0 or more")
+    if arguments.photos and (arguments.ood or arguments.label_issues or arguments.compare_with):
+        parser.error("--photos measures photos alone: leave out --ood, --label-issues and --compare-with")
     return arguments

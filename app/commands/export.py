@@ -66,6 +66,8 @@ def export_again(arguments: argparse.Namespace) -> int:
 def require_held_out(arguments: argparse.Namespace, card: ModelCard) -> bool:
     """Returns whether it is a photo model; raises TrainingError if the command line lacks what its figures need."""
     of_photos = card.input.convention == "photo"
+    if arguments.held_out and not of_photos:
+        raise TrainingError(f"{card.name} is no photo model, so no held-out photo calibrates it: leave out --held-out.")
     if of_photos and not (arguments.figures and arguments.held_out):
         raise TrainingError(
             f"{arguments.name} is calibrated on photos: export it from its run by scripts/train.py --resume RUN, or "

@@ -157,6 +157,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.ray and not arguments.out:
         parser.error("--ray writes a folder of Parquet files: name it with --out")
+    if arguments.out and arguments.json:
+        parser.error("--out writes a table and --json prints lines: choose one of them")
     if arguments.out and not arguments.ray and arguments.out.suffix.lower() not in (".csv", ".parquet"):
         parser.error(f"--out {arguments.out}: the table is a .csv or a .parquet file")
     return arguments

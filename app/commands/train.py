@@ -30,7 +30,8 @@ def train(arguments: argparse.Namespace) -> int:
     with requires_extra("train"):
         from model.training.command import run_training
 
-    arguments.teacher_dir = arguments.teacher_dir or settings.model_dir
+    if not arguments.resume:
+        arguments.teacher_dir = arguments.teacher_dir or settings.model_dir
     data_set = FashionMnist(settings.data_dir)
     data_set.download(settings.data_url)
     if not arguments.dry_run:
@@ -39,22 +40,17 @@ def train(arguments: argparse.Namespace) -> int:
         return run_training(arguments, data_set, Path(folder))
 
 
+SETTINGS_OF_A_RUN = (
+    "dry_run", "recipe", "seed", "out", "fold", "name", "precision", "device", "threads",
+)  # fmt: skip
+
+
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Returns the command line; needs no PyTorch."""
     parser = create_parser()
     arguments = parser.parse_args(argv)
-    if arguments.target_accuracy is not None and not 0 <= arguments.target_accuracy <= 1:
-        parser.error("--target-accuracy is a fraction between 0 and 1, such as 0.925")
-    if arguments.seed < 0:
-        parser.error("--seed is at least 0")
-    if arguments.resume:
-        refuse_settings_of_a_new_run(parser, arguments)
-    elif arguments.held_out and arguments.fold != "none":
-        parser.error("--held-out calibrates a run on all photos: add --fold none")
-    if min(value for value in (arguments.epochs, arguments.threads, 1) if value is not None) < 1:
-        parser.error("--epochs and --threads are at least 1")
-    if arguments.no_export and (arguments.publish_to or arguments.target_accuracy is not None):
-        parser.error("--publish-to and --target-accuracy need the export: leave out --no-export")
+    check_values(parser, arguments)
+    refuse_ignored(parser, arguments)
     if arguments.recipe == "seed":
         print("warning: the recipe seed is deprecated: use baseline.", file=sys.stderr)
         arguments.recipe = "baseline"
@@ -62,11 +58,36 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def refuse_settings_of_a_new_run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """Exits with a sentence if a run that is resumed would not heed one of the flags."""
-    for name in ("dry_run", "recipe", "seed", "out", "photos_dir", "fold", "name", "precision", "device"):
-        if getattr(arguments, name) != parser.get_default(name):
-            parser.error(f"--resume continues a run with its own settings: leave out --{name.replace('_', '-')}")
+def check_values(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Exits with a sentence if a number is out of its range."""
+    if arguments.target_accuracy is not None and not 0 <= arguments.target_accuracy <= 1:
+        parser.error("--target-accuracy is a fraction between 0 and 1, such as 0.925")
+    if arguments.seed < 0:
+        parser.error("--seed is at least 0")
+    if min(value for value in (arguments.epochs, arguments.threads, 1) if value is not None) < 1:
+        parser.error("--epochs and --threads are at least 1")
+
+
+def refuse_ignored(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Exits with a sentence if a flag would be ignored because of another one."""
+    if arguments.resume:
+        refuse(parser, arguments, SETTINGS_OF_A_RUN, "is a setting of the run that --resume continues")
+    elif arguments.recipe != "photo":
+        refuse(parser, arguments, ("photos_dir", "fold", "held_out"), "belongs to --recipe photo")
+    elif arguments.fold != "none":
+        refuse(parser, arguments, ("held_out",), "calibrates a run with --fold none")
+    if arguments.dry_run:
+        refuse(parser, arguments, ("out", "publish_to", "tracker"), "does nothing with --dry-run, which keeps nothing")
+    if arguments.no_export:
+        refuse(parser, arguments, ("publish_to", "target_accuracy"), "needs the export, which --no-export omits")
+
+
+def refuse(parser: argparse.ArgumentParser, arguments: argparse.Namespace, names: Sequence[str], reason: str) -> None:
+    """Exits with a sentence if one of these flags is given, which would be ignored."""
+    defaults = parser.parse_args([])
+    for name in names:
+        if getattr(arguments, name) != getattr(defaults, name):
+            parser.error(f"--{name.replace('_', '-')} {reason}: leave it out")
 
 
 def create_parser() -> argparse.ArgumentParser:

@@ -17,9 +17,10 @@ from model.errors import ArtifactMissing, TrainingError
 from model.export.photo import read_held_out
 from model.installation import serve_command
 from model.network import create_network
+from model.photos import read_training_photos
 from model.training import distributed
 from model.training.loop import EpochMetrics, RunConfig, choose_precision, describe_machine
-from model.training.photo_examples import checksum, read_training_photos
+from model.training.photo_examples import checksum
 from model.training.recipes import RECIPES, Recipe
 from model.training.run import Run, resume_command
 from model.training.run_folder import RunFolder
@@ -80,7 +81,7 @@ def train(arguments: Namespace, data_set: FashionMnist, path: Path, signals: Sig
             run = (
                 Run.start(path, config, data_set)
                 if config
-                else Run.resume(path, data_set, arguments.epochs, arguments.held_out)
+                else Run.resume(path, data_set, arguments.epochs, folders_of(arguments))
             )
             say(opening(run))
             return finish(arguments, run, path, signals)
@@ -88,6 +89,14 @@ def train(arguments: Namespace, data_set: FashionMnist, path: Path, signals: Sig
         if error.errno not in NO_ROOM:
             raise
         raise TrainingError(no_room(path, error, kept=not arguments.dry_run)) from error
+
+
+def folders_of(arguments: Namespace) -> dict[str, Any]:
+    """Returns those fields of a run's configuration that the command line changes when it resumes."""
+    folders = {name: getattr(arguments, name) for name in ("teacher_dir", "photos_dir")}
+    found: dict[str, Any] = {name: str(folder.resolve()) for name, folder in folders.items() if folder}
+    held_out = [str(file.resolve()) for file in arguments.held_out]
+    return found | ({"held_out": held_out} if held_out else {})
 
 
 def hold(path: Path, *, new: bool) -> AbstractContextManager[None]:

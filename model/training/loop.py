@@ -282,7 +282,9 @@ class Trainer:
 
     def _report_progress(self, bar: "tqdm[Any]", loss: float, accuracy: float) -> None:
         if not np.isfinite(loss):
-            raise TrainingError(f"The loss became {loss} in epoch {self.epoch + 1}: try a lower learning rate.")
+            raise TrainingError(
+                f"The loss became {loss} in epoch {self.epoch + 1}: try another --seed, or --precision fp32."
+            )
         rate = self.optimizer.param_groups[0]["lr"]
         bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.2%}, lr {rate:.2g}")
 

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.network import PHOTO_OUTPUTS, PhotoFashionNet
-from model.training import distributed
 from model.training.augment import derived_seed
 from model.training.batches import Batch
 from model.training.photo_mix import PhotoMix
@@ -54,19 +53,16 @@ class PhotoBatches:
     @property
     def images_per_epoch(self) -> int:
         """Photos and drawn images."""
-        return len(self.images) + len(self) * (self.batch_size - self._photos) * distributed.world_size()
+        return len(self.images) + len(self) * (self.batch_size - self._photos)
 
     def __len__(self) -> int:
         """Returns the number of batches in an epoch."""
-        return math.ceil(len(self.images) // distributed.world_size() / self._photos)
+        return math.ceil(len(self.images) / self._photos)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yields the batches of the epoch ``number`` (0, 1, ...); seeds torch's random generator."""
         torch.manual_seed(derived_seed(_EPOCH, self.seed, number))
-        order = torch.randperm(len(self.images))
-        order = order[: len(order) // distributed.world_size() * distributed.world_size()]
-        torch.manual_seed(derived_seed(_EPOCH, self.seed, number, distributed.rank()))
-        for indices in torch.split(distributed.shard(order), self._photos):
+        for indices in torch.split(torch.randperm(len(self.images)), self._photos):
             yield self._batch(indices)
 
     def _batch(self, indices: Tensor) -> Batch:
@@ -106,7 +102,9 @@ def crop_randomly(photos: Tensor, size: int) -> Tensor:
     mirror = torch.where(torch.rand(count) < 0.5, -1.0, 1.0)
     sides = torch.where(torch.rand(count) < ON_ITS_SIDE, torch.randint(2, (count,)) * 2 - 1, 0)
     width, height, angle = scale * stretch, scale / stretch, torch.randn(count) * 0.12 + sides * math.pi / 2
-    across, down = ((torch.rand(count) * 2 - 1) * (1 - edge).abs() for edge in (width, height))
+    reach = torch.stack([width, height])  # of the crop, across and down
+    reach = torch.where(sides == 0, reach, reach.flip(0))
+    across, down = (torch.rand(2, count) * 2 - 1) * (1 - reach).abs()
     maps = affine_maps(width, height, angle, across, down)
     maps[:, :, 0] *= mirror[:, None]
     places = F.affine_grid(maps, [count, 3, size, size], align_corners=False)

@@ -12,7 +12,7 @@ from model.cpu import usable_cores
 from model.data import Split
 from model.errors import ImageError, TrainingError
 from model.network import PHOTO_OUTPUTS
-from model.photos import Photos, assign_folds, read_photos, without_held_out
+from model.photos import Photos, assign_folds, read_training_photos
 from model.preprocessing.decode import decode
 from model.preprocessing.fit import squeeze
 from model.training.augment import derived_seed
@@ -23,11 +23,6 @@ from model.training.synthesis import draw_articles, draw_backgrounds
 _VALIDATION = 12  # purpose of a seed
 DRAWN_VALIDATION = 500
 """Images of Fashion-MNIST that are drawn on backgrounds, besides the photos, to validate."""
-
-
-def read_training_photos(folder: Path) -> Photos:
-    """Returns the photos in ``folder`` that may train a model; raises DataError."""
-    return without_held_out(read_photos(folder))
 
 
 def checksum(photos: Photos) -> str:

@@ -5,8 +5,9 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,11 +70,16 @@ class Run:
 
     @classmethod
     def resume(
-        cls, path: Path, data_set: FashionMnist, epochs: int | None = None, held_out: Sequence[Path] = ()
+        cls, path: Path, data_set: FashionMnist, epochs: int | None = None, folders: Mapping[str, Any] | None = None
     ) -> "Run":
         """Resume the run in ``path`` after its last completed epoch.
 
-        ``epochs`` changes its number of epochs, and ``held_out`` the files that calibrate a run on all photos.
+        Args:
+            path: of the run folder.
+            data_set: Fashion-MNIST.
+            epochs: another number of epochs.
+            folders: fields of the configuration that say where something is now: ``teacher_dir``, ``photos_dir``, and
+                ``held_out``, the files that calibrate a run on all photos.
         """
         folder = RunFolder(path)
         config = stored = folder.read_config()
@@ -86,9 +92,14 @@ class Run:
             raise TrainingError(f"The run in {path} trains on a GPU, and PyTorch finds none: resume it where one is.")
         if epochs:
             config = _with_epochs(config, epochs, folder)
-        if held_out:
-            read_held_out(list(held_out))
-            config = config.model_copy(update={"held_out": [str(file.resolve()) for file in held_out]})
+        config = config.model_copy(update=folders)
+        if config.held_out and config.fold is not None:
+            raise TrainingError(
+                f"The run in {path} is calibrated on the photos of its own fold: leave --held-out out, or start a run "
+                "on all photos with --fold none."
+            )
+        if config.held_out:
+            read_held_out([Path(file) for file in config.held_out])
         run = cls(folder, config, data_set)
         folder.restore(run.trainer)
         if distributed.rank() == 0 and config != stored:
@@ -217,7 +228,7 @@ def _load_teacher(config: RunConfig, name: str, version: str) -> Network:
     ):  # fmt: skip
         raise TrainingError(
             f"{described} was trained on images that validate this run: choose one with the same data and validation "
-            "split, or set the recipe's validation_seed to its own."
+            "split."
         )
     return load_network(artifact)
 
