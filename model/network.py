@@ -213,7 +213,7 @@ class ResidualFashionNet(Network):
     """Fewer layers than the deep network. An ensemble of its snapshots teaches ``fashionnet``."""
 
     architecture = "fashionnet-residual"
-    description = "Nine convolutions with batch normalisation and residual connections, global average pooling."
+    description = "Ten convolutions with batch normalisation and residual connections, global average pooling."
 
     def __init__(self) -> None:
         super().__init__()

@@ -120,7 +120,7 @@ def without_poor_int8(artifact: Artifact, limit: float) -> Artifact:
     """Returns a measured artefact without the graph in 8 bits if that loses more than ``limit`` on a validation set."""
     card, content = artifact.card, dict(artifact.content)
     losses = [card.metrics[name].accuracy - int8.accuracy for name, int8 in card.int8_metrics.items() if name != "test"]
-    if max(losses, default=0) > limit:
+    if round(max(losses, default=0), 9) > limit:  # accuracies of 0.861 and 0.856 differ by a little more than 0.005
         del content["int8.onnx"]
         card = card.model_copy(update={"int8_metrics": {}})
     return Artifact(card, content)
