@@ -36,7 +36,7 @@ PEERS = {
 }
 DEFAULTS = {
     "workers": "usable cores divided by the threads",
-    "model_dir": "the weights of FashionNet",
+    "model_dir": "`model/weights`",
     "memory_bytes": "150 MB for each worker",
     "default_model": "`fashionnet`, or the only model of the folder",
     "data_dir": "`data` in a clone, else the data folder of the user",
@@ -85,26 +85,25 @@ def reasons() -> str:
     return f"""\
 - **Fast.** {load["rate"]:,.0f} requests per second for a 28x28 PNG on two cores, {load["rate"] / best:.1f} times \
 the best of
-  {len(peers)} other servers ([benchmarks](docs/benchmarks.md)). The 400x400 drawing above takes {drawing:.0f} ms.
+  {len(peers)} other servers ([benchmarks](docs/benchmarks.md)). The 400x400 picture above takes {drawing:.0f} ms.
 - **Small.** {own["installed_mb"]:,.0f} MB installed, {own["pss_mb"]:,.0f} MB of memory for two workers, ready in \
 {own["start_s"]:.1f} s. Serving needs no PyTorch.
 - **Accurate.** Up to {accuracy:.2%} on the 10,000 test images, with a calibration error of at most {error:.1%}.
-- **Honest.** `ood_score` and `warnings` mark unreliable answers. Of phone photos of other people's clothes,
-  {photos:.1%} are answered right ([photos](docs/photos.md)).
+- **Honest.** `ood_score` and `warnings` mark unreliable answers. On phone photos of people outside the
+  training set, {photos:.1%} of the predictions are right ([photos](docs/photos.md)).
 - **Standard.** Open Inference Protocol (HTTP, gRPC), RFC 9457 errors, Prometheus metrics, OpenTelemetry traces."""
 
 
 def models() -> str:
     """Returns the table of the committed models, with the figures of the 8-bit graphs, which are served by default."""
-    durations = {row["network"]: row["ms"]["1"] for row in results("engines") if row["engine"] == "onnx-int8"}
-    durations["fashionnet-photo"] = results("photos-times")["figures"]["fashionnet-photo: inference"]
-    lines = ["| model | input | accuracy | size | time per image |", "|---|---|---|---|---|"]
+    durations = results("photos-times")["figures"]
+    lines = ["| model | input | accuracy | size | inference, one core |", "|---|---|---|---|---|"]
     for name in list_artifacts(WEIGHTS):
         card = read_card(WEIGHTS, name)
         lines.append(
             f"| `{name}` ({PURPOSES[name]}) | {card.input.height}x{card.input.width} "
             f"{'grey' if card.input.channels == 1 else 'colour'} | {accuracy_of(card)} | "
-            f"{card.files['int8.onnx'].bytes / 1e6:.1f} MB | {durations[name]:.1f} ms |"
+            f"{card.files['int8.onnx'].bytes / 1e6:.1f} MB | {durations[f'{name}: inference']:.1f} ms |"
         )
     return "\n".join(lines)
 
@@ -112,7 +111,7 @@ def models() -> str:
 def accuracy_of(card: ModelCard) -> str:
     """Returns the accuracy on what the model is for."""
     if card.input.convention == "photo":
-        return f"{cross_validation()['accuracy']:.1%} of other people's photos"
+        return f"{cross_validation()['accuracy']:.1%} of photos of people outside the training set"
     return f"{card.int8_metrics['test'].accuracy:.2%} of the test images"
 
 
@@ -173,8 +172,8 @@ def photos() -> str:
     return f"""\
 | | |
 |---|---|
-| photos of the ten classes, people, folds of five | {report["count"]:,}, {report["senders"]}, {len(found["folds"])} |
-| right | {report["accuracy"]:.1%} (95 % interval {low:.1%} to {high:.1%}) |
+| photos of the ten classes | {report["count"]:,} of {report["senders"]} people |
+| accuracy | {report["accuracy"]:.1%} (95 % interval {low:.1%} to {high:.1%}) |
 | mean confidence, calibration error | {report["confidence"]:.1%}, {100 * report["ece"]:.1f} points |
 | AUROC of `ood_score` for hats, shorts, skirts and bodysuits | {report["auroc"]:.3f} |
 | the same for a kind that did not train | {kinds} |
@@ -188,7 +187,7 @@ def recalls() -> str:
         ("", *shares),
         ("---", *("---" for _ in shares)),
         ("photos", *(f"{one['count']:,}" for one in shares.values())),
-        ("right", *(f"{one['recall']:.0%}" for one in shares.values())),
+        ("recall", *(f"{one['recall']:.0%}" for one in shares.values())),
     ]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
@@ -201,9 +200,11 @@ def settings() -> str:
         "Settings are environment variables. The service and the scripts read them once, at start-up. An invalid value",
         "stops the start-up with a one-line error. A misspelt variable is ignored with a warning. A renamed variable",
         "keeps its old name for one version and logs a warning. A command's flag overrides its variable:",
-        "`python -m app --help` lists the flags. A leading `~` in a path is the home folder.",
+        "`.venv/bin/python -m app --help` lists the flags. A leading `~` in a path is the home folder. The values of a",
+        "list are separated by commas. Larger requests or pictures need more",
+        "`FASHIONNET_MEMORY_BYTES`; the start says how much.",
         "",
-        "This page is written by `python scripts/write_docs.py`.",
+        "This page is written by `.venv/bin/python scripts/write_docs.py`.",
         "",
         "| variable | default | meaning |",
         "|---|---|---|",

@@ -174,7 +174,7 @@ def test_the_command_prints_a_key_and_its_line(capsys, tmp_path):
         key_command.main(["a:b"])
 
 
-KEY_OPTION = '-H "X-API-Key: $FASHIONNET_API_KEY"'
+KEY_OPTION = '-H "X-API-Key: $API_KEY"'
 PASTE = """
     const transfer = new DataTransfer();
     transfer.setData("text/plain", "a key");
@@ -212,7 +212,7 @@ def test_the_page_asks_for_the_key_keeps_it_and_names_it_in_its_commands(guarded
         command = page.driver.execute_script("return getSelection().toString()") or page.one("#models-curl").text
     done = subprocess.run(
         ["bash", "-c", command],
-        env=os.environ | {"FASHIONNET_API_KEY": keys[1]["shop"]},
+        env=os.environ | {"API_KEY": keys[1]["shop"]},
         capture_output=True,
         text=True,
         check=True,

@@ -112,7 +112,7 @@ def create_parser() -> argparse.ArgumentParser:
         "--fold",
         choices=["0", "1", "2", "3", "4", "none"],
         default="0",
-        help="fifth of the senders whose photos validate and calibrate; none: all photos train (default: 0)",
+        help="fifth of the photos, by sender, that validates and calibrates; none: all photos train (default: 0)",
     )
     add(
         "--held-out",

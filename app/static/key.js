@@ -13,7 +13,7 @@ export const withKey = (options, key) => (
   key ? { ...options, headers: { ...options?.headers, "X-API-Key": key } } : options);
 
 /** The option of curl that sends the key, from a variable of the shell; "" where the service wants none. */
-export const keyOption = () => (demanded || storedKey() ? ' -H "X-API-Key: $FASHIONNET_API_KEY"' : "");
+export const keyOption = () => (demanded || storedKey() ? ' -H "X-API-Key: $API_KEY"' : "");
 
 /** Ask for the key; returns whether one was given. Calls that fail together share the question. */
 export function askForKey() {
