@@ -92,7 +92,7 @@ class Figures(NamedTuple):
     """Each photo predicted by the network whose training had no photo of its sender."""
     unknown_kinds: dict[str, UnknownKind]
     accuracies: dict[str, float]
-    """Of the graphs in full precision and in 8 bits, on the photos of the ten classes."""
+    """Of the graphs in full precision and in 8 bits, on the photos of the folds whose export kept both."""
 
 
 def measure(photos: Photos, configs: Sequence[RunConfig], paths: Sequence[Path]) -> Figures:
@@ -122,12 +122,13 @@ def measure(photos: Photos, configs: Sequence[RunConfig], paths: Sequence[Path])
 
 
 def graph_accuracies(cards: Sequence[ModelCard]) -> dict[str, float]:
-    """Returns the accuracies on the held-out photos of all cards, each photo counted once."""
-    found = {}
-    for name in ("metrics", "int8_metrics"):
-        parts = [getattr(card, name)["photos"] for card in cards]
-        found[name] = sum(one.accuracy * one.count for one in parts) / sum(one.count for one in parts)
-    return found
+    """Returns the accuracies on the held-out photos of the cards with both graphs, each photo counted once."""
+    both = [card for card in cards if card.int8_metrics]
+    count = max(sum(card.metrics["photos"].count for card in both), 1)
+    return {
+        name: sum(card.metrics["photos"].count * getattr(card, name)["photos"].accuracy for card in both) / count
+        for name in ("metrics", "int8_metrics")
+    }
 
 
 def known_rows(held_out: HeldOut) -> HeldOut:

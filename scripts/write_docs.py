@@ -34,6 +34,8 @@ PEERS = {
     "litserve": "LitServe",
     "bentoml": "BentoML",
 }
+KINDS = {"Hat": "hats", "Shorts": "shorts", "Skirt": "skirts", "Body": "bodysuits"}
+"""The published labels of photos of none of the ten classes."""
 DEFAULTS = {
     "workers": "usable cores divided by the threads",
     "model_dir": "`model/weights`",
@@ -168,15 +170,15 @@ def photos() -> str:
     found = results("photo-cross-validation")["seeds"]["1"]
     report, unknown = found["report"], found["unknown_kinds"]
     low, high = report["accuracy_interval"]
-    kinds = ", ".join(f"{kind} {value:.3f}" for kind, value in unknown.items())
+    kinds = ", ".join(f"{KINDS[kind]} {one['auroc']:.3f}" for kind, one in unknown.items())
     return f"""\
 | | |
 |---|---|
 | photos of the ten classes | {report["count"]:,} of {report["senders"]} people |
 | accuracy | {report["accuracy"]:.1%} (95 % interval {low:.1%} to {high:.1%}) |
 | mean confidence, calibration error | {report["confidence"]:.1%}, {100 * report["ece"]:.1f} points |
-| AUROC of `ood_score` for hats, shorts, skirts and bodysuits | {report["auroc"]:.3f} |
-| the same for a kind that did not train | {kinds} |
+| AUROC of `ood_score`, kinds in the training set as none of the ten | {report["auroc"]:.3f} |
+| AUROC of `ood_score`, a kind that is left out of training | {kinds} |
 | `in_distribution` of hats, shorts, skirts and bodysuits | {report["classes"]["none"]["in_distribution"]:.0%} |"""
 
 
