@@ -209,7 +209,9 @@ class _Collector:
 
     def _begin(self, segment: MultipartSegment) -> Upload | None:
         name = (segment.name or "").encode(HEADERS, "replace").decode(errors="replace")
-        if segment.filename is None and name not in ("file", "files"):
+        if segment.filename is None and name == "files":  # left out, it would shift the answers of the others
+            raise MissingFile("A part 'files' of the form has no file name: send it as  -F files=@shirt.png")
+        if segment.filename is None and name != "file":
             return None  # a plain form field
         if self.count == self.limits.files:
             raise TooManyFiles(f"The limit is {self.limits.files} files in one request: send several requests.")

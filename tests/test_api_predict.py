@@ -364,18 +364,18 @@ def test_a_batch_larger_than_the_engine_takes_at_once_keeps_its_order(small_data
         assert batch == [post(client, content).json() for content in contents]
 
 
-def test_parts_of_a_batch_need_no_file_name(client):
-    part = b'--b\r\nContent-Disposition: form-data; name="files"%s\r\n\r\n%s\r\n'
-    names = (b'; filename="a.png"', b"", b'; filename="c.png"')
-    body = b"".join(part % (name, grey_png(seed)) for seed, name in enumerate(names)) + b"--b--\r\n"
-    answers = client.post("/predict/batch", **form(body)).json()["predictions"]
-    assert answers == [post(client, grey_png(seed)).json() for seed in range(3)]
-
-
 BAD_BATCHES = {
     "no file": ({"data": {"a": "b"}, "files": {}}, 415, "unsupported-body"),
     "only fields": (
         form(b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\nx\r\n--b--\r\n'),
+        422,
+        "missing-file",
+    ),
+    "a part without a file name": (
+        form(
+            PART.replace(b'"file"', b'"files"')
+            + b'\r\n--b\r\nContent-Disposition: form-data; name="files"\r\n\r\nx\r\n--b--\r\n'
+        ),
         422,
         "missing-file",
     ),

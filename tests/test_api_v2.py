@@ -15,6 +15,7 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from app import VERSION
@@ -257,16 +258,14 @@ def test_a_raw_request_is_one_image_alone(client, expected, content):
 
 def test_a_png_may_have_as_many_bytes_as_the_tensor_has_pixels(client):
     """Its content decides, not its size."""
-    png = encode(trousers())
+    png = encode(Image.fromarray(np.arange(784, dtype=np.uint8).reshape(28, 28)))
     chunk = b"tEXt" + b"a" * (28 * 28 - len(png) - 12)
     text = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
     padded = png[:33] + text + png[33:]
     assert len(padded) == 28 * 28
-    labels = [
-        client.post(INFER, content=content, headers={"Inference-Header-Content-Length": "0"}).content[-7:]
-        for content in (png, padded)
-    ]
-    assert labels == [b"Trouser"] * 2
+    headers = {"Inference-Header-Content-Length": "0"}
+    first, second = (client.post(INFER, content=content, headers=headers).content for content in (png, padded))
+    assert first == second
 
 
 def test_more_images_than_the_engine_takes_at_once(inference):

@@ -25,7 +25,7 @@ async function open() {
   stop();
   const mine = ++openings;
   const opened = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
-  if (mine !== openings) return end(opened); // stopped, or opened again, while the browser asked for permission
+  if (mine !== openings) return end(opened);  /* stopped, or opened again, while the browser asked for permission */
   stream = opened;
   byId("webcam-result").textContent = "";
   byId("webcam-video").srcObject = stream;
