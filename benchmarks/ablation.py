@@ -18,7 +18,7 @@ from torch import nn
 
 from app.settings import read_settings
 from benchmarks.report import write
-from model import WEIGHTS, FashionMnist, cpu
+from model import FashionMnist, cpu
 from model.artifact import load_artifact
 from model.network import ARCHITECTURES, Network, NormalisedFashionNet, load_network
 from model.training.augment import Augmentation
@@ -90,14 +90,14 @@ def remarks(epochs: int, seeds: int) -> list[str]:
         f"{epochs} epochs, {seeds} seeds, 55,000 images, validated on 5,000 others; mean ± standard deviation.",
         f"{cpu.usable_cores()} cores of {cpu.cpu_name()}; Python {platform.python_version()},",
         f"torch {torch.__version__}; {datetime.now(UTC).date()}.",
-        f"Made by `python benchmarks/ablation.py --epochs {epochs} --seeds {seeds}`.",
+        f"Made by `python benchmarks/ablation.py TEACHER_DIR --epochs {epochs} --seeds {seeds}`.",
     ]
 
 
-def train_all(epochs: int, seeds: int) -> dict[str, list[EpochMetrics]]:
-    """Every variant with every seed, printed as they come."""
+def train_all(teacher_dir: Path, epochs: int, seeds: int) -> dict[str, list[EpochMetrics]]:
+    """Every variant with every seed, printed as they come; raises ArtifactMissing without a trained teacher."""
     data_set, teacher = FashionMnist(read_settings().data_dir), BEST.teachers[0]
-    teachers = {teacher: load_network(load_artifact(WEIGHTS, teacher, ("safetensors",)))}
+    teachers = {teacher: load_network(load_artifact(teacher_dir, teacher, ("safetensors",)))}
     found = {}
     for name, recipe in variants(epochs).items():
         found[name] = [train(data_set, recipe, seed, teachers) for seed in range(1, seeds + 1)]
@@ -108,12 +108,13 @@ def train_all(epochs: int, seeds: int) -> dict[str, list[EpochMetrics]]:
 def main() -> None:
     """Train all of them and report."""
     parser = argparse.ArgumentParser(description="What each ingredient of `best` gives.")
+    parser.add_argument("teacher_dir", type=Path, help="run of `scripts/train.py --recipe residual`, which teaches")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--write", type=Path, help="write NAME.md and NAME.json")
     arguments = parser.parse_args()
     cpu.keep_freed_memory()
-    found = train_all(arguments.epochs, arguments.seeds)
+    found = train_all(arguments.teacher_dir, arguments.epochs, arguments.seeds)
     table = ["| | validation accuracy (by seed) | loss | training accuracy |", "|---|---|---|---|"]
     table += [row(name, runs) for name, runs in found.items()]
     lines = [*table, "", *remarks(arguments.epochs, arguments.seeds)]

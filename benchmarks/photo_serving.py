@@ -74,7 +74,8 @@ def measure(contender: Contender, python: Path, photos: dict[str, bytes], second
             request = request_for(contender, content)
             closed_loop(request, PORT, CONNECTIONS, 2)
             outcome, cpu_ms = cost(server, request, PORT, CONNECTIONS, seconds)
-            found[size] = {"rate": outcome.rate, "p99": outcome.p99, "cpu_ms": cpu_ms, "errors": outcome.errors}
+            lost = {"refused": outcome.refused, "errors": outcome.errors}
+            found[size] = {"rate": outcome.rate, "p99": outcome.p99, "cpu_ms": cpu_ms, **lost}
         found["pss_mb"], found["largest_pss_mb"], _ = memory(server)
     return found
 
@@ -92,7 +93,12 @@ def report(rounds: list[dict[str, Any]], photos: dict[str, bytes]) -> str:
         return f"{statistics.median(turn[name][size][key] for turn in rounds):.1f}"
 
     rows = [
-        (f"{name}, {size}", *(middle(name, size, key) for key in ("rate", "p99", "cpu_ms")))
+        (
+            f"{name}, {size}",
+            *(middle(name, size, key) for key in ("rate", "p99", "cpu_ms")),
+            str(sum(turn[name][size]["refused"] for turn in rounds)),
+            str(sum(turn[name][size]["errors"] for turn in rounds)),
+        )
         for size in photos
         for name in rounds[0]
     ]
@@ -103,7 +109,7 @@ def report(rounds: list[dict[str, Any]], photos: dict[str, bytes]) -> str:
     return "\n\n".join(
         [
             "# Photos beside a hand-written app and LitServe",
-            table(("", "photos/s", "p99 ms", "CPU ms a photo"), rows),
+            table(("", "photos/s", "p99 ms", "CPU ms a photo", "429", "errors"), rows),
             f"Our rate over that of the best peer, by turn: {'; '.join(ratios)}.",
             f"Memory (PSS) of the largest process: {largest}.",
             f"{CONNECTIONS} connections; {machine()}; {datetime.now(UTC).date()}.",

@@ -18,6 +18,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from app.settings import read_settings
 from model import FashionMnist, create_engine, list_artifacts, load_artifact
+from model.artifact import read_card
 from model.engines import run_batches, softmax
 from model.evaluation.report import report
 from model.export.temperature import fit_temperature
@@ -68,7 +69,9 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     print("| network | n | rule | temperature | held-out NLL | minus that of NLL | held-out ECE |")
     print("|---|---|---|---|---|---|---|")
-    for name in list_artifacts(read_settings().model_dir):
+    folder = read_settings().model_dir
+    names = [name for name in list_artifacts(folder) if read_card(folder, name).input.convention == "fashion-mnist"]
+    for name in names:
         logits, labels = validation_logits(name)
         found = cross_validate(logits, labels)
         for rule, folds in found.items():

@@ -56,6 +56,14 @@ def in_order(rows: torch.Tensor) -> list[bytes]:
     return sorted(row.numpy().tobytes() for row in rows)
 
 
+@pytest.mark.parametrize(("images", "sizes"), [(10, [5, 5]), (11, [5, 5]), (12, [5, 5, 2])])
+def test_one_image_alone_is_no_batch(images, sizes):
+    """Batch normalisation needs two."""
+    batches = BatchSource(changed("best", batch_size=5, distillation=None), IMAGES[:images], LABELS[:images], 1)
+    assert [len(batch.labels) for batch in batches.epoch(0)] == sizes
+    assert len(batches) == len(sizes)
+
+
 def test_an_epoch_has_every_image_once_in_another_order_than_the_next():
     batches = source(Augmentation())
     assert [len(batch.labels) for batch in batches.epoch(0)] == [5, 5, 2]

@@ -169,4 +169,6 @@ def test_a_parquet_set_with_a_column_of_images_is_classified(cluster, tmp_path: 
     pq.write_table(pa.table({"image": [encode(trousers()), None, b""]}), tmp_path / "holes.parquet")
     sets = [tmp_path / "set.parquet", tmp_path / "holes.parquet"]
     assert classify_on_cluster(sets, tmp_path / "found", "auto", WEIGHTS, NETWORKS) == (8, 2)
-    assert {row["file"] for row in pq.read_table(tmp_path / "found").to_pylist()} == {""}
+    rows = pq.read_table(tmp_path / "found").to_pylist()
+    assert {row["file"] for row in rows} == {""}
+    assert any("no encoded picture" in (row["error"] or "") for row in rows)

@@ -11,7 +11,7 @@ import ray
 import ray.data
 
 from model.engines import BATCH_SIZE, EngineName
-from model.errors import DataCorrupt
+from model.errors import DataCorrupt, NotAnImage
 from model.files import printable
 from model.offline.folder import Source, classify_sources, find_pictures
 from model.offline.tables import arrow_schema
@@ -88,9 +88,16 @@ def _read(inputs: Sequence[Path]) -> ray.data.Dataset:
     return ray.data.from_items(files, override_num_blocks=math.ceil(len(files) / BATCH_SIZE))
 
 
+def _content(cell: object) -> bytes:
+    """Returns the encoded picture of a row; raises NotAnImage if the cell holds something else, or nothing."""
+    if not isinstance(cell, bytes):
+        raise NotAnImage("The cell in the column 'image' is no encoded picture: write the bytes of a file into it.")
+    return cell
+
+
 def _sources(batch: pa.Table) -> Iterator[Source]:
     for row in batch.to_pylist():
         if "image" in row:
-            yield Source(str(row["file"] or ""), partial(bytes, row["image"]))
+            yield Source(str(row["file"] or ""), partial(_content, row["image"]))
         else:
             yield Source(row["file"], Path(os.fsdecode(row["path"])).read_bytes)

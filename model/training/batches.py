@@ -70,8 +70,8 @@ class BatchSource:
         return len(self.images)
 
     def __len__(self) -> int:
-        """Returns the number of batches in an epoch."""
-        return math.ceil(len(self.images) // distributed.world_size() / self.batch_size)
+        """Returns the number of batches in an epoch. One image alone is none: batch normalisation needs two."""
+        return math.ceil((len(self.images) // distributed.world_size() - 1) / self.batch_size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yields the batches of the epoch ``number`` (0, 1, ...); seeds torch's random generator."""
@@ -80,7 +80,7 @@ class BatchSource:
         order = torch.randperm(len(self.images), device=self.images.device)
         order = order[: len(order) // distributed.world_size() * distributed.world_size()]
         torch.manual_seed(derived_seed(_DROPOUT, self.seed, number, distributed.rank()))
-        for indices in torch.split(distributed.shard(order), self.batch_size):
+        for indices in torch.split(distributed.shard(order), self.batch_size)[: len(self)]:
             yield Batch(*(None if rows is None else rows[indices] for rows in whole))  # type: ignore[arg-type]
 
     def _whole(self, epoch: int) -> Batch:
