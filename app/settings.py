@@ -31,6 +31,8 @@ from model.prediction import ModelPair
 
 PREFIX = "FASHIONNET_"
 DAY = 86_400
+GRPC_STOP_SECONDS = 10
+"""Seconds that open gRPC calls get when the process stops, after those that HTTP gets."""
 MEMORY_PER_WORKER = 150_000_000
 """Bytes."""
 _FALLBACK_MODEL = "fashionnet"

@@ -343,7 +343,8 @@ def test_a_few_requests_for_many_pictures_wait_and_the_next_is_rejected(small_da
 def test_forms_of_small_files_do_not_make_the_service_look_busy(small_data, monkeypatch, content):
     engines = hold_engines(monkeypatch)
     large = encode(Image.effect_noise((1000, 1000), 90))
-    with serve(Settings(data_dir=small_data.root, workers=1)) as client, ThreadPoolExecutor() as pool:
+    settings = Settings(data_dir=small_data.root, workers=1, max_wait_seconds=3)  # for slow machines
+    with serve(settings) as client, ThreadPoolExecutor() as pool:
         for _ in range(10):
             assert client.post("/predict/batch", files={"files": content}).status_code == 200
         for engine in engines:
@@ -377,7 +378,7 @@ def test_many_slow_pictures_take_the_decoder_for_the_time_of_a_few(small_data):
 
 @pytest.mark.parametrize("path", ["/predict/batch", "/v2/models/fashionnet/infer"])
 def test_the_pictures_of_a_client_that_leaves_are_not_decoded(small_data, path):
-    settings = Settings(data_dir=small_data.root, workers=1, decode_seconds=0.5)
+    settings = Settings(data_dir=small_data.root, workers=1, decode_seconds=1.5)
     picture = base64.b64encode(slow_picture()).decode()
     tensor = {"name": "images", "shape": [50], "datatype": "BYTES", "data": [picture] * 50}
     body = {"json": {"inputs": [tensor]}} if path.startswith("/v2") else {"files": [("files", slow_picture())] * 50}
@@ -387,7 +388,7 @@ def test_the_pictures_of_a_client_that_leaves_are_not_decoded(small_data, path):
         start = time.monotonic()
         wait_until(lambda: 'status="499"' in client.get("/metrics").text)
         assert client.post("/predict/batch", files={"files": grey_png()}).status_code in (200, 429)
-        assert time.monotonic() - start < 1.5
+        assert time.monotonic() - start < 5, "the pictures may take 7.7 seconds"
 
 
 def test_a_client_that_leaves_while_it_sends_is_no_problem(small_data):

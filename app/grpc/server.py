@@ -27,7 +27,7 @@ from app.problems import BodyTooLarge, InvalidInference, SlowBody, counted_probl
 from app.routes import v2_metadata
 from app.routes.v2_inference import answer
 from app.routes.v2_request import QUICK_BYTES, images_of
-from app.settings import Settings
+from app.settings import GRPC_STOP_SECONDS, Settings
 
 Method = Callable[[bytes], Awaitable[Any]]
 """Takes an encoded message and returns a message."""
@@ -37,8 +37,6 @@ ARRIVALS = 8
 """Most messages that arrive at once: gRPC passes on complete messages alone, so this bounds their memory."""
 FREE_ARRIVALS, FREE_SECONDS = 16, 1
 """The same for methods that need no key, such as health checks, and the seconds in which their bytes must arrive."""
-STOP_SECONDS = 10
-"""Seconds that open calls get when the process stops, after those that HTTP gets."""
 CODES = {
     401: grpc.StatusCode.UNAUTHENTICATED, 404: grpc.StatusCode.NOT_FOUND, 408: grpc.StatusCode.DEADLINE_EXCEEDED,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED, 500: grpc.StatusCode.INTERNAL, 503: grpc.StatusCode.UNAVAILABLE,
@@ -61,7 +59,7 @@ async def lifespan_with_grpc(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         server.add_insecure_port(f"{host}:{settings.grpc_port}")
         await server.start()
         yield server_state
-        await server.stop(STOP_SECONDS)
+        await server.stop(GRPC_STOP_SECONDS)
 
 
 class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]

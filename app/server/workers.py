@@ -23,7 +23,7 @@ from app.server.ended_workers import merge_ended
 from app.server.processes import STOP_SECONDS, make_server, uvicorn_options
 from app.server.sockets import bind
 from app.server.worker_state import REPLACED, WorkerState
-from app.settings import Settings, metrics_folder
+from app.settings import GRPC_STOP_SECONDS, Settings, metrics_folder
 
 try:
     from app.server.master import Master
@@ -133,6 +133,7 @@ def serve_by_workers(app: FastAPI, settings: Settings) -> None:
             UNSUPPORTED,
         )
     crash_loop = CrashLoop()
+    grpc_seconds = GRPC_STOP_SECONDS if settings.grpc_port else 0
     options = {
         "bind": _address(settings),
         "workers": settings.workers,
@@ -140,7 +141,7 @@ def serve_by_workers(app: FastAPI, settings: Settings) -> None:
         "preload_app": True,
         "timeout": settings.worker_timeout_seconds,
         "keepalive": settings.keep_alive_seconds,
-        "graceful_timeout": STOP_SECONDS + int(settings.drain_seconds) + 1,
+        "graceful_timeout": STOP_SECONDS + int(settings.drain_seconds) + 1 + grpc_seconds,
         "loglevel": settings.log_level,
         "errorlog": None,  # app/logs.py configures gunicorn's logger
         "control_socket_disable": True,
