@@ -50,7 +50,7 @@ lock:  ## pins the packages of pyproject.toml in requirements/, with hashes (nee
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-annotate \
 	  --no-header pyproject.toml --extra train -c requirements/dev.txt -o requirements/train.txt
 
-browser:  ## installs Chromium and axe-core, for the tests of the page (Debian and Ubuntu, as root)
+browser:  ## installs Chromium and axe-core, for the tests of the page (Debian, as root, with npm)
 	(command -v chromium && command -v chromedriver) >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium chromium-driver)
 	npm install --no-save --no-package-lock --no-audit --no-fund --silent axe-core@4.14.1
 
@@ -63,20 +63,20 @@ clean:  ## removes .venv and the caches
 
 $(VENV)/serve.stamp: requirements/serve.txt pyproject.toml
 	@echo "Installing the service (230 MB); this takes about a minute."
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --require-hashes -r requirements/serve.txt
 	$(PROJECT)
 	touch $@
 
 $(VENV)/train.stamp: requirements/train.txt pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@echo "Installing the service and PyTorch (6 GB); this takes some minutes."
 	$(PIP) install --require-hashes -r requirements/train.txt
 	$(PROJECT)
 	touch $@ $(VENV)/serve.stamp
 
 $(VENV)/dev.stamp: requirements/dev.txt pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@echo "Installing PyTorch and the development tools (6 GB); this takes some minutes."
 	$(PIP) install --require-hashes -r requirements/dev.txt
 	$(PROJECT)

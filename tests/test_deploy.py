@@ -71,7 +71,7 @@ def test_a_variant_has_the_documented_image_and_as_many_workers_as_its_limit(var
     (container,) = deployment["template"]["spec"]["containers"]
     assert shlex.split(f"docker build -t {container['image']} .") in COMMANDS
     assert (int(container["resources"]["limits"]["cpu"]) > 1) == (variant == "several-workers")
-    assert resources["HorizontalPodAutoscaler"]["spec"]["minReplicas"] == deployment["replicas"]
+    assert "replicas" not in deployment, "applying it again would undo what the autoscaler decided"
 
 
 @pytest.fixture(scope="module")

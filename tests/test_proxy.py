@@ -176,6 +176,13 @@ def test_problems_and_metrics_do_not_depend_on_the_path(proxied, service):
     assert f'route="{PREFIX}' not in metrics
 
 
+@pytest.mark.parametrize("prefix", ["", PREFIX])
+def test_the_documented_site_does_not_publish_the_metrics(nginx, prefix):
+    client, addresses = nginx
+    assert client.get(f"{addresses['keeps']}{prefix}/metrics").status_code == 404
+    assert client.get(f"{addresses['keeps']}{prefix}/models").status_code == 200
+
+
 CADDY = """
 {{
     admin off
@@ -208,6 +215,7 @@ def caddy(service, tmp_path):
 
 def test_the_documented_caddy_has_tls_and_says_who_its_client_is(caddy, caplog):
     assert caddy.get("/").status_code == 200
+    assert caddy.get("/metrics").status_code == 404
     assert caddy.post("/predict", files={"file": grey_png()}).status_code == 200
     assert_problem(caddy.post("/predict", files={"file": TOO_LARGE}), 413, "too-large")
     assert client_in_log(caplog, caddy, "/models", **{"X-Forwarded-For": "6.6.6.6"}) == "127.0.0.2"
