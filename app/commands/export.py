@@ -5,7 +5,7 @@ fashionnet export fashionnet --out /tmp   to look at what comes out first
 fashionnet export fashionnet --figures    the figures alone, of the graphs that are there
 
 The figures of a photo model need the files held-out.npz of runs of its recipe, which calibrate its confidence too:
-fashionnet export fashionnet-photo --figures --held-out runs/photo-cv/*/held-out.npz
+fashionnet export fashionnet-photo --figures --held-out runs/photo-cv/seed-1-*/held-out.npz
 """
 
 import argparse
