@@ -24,9 +24,10 @@ from model.export.quantize import CALIBRATION_IMAGES, quantize
 from model.export.temperature import fit_set_temperature
 from model.metrics import Metrics, Report
 from model.network import PhotoFashionNet
-from model.ood.fit import Floats, class_centres, in_chunks, scale_of
+from model.ood.distance_score import DistanceScore, Floats, add_distances
+from model.ood.fit import class_centres, in_chunks, with_scale
 from model.ood.photo_score import PhotoOodScore
-from model.ood.score import OodScore, load_score
+from model.ood.score import load_score
 from model.photos import likeliest_answers
 from model.training.photo_batches import SIZE, PhotoTensors
 from model.training.photo_examples import draw_validation
@@ -121,7 +122,7 @@ def export_photo_model(
         ArtifactError: the exported graph and the network disagree.
     """
     network.eval()
-    score = scale_of(unscaled_score(network, tensors), held_out.distances[held_out.known], WEIGHTS)
+    score = with_scale(unscaled_score(network, tensors), held_out.distances[held_out.known], WEIGHTS)
     content: dict[Format, bytes] = {
         "safetensors": safetensors.torch.save({key: part.contiguous() for key, part in network.state_dict().items()}),
         "detector.safetensors": score.to_bytes(),
@@ -174,11 +175,11 @@ def measured(
     return Artifact(card.model_copy(update=figures | {"histograms": histograms}), artifact.content)
 
 
-def _histograms(held_out: HeldOut, score: OodScore | PhotoOodScore, temperature: float) -> dict[Feature, Histogram]:
+def _histograms(held_out: HeldOut, score: DistanceScore, temperature: float) -> dict[Feature, Histogram]:
     """Returns those of the photos of the ten classes."""
     known = held_out.known
-    scores = (held_out.distances[known] - score.typical.numpy()) / score.spread.numpy()
-    return reference_histograms(scores.sum(1), softmax(held_out.logits[known] / temperature))
+    scores = add_distances(held_out.distances[known], score.typical.numpy(), score.spread.numpy())
+    return reference_histograms(scores, softmax(held_out.logits[known] / temperature))
 
 
 def first(split: Split) -> Split:

@@ -10,12 +10,12 @@ from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
 from model.data import CLASSES
+from model.ood.distance_score import TINY, Floats, add_distances
 from model.ood.image_statistics import ImageStatistics
 from model.ood.photo_score import PhotoOodScore
 from model.ood.score import Distances, OodScore
 
 Score = TypeVar("Score", OodScore, PhotoOodScore)
-Floats = NDArray[np.float32]
 CENTRES_PER_CLASS = 100
 STATISTICS_CENTRES_PER_CLASS = 30
 WEIGHTS = Distances(1, 1, 1, 3)  # type: ignore[arg-type]
@@ -60,23 +60,18 @@ def fit_ood_score(train: LabelledOutputs, validation: LabelledOutputs) -> OodSco
         typical=torch.zeros(4),
         spread=torch.ones(4),
     )
-    return scale(score, validation)
-
-
-def scale(score: OodScore, validation: LabelledOutputs) -> OodScore:
-    """Returns ``score`` with ``typical`` and ``spread`` fitted on ``validation``, and its other buffers unchanged."""
     images, _, logits, features = validation
     distances = in_chunks(lambda *parts: torch.cat(score.distances(*parts), dim=1), images, logits, features)
-    return scale_of(score, distances, WEIGHTS)
+    return with_scale(score, distances, WEIGHTS)
 
 
-def scale_of(score: Score, distances: Floats, weights: Sequence[float] | Distances) -> Score:
+def with_scale(score: Score, distances: Floats, weights: Sequence[float] | Distances) -> Score:
     """Returns ``score`` with ``typical`` and ``spread`` fitted to distances ``[N, D]`` of validation images.
 
     ``weights`` are those of the D distances.
     """
     scale = fit_scale(distances, weights)
-    fitted = {"typical": torch.from_numpy(scale.typical).float(), "spread": torch.from_numpy(scale.spread).float()}
+    fitted = {name: torch.from_numpy(values).float() for name, values in scale._asdict().items()}
     return type(score)(**(score.state_dict() | fitted))
 
 
@@ -88,17 +83,12 @@ class Scale(NamedTuple):
     spread: Floats
     """``[D]``"""
 
-    def score(self, distances: Floats) -> Floats:
-        """Distances ``[N, D]`` -> scores ``[N]``."""
-        scores: Floats = ((distances - self.typical) / self.spread).sum(1)
-        return scores
-
 
 def fit_scale(distances: Floats, weights: Sequence[float] | Distances) -> Scale:
     """Returns the scale by which the median distances ``[D]`` score 0 and ``IN_DISTRIBUTION`` of the rows at most 1."""
     typical, upper = np.quantile(distances, (0.5, IN_DISTRIBUTION), axis=0)
-    spread = np.maximum(upper - typical, 1e-6) / np.array(weights)
-    threshold = max(np.quantile(((distances - typical) / spread).sum(1), IN_DISTRIBUTION), 1e-6)
+    spread = np.maximum(upper - typical, TINY) / np.array(weights)
+    threshold = max(np.quantile(add_distances(distances, typical, spread), IN_DISTRIBUTION), TINY)
     return Scale(typical, spread * threshold)
 
 

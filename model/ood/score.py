@@ -17,10 +17,11 @@ from typing import NamedTuple
 
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from model.ood.distance_score import DistanceScore
 from model.ood.image_statistics import ImageStatistics
-from model.ood.photo_score import TINY, PhotoOodScore
+from model.ood.photo_score import PhotoOodScore
 
 
 class Distances(NamedTuple):
@@ -36,62 +37,37 @@ class Distances(NamedTuple):
     """Euclidean distance of the image statistics to the nearest centre of the predicted class."""
 
 
-class OodScore(nn.Module):
+class OodScore(DistanceScore):
     """The score of images: 0 is typical, 1 is the threshold, above 1 is out of the distribution.
 
     Args:
-        centres: of the features of the training images, float32 ``[K, F]``.
-        statistics_centres: of their image statistics divided by ``deviation``, by class, float32 ``[C, K', 11]``.
+        statistics_centres: of the image statistics of the training images divided by ``deviation``, by class, float32
+            ``[C, K', 11]``.
         deviation: of each image statistic over the training images, float32 ``[11]``.
-        typical: the distances of an image that scores 0, float32 ``[4]``.
-        spread: by how much each distance exceeds the typical one to add 1 to the score, float32 ``[4]``.
+        centres, typical, spread: see ``DistanceScore``; there are four distances.
     """
 
-    centres: Tensor
     statistics_centres: Tensor
     deviation: Tensor
-    typical: Tensor
-    spread: Tensor
-    twice_centres: Tensor
-    squares: Tensor
-    half_inverse_norms: Tensor
 
     def __init__(
         self, centres: Tensor, statistics_centres: Tensor, deviation: Tensor, typical: Tensor, spread: Tensor
     ) -> None:
-        super().__init__()
+        super().__init__(centres, typical, spread)
         self.statistics = ImageStatistics()
-        self.register_buffer("centres", centres)
         self.register_buffer("statistics_centres", statistics_centres)
         self.register_buffer("deviation", deviation)
-        self.register_buffer("typical", typical)
-        self.register_buffer("spread", spread)
-        # Constants of the exported graph, derived from the buffers above.
-        squares = centres.square().sum(1)
-        self.register_buffer("twice_centres", 2 * centres.T.contiguous(), persistent=False)
-        self.register_buffer("squares", squares, persistent=False)
-        self.register_buffer("half_inverse_norms", 0.5 / squares.sqrt().clamp(min=TINY), persistent=False)
-
-    def to_bytes(self) -> bytes:
-        """Returns the buffers as safetensors."""
-        return safetensors.torch.save(self.state_dict())
 
     def forward(self, images: Tensor, logits: Tensor, features: Tensor) -> Tensor:
         """Images uint8 ``[N, 28, 28]``, logits ``[N, C]``, features ``[N, F]`` -> scores float32 ``[N]``."""
-        distances = torch.cat(self.distances(images, logits, features), dim=1)
-        return ((distances - self.typical) / self.spread).sum(1)
+        return self.add(self.distances(images, logits, features))
 
     def distances(self, images: Tensor, logits: Tensor, features: Tensor) -> Distances:
         """Images uint8 ``[N, 28, 28]``, logits ``[N, C]``, features ``[N, F]`` -> the four distances."""
-        norms = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-        twice_products = features @ self.twice_centres
-        cosine = (twice_products * self.half_inverse_norms).amax(1, keepdim=True) / norms.clamp(min=TINY)
-        square = (self.squares - twice_products).amin(1, keepdim=True) + norms * norms
         statistics = (self.statistics(images) / self.deviation).unsqueeze(1)
         offsets = statistics - self.statistics_centres.index_select(0, logits.argmax(1))  # [N, K', 11]
         return Distances(
-            cosine_distance=1 - cosine,
-            euclidean_distance=square.clamp(min=0).sqrt(),
+            *self.centre_distances(features),
             energy=-logits.logsumexp(1, keepdim=True),
             image_statistics=torch.linalg.vector_norm(offsets, dim=2).amin(1, keepdim=True),
         )
