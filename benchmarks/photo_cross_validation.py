@@ -25,10 +25,11 @@ from model.engines import softmax
 from model.errors import TrainingError
 from model.evaluation.photos import PhotoPredictions, PhotoReport, as_text, photo_report
 from model.evaluation.ranking import auroc
-from model.export.photo import WEIGHTS, HeldOut, read_held_out
+from model.export.photo import HeldOut, read_held_out
 from model.export.temperature import fit_set_temperature
 from model.ood.distance_score import add_distances
 from model.ood.fit import fit_scale
+from model.ood.photo_score import PHOTO_DISTANCE_WEIGHTS
 from model.photos import Photos, assign_folds, read_training_photos
 from model.training.command import epoch_line
 from model.training.loop import Precision, RunConfig, choose_precision, describe_machine
@@ -107,7 +108,7 @@ def measure(photos: Photos, configs: Sequence[RunConfig], paths: Sequence[Path])
         others = [other for other in held_out if other is not own] or [own]
         logits, sets, distances = (np.concatenate(parts) for parts in zip(*map(known_rows, others), strict=True))
         temperature = fit_set_temperature(logits, sets[:, : len(CLASSES)])
-        own_scores = add_distances(own.distances, *fit_scale(distances, WEIGHTS))
+        own_scores = add_distances(own.distances, *fit_scale(distances, PHOTO_DISTANCE_WEIGHTS))
         if config.left_out:
             left_out = (photos.kinds[some] == config.left_out) & (folds[some] == config.fold)
             unknown[config.left_out] = UnknownKind(

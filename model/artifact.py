@@ -3,7 +3,7 @@
 - ``NAME.safetensors``: the weights
 - ``NAME.onnx``: the graph in full precision
 - ``NAME.int8.onnx``: the graph with 8-bit weights and activations (optional)
-- ``NAME.detector.safetensors``: the out-of-distribution detector
+- ``NAME.detector.safetensors``: the out-of-distribution score
 - ``NAME.json``: the card, with the checksums of the other files and one of its own fields
 
 Loading compares the checksums and never unpickles.
@@ -23,7 +23,7 @@ from pydantic_core import PydanticCustomError, to_json
 from model.data import CLASSES
 from model.drift import Feature, Histogram
 from model.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing
-from model.files import remove_temporary_files, write_atomically
+from model.files import remove_temporary_files, write_all, write_atomically
 from model.inputs import ModelInput
 from model.metrics import Metrics, Report
 
@@ -64,8 +64,8 @@ class ModelCard(BaseModel):
     data: dict[str, str]
     """SHA-256 of the data set's files by name."""
     metrics: dict[str, Report | Metrics]
-    """Figures of the graph in full precision by split: a Report for ``test`` (Metrics in older cards), Metrics for
-    ``validation``."""
+    """Figures of the graph in full precision by split: a Report for ``test`` (Metrics in older cards) and for
+    ``photos``, Metrics for ``validation``."""
     int8_metrics: dict[str, Report | Metrics] = {}
     """Figures of the 8-bit graph, if there is one."""
     temperature: float = Field(ge=TEMPERATURES[0], le=TEMPERATURES[1])
@@ -169,22 +169,32 @@ def _checksum(fields: dict[str, Any]) -> str:
 
 
 def save_artifact(folder: Path, card: ModelCard, content: dict[Format, bytes]) -> ModelCard:
-    """Writes the files atomically, the card last. Returns the card with their checksums."""
+    """Writes the files, the card last, and deletes those that the model has no more. Returns the card with checksums.
+
+    No file is replaced before there is room for all.
+    """
     remove_temporary_files(folder, f"{card.name}.")
     sums = {format_: FileRecord(sha256=_sha256(data), bytes=len(data)) for format_, data in content.items()}
     card = card.model_copy(update={"files": sums})
-    for format_, data in content.items():
-        write_atomically(folder / f"{card.name}.{format_}", data)
-    return save_card(folder, card)
+    files = {folder / f"{card.name}.{format_}": data for format_, data in content.items()}
+    write_all(files | {folder / f"{card.name}.json": _to_text(card)})
+    for format_ in set(get_args(Format)) - content.keys():
+        (folder / f"{card.name}.{format_}").unlink(missing_ok=True)
+    return card
 
 
 def save_card(folder: Path, card: ModelCard) -> ModelCard:
-    """Writes ``NAME.json`` alone, with the checksum of its fields. Returns the card."""
+    """Writes ``NAME.json`` alone. Returns the card."""
+    write_atomically(folder / f"{card.name}.json", _to_text(card))
+    return card
+
+
+def _to_text(card: ModelCard) -> bytes:
+    """Returns the card as JSON, with the checksum of its fields."""
     fields = json.loads(card.model_dump_json())
     text = to_json(fields | {CHECKSUM: _checksum(fields)}, indent=2).decode()
     text = _NUMBERS.sub(lambda numbers: " ".join(numbers[0].split()), text)
-    write_atomically(folder / f"{card.name}.json", text.encode() + b"\n")
-    return card
+    return text.encode() + b"\n"
 
 
 _NUMBERS = re.compile(r"(?<=\[)\n[-+.eE\d,\s]+(?=\])")

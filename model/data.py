@@ -52,6 +52,10 @@ class Split(NamedTuple):
         """Returns the examples at ``indices``, int64 ``[M]``, in that order."""
         return Split(self.images[indices], self.labels[indices])
 
+    def first(self, count: int | None) -> "Split":
+        """Returns the first ``count`` examples, or all if it is None."""
+        return Split(self.images[:count], self.labels[:count])
+
 
 @dataclass(frozen=True)
 class FashionMnist:

@@ -61,7 +61,7 @@ class SameConv2d(nn.Conv2d):
         return total // 2, total - total // 2
 
 
-class ConvNorm(nn.Sequential):
+class SameConvNorm(nn.Sequential):
     """A convolution, batch normalisation and, unless ``linear``, ReLU6."""
 
     def __init__(
@@ -97,11 +97,11 @@ class InvertedResidual(nn.Module):
     def __init__(self, in_channels: int, stage: Stage, stride: int) -> None:
         super().__init__()
         inner = in_channels * stage.expansion
-        expansion = [ConvNorm(in_channels, inner, 1)] if stage.expansion > 1 else []
+        expansion = [SameConvNorm(in_channels, inner, 1)] if stage.expansion > 1 else []
         self.layers = nn.Sequential(
             *expansion,
-            ConvNorm(inner, inner, stage.kernel_size, stride=stride, groups=inner),
-            ConvNorm(inner, stage.channels, 1, linear=True),
+            SameConvNorm(inner, inner, stage.kernel_size, stride=stride, groups=inner),
+            SameConvNorm(inner, stage.channels, 1, linear=True),
         )
         self.has_shortcut = stride == 1 and in_channels == stage.channels
 
@@ -117,13 +117,13 @@ class EfficientNetLite0(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         channels = 32
-        self.stem = ConvNorm(3, channels, 3, stride=2)
+        self.stem = SameConvNorm(3, channels, 3, stride=2)
         self.blocks = nn.Sequential()
         for stage in STAGES:
             for number in range(stage.blocks):
                 self.blocks.append(InvertedResidual(channels, stage, 1 if number else stage.stride))
                 channels = stage.channels
-        self.head = ConvNorm(channels, FEATURES, 1)
+        self.head = SameConvNorm(channels, FEATURES, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images ``[N, H, W, 3]``, RGB 0..255 -> feature maps float32 ``[N, 1280, H / 32, W / 32]``."""

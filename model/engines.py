@@ -165,7 +165,9 @@ def _require_shape(artifact: Artifact, file: Format, shape: tuple[int, ...]) -> 
 
 def _of_an_earlier_version(artifact: Artifact, file: Format) -> ArtifactCorrupt:
     name = artifact.card.name
-    return ArtifactCorrupt(f"{name}.{file} is of an earlier version: export it again by scripts/export.py {name}")
+    return ArtifactCorrupt(
+        f"{name}.{file} is of an earlier version: export it again, by scripts/export.py {name} or from its run."
+    )
 
 
 _ENGINES: dict[EngineName, type[OnnxEngine] | type[TorchEngine]] = {

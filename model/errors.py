@@ -25,7 +25,7 @@ class FashionNetError(Exception):
 
 
 class DataError(FashionNetError):
-    """The data set cannot be used.
+    """Images or their labels cannot be used: the data set, labelled photos or a table.
 
     The message names the paths; ``public`` says the same without them, for clients of the service.
     """
@@ -36,11 +36,11 @@ class DataError(FashionNetError):
 
 
 class DataMissing(DataError):
-    """A file of the data set is not there."""
+    """A file is not there."""
 
 
 class DataCorrupt(DataError):
-    """A file of the data set does not match its checksum or its format."""
+    """A file does not match its checksum or its format."""
 
 
 class DownloadFailed(DataError):

@@ -1,6 +1,7 @@
 """FashionNet and the other architectures, in PyTorch. Needs the extra ``train``.
 
-Every network takes images uint8 ``[N, 28, 28]`` as they are in the data set, and normalises them itself.
+Networks take the bytes of images, uint8 ``[N, *shape]``, and normalise them themselves. The shape is 28x28, or that of
+colour photos.
 """
 
 from collections.abc import Iterable, Mapping
@@ -60,7 +61,7 @@ class Network(nn.Module):
         return None
 
     def outputs(self, images: Tensor) -> NetworkOutputs:
-        """Images uint8 ``[N, *shape]`` -> log-probabilities, logits and features."""
+        """Images uint8 ``[N, *shape]`` -> log-probabilities and logits of the ten classes, and features."""
         features = self.features(images)
         logits = self.classify(features)
         return NetworkOutputs(F.log_softmax(logits, dim=1), logits, features)

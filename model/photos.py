@@ -52,6 +52,10 @@ class Photos(NamedTuple):
         files = [self.files[index] for index in indices]
         return Photos(files, self.classes[indices], self.senders[indices], self.kinds[indices])
 
+    def first(self, count: int | None) -> "Photos":
+        """Returns the first ``count`` photos, or all if it is None."""
+        return Photos(*(rows[:count] for rows in self))  # type: ignore[arg-type]
+
     @property
     def sets(self) -> NDArray[np.bool_]:
         """The right answers, bool ``[N, 11]``: the ten classes, then none of them."""

@@ -56,7 +56,7 @@ def resume(whole: Run) -> Run:
 
 def main(data: str, teacher: str, folder: str) -> None:
     """Train, save each process's weights, and compare with resumed runs."""
-    with distributed.process_group():
+    with distributed.process_group("cpu"):
         for name, run in train(FashionMnist(Path(data)), Path(teacher), Path(folder)).items():
             torch.save(run.trainer.network.state_dict(), Path(folder, f"{name}-{distributed.rank()}.pt"))
             assert state_of(resume(run).trainer) == state_of(run.trainer), f"{name}: a resumed run differs"

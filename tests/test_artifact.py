@@ -1,7 +1,10 @@
 import contextlib
+import errno
 import functools
+import itertools
 import json
 import operator
+import os
 import re
 import shutil
 
@@ -341,3 +344,26 @@ def test_other_files_of_the_folder_are_no_models(folder):
     (folder / "fashionnet-lost.json").write_text("{}")
     (folder / "notes.txt").write_text("")
     assert list_artifacts(folder) == ["fashionnet"]
+
+
+@pytest.mark.parametrize("write", range(5))
+def test_an_artefact_without_room_for_all_its_files_leaves_the_one_before(folder, monkeypatch, write):
+    before, real, calls = load_artifact(folder, "fashionnet"), os.fsync, itertools.count()
+
+    def fsync(handle):
+        if next(calls) == write:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    monkeypatch.setattr("os.fsync", fsync)
+    with pytest.raises(OSError, match="No space left"):
+        save_artifact(folder, before.card, dict.fromkeys(FORMATS, b"other"))
+    assert load_artifact(folder, "fashionnet") == before
+    assert len(list(folder.iterdir())) == 5
+
+
+def test_a_graph_that_a_model_has_no_more_is_deleted(folder):
+    before = load_artifact(folder, "fashionnet")
+    save_artifact(folder, before.card, {key: data for key, data in before.content.items() if key != "int8.onnx"})
+    assert not (folder / "fashionnet.int8.onnx").exists()
+    assert set(load_artifact(folder, "fashionnet").content) == set(FORMATS) - {"int8.onnx"}

@@ -13,7 +13,7 @@ from model import WEIGHTS, create_engine, load_artifact
 from model.artifact import TEMPERATURES, read_card
 from model.engines import run_batches, softmax
 from model.evaluation.calibration import BINS, brier_score, expected_calibration_error, reliability, wilson_interval
-from model.evaluation.ood_sets import OUTLIERS, auroc
+from model.evaluation.ood_sets import OOD_SETS, auroc
 from model.evaluation.report import report
 from model.export.temperature import fit_temperature
 from model.ood.fit import LabelledOutputs, fit_ood_score, in_chunks
@@ -175,7 +175,7 @@ def test_a_graph_scores_as_the_module_does_alone_and_in_a_batch(name, kind):
 
 def test_out_of_distribution_sets_are_uint8_images_and_the_same_every_time():
     images = RNG.integers(0, 256, (300, 28, 28), np.uint8)
-    for make in OUTLIERS.values():
+    for make in OOD_SETS.values():
         made = make(images)
         assert made.dtype == np.uint8
         assert made.shape[1:] == (28, 28)
@@ -234,7 +234,7 @@ def test_a_committed_network_separates_out_of_distribution_images(name):
     inside = run_batches(engine, images).ood_scores
     step = 1 if STEP[name] == 1 else 4
     found = {
-        kind: auroc(inside, run_batches(engine, make(images)[::step]).ood_scores) for kind, make in OUTLIERS.items()
+        kind: auroc(inside, run_batches(engine, make(images)[::step]).ood_scores) for kind, make in OOD_SETS.items()
     }
     assert min(found[kind] for kind in ("digits", "inverted", "noise", "smooth", "blank")) >= 0.98
     assert artifact.card.ood_auroc == pytest.approx(found, abs=0.01 if step == 1 else 0.02)

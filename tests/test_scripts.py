@@ -197,6 +197,14 @@ def operators(graph: bytes) -> Counter[str]:
     return Counter(node.op_type for node in onnx.load_from_string(graph).graph.node)
 
 
+@pytest.mark.parametrize("changes", [{"recipe": {}}, {"training": {}}, {"training": {"seed": None}}])
+def test_a_card_without_recipe_and_seed_is_one_sentence(artifact, small_data, tmp_path, capsys, changes):
+    card = artifact.card.model_copy(update={"data": dict(small_data.checksums()), **changes})
+    save_artifact(tmp_path, card, artifact.content)
+    assert export.main(["fashionnet", "--model-dir", str(tmp_path), "--data-dir", str(small_data.root)]) == 2
+    assert "fashionnet.json names no recipe and seed that this version knows" in capsys.readouterr().err
+
+
 def test_export_without_the_data_says_how_to_get_it(tmp_path):
     done = call("export", "fashionnet", "--data-dir", tmp_path)
     assert (done.returncode, done.stdout) == (2, "")

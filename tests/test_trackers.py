@@ -3,6 +3,7 @@ import sys
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from app.commands import train
@@ -65,6 +66,33 @@ def test_mlflow_shows_one_run_with_its_recipe_and_every_epoch(tracked):
     expected = [metrics["train_accuracy"] for metrics in metrics_of(folder)]
     assert [entry.value for entry in history] == pytest.approx(expected)
     assert [entry.step for entry in history] == [1, 2]
+
+
+def test_an_unreachable_mlflow_is_one_sentence_before_the_training(small_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    arguments = ["--data-dir", str(small_data.root), "--out", str(tmp_path / "run"), "--threads", "1"]
+    assert train.main([*arguments, "--tracker", "mlflow"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: MLflow cannot log this run (")
+    assert error.endswith("or leave --tracker mlflow out.")
+
+
+def test_a_training_goes_on_when_mlflow_fails(small_data, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_ARTIFACT_ROOT", str(tmp_path))
+
+    def fail(*_, **__):
+        raise MlflowException("the server\nis gone")
+
+    started = Run.start(tmp_path / "run", make_config(small_data, 2, limit=64), small_data)
+    with tracking(started, ["mlflow"]) as log:
+        monkeypatch.setattr("mlflow.tracking.client.MlflowClient.log_batch", fail)
+        for metrics in started.epochs():
+            log(metrics.epoch, {"train/loss": metrics.train_loss})
+    assert started.trainer.epoch == 2
+    (warning,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert warning == r"warning: MLflow logs no more of this run: the server\nis gone"
 
 
 @pytest.mark.parametrize(("name", "module"), [("tensorboard", "torch.utils.tensorboard"), ("mlflow", "mlflow")])

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -34,6 +35,7 @@ from model.artifact import read_card
 from model.errors import ArtifactError, TrainingError
 from model.evaluation import Metrics
 from model.export import build as export_module
+from model.installation import script
 from model.network import create_network
 from model.ood.score import load_score
 from model.training.loop import RunConfig, choose_precision
@@ -135,7 +137,7 @@ def test_the_network_at_a_restart_becomes_a_member_of_the_exported_one(small_dat
 
 @pytest.mark.slow
 def test_a_graph_in_8_bits_that_loses_accuracy_is_not_exported(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(export_module, "INT8_LOSS", -1.0)
+    monkeypatch.setattr(export_module, "MAX_INT8_LOSS", -1.0)
     card = trained.export(tmp_path)
     assert set(card.files) == {"safetensors", "onnx", "detector.safetensors"}
     assert card.int8_metrics == {}
@@ -365,13 +367,19 @@ def test_bf16_learns_too(small_data, tmp_path):
 @pytest.mark.parametrize(
     ("asked", "device", "bf16", "expected"),
     [
-        ("auto", "cpu", False, "fp32"), ("auto", "cpu", True, "bf16"), ("auto", "cuda", False, "bf16"),
-        ("fp32", "cpu", True, "fp32"), ("bf16", "cpu", False, "bf16"),
+        ("auto", "cpu", False, "fp32"), ("auto", "cpu", True, "bf16"), ("auto", "cuda", False, "fp32"),
+        ("auto", "cuda", True, "bf16"), ("fp32", "cpu", True, "fp32"), ("bf16", "cpu", False, "bf16"),
     ],
 )  # fmt: skip
-def test_precision_follows_the_flags_of_the_cpu(monkeypatch, asked, device, bf16, expected):
+def test_precision_follows_the_instructions_of_the_device(monkeypatch, asked, device, bf16, expected):
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: bf16 or including_emulation)
     monkeypatch.setattr(cpu, "cpu_flags", lambda: frozenset({"avx2"} | ({"avx512_bf16"} if bf16 else set())))
     assert choose_precision(asked, device) == expected
+
+
+def command_again(folder: Path, data_set: FashionMnist, *flags: str) -> str:
+    """The command that resumes the run in ``folder``."""
+    return resume_command(folder, flags=[*flags, "--data-dir", str(data_set.root)])
 
 
 @pytest.fixture
@@ -389,12 +397,12 @@ def train(small_data) -> Iterator[Callable[..., int]]:
         signal.signal(number, handler)
 
 
-def test_without_export_a_run_keeps_its_epochs_and_says_how_to_export(train, tmp_path, capsys):
+def test_without_export_a_run_keeps_its_epochs_and_says_how_to_export(train, small_data, tmp_path, capsys):
     assert train("--epochs", 2, "--out", tmp_path, "--no-export") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("recipe baseline, seed 1: 2 epochs of 576 images on cpu")
     assert re.match(r"epoch 2/2  train loss .* validation loss .* images/s$", lines[2])
-    assert lines[3:] == ["Every epoch is saved. Export the model by:", f"  {resume_command(tmp_path)}"]
+    assert lines[3:] == ["Every epoch is saved. Export the model by:", f"  {command_again(tmp_path, small_data)}"]
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoints", "config.json", "curves.png", "metrics.jsonl"}
 
 
@@ -413,6 +421,55 @@ def without_export(exported_run, monkeypatch) -> Path:
     card = read_card(exported_run, "fashionnet")
     monkeypatch.setattr(Run, "export", lambda *_: card)
     return exported_run
+
+
+def test_the_printed_command_resumes_the_run_as_it_was_begun(train, small_data, tmp_path, capsys, monkeypatch):
+    """In its data folder, and with the flags that a run does not keep."""
+    monkeypatch.setattr(Run, "epochs", stopped_at_once)
+    assert train("--epochs", 2, "--out", tmp_path, "--publish-to", tmp_path / "out", "--target-accuracy", 0.5) == 130
+    printed = shlex.split(capsys.readouterr().err.splitlines()[-1])
+    flags = ["--data-dir", str(small_data.root), "--publish-to", str(tmp_path / "out"), "--target-accuracy", "0.5"]
+    assert printed[1:] == [*shlex.split(script("train")), "--resume", str(tmp_path), *flags]
+
+
+def stopped_at_once(_run: Run) -> Iterator[None]:
+    raise KeyboardInterrupt
+    yield
+
+
+@pytest.mark.parametrize(
+    ("flag", "sentence"),
+    [
+        ("--teacher-dir", "learns from no other model: leave --teacher-dir out"),
+        ("--photos-dir", "trains on no photos: leave --photos-dir and --held-out out"),
+        ("--held-out", "trains on no photos: leave --photos-dir and --held-out out"),
+    ],
+)
+def test_a_run_refuses_folders_that_it_makes_no_use_of(train, tmp_path, capsys, flag, sentence):
+    assert train("--epochs", 1, "--out", tmp_path, "--no-export") == 0
+    before = (tmp_path / "config.json").read_text()
+    assert train("--resume", tmp_path, flag, "x") == 2
+    assert sentence in capsys.readouterr().err
+    assert (tmp_path / "config.json").read_text() == before
+
+
+def test_a_run_of_an_unknown_architecture_is_one_sentence(small_data, tmp_path):
+    recipe = make_config(small_data, 1).recipe.model_copy(update={"architecture": "fashionnet-next"})
+    RunFolder(tmp_path).write_config(make_config(small_data, 1, recipe))
+    with pytest.raises(TrainingError, match="'fashionnet-next', which this version does not have"):
+        Run.resume(tmp_path, small_data)
+
+
+def test_other_files_among_the_checkpoints_are_left_alone(small_data, tmp_path):
+    run_ = Run.start(tmp_path, make_config(small_data, 4, limit=64), small_data)
+    epochs = run_.epochs()
+    next(epochs)
+    own = tmp_path / "checkpoints" / "epoch-best.pt"
+    own.write_bytes(b"somebody's own")
+    list(epochs)
+    assert run_.folder.saved_epochs() == 4
+    assert [path.name for path in sorted(own.parent.iterdir())] == ["epoch-0003.pt", "epoch-0004.pt", own.name]
+    assert Run.resume(tmp_path, small_data).trainer.epoch == 4
 
 
 def test_a_missed_target_is_exit_status_1(train, without_export, tmp_path, capsys):
@@ -524,7 +581,7 @@ def test_a_full_disk_ends_the_run_which_goes_on_with_room(train, small_data, tmp
         (error,) = capsys.readouterr().err.splitlines()
         assert error == (
             f"error: There is no room in {folder.path} (No space left on device): make room, then go "
-            f"on by {resume_command(folder.path)}"
+            f"on by {command_again(folder.path, small_data, '--no-export')}"
         )
     assert train(*resume) == 0
     resumed, whole = Run.resume(folder.path, small_data), finished(Run.start(tmp_path / "whole", config, small_data))
@@ -562,7 +619,7 @@ def test_a_signal_ends_the_run_cleanly_and_says_how_to_resume(small_data, tmp_pa
     assert child.returncode == 130
     saved = int(sorted(tmp_path.glob("checkpoints/*.pt"))[-1].stem.removeprefix("epoch-"))
     stopped = f"Stopped after {saved} completed epochs, which are saved; resume by:"
-    assert errors.splitlines() == ["", stopped, f"  {resume_command(tmp_path)}"]
+    assert errors.splitlines() == ["", stopped, f"  {command_again(tmp_path, small_data)}"]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -603,6 +660,14 @@ def test_a_hangup_that_nohup_ignores_stays_ignored(train, tmp_path):
         (["--epochs", "-3"], "at least 1"),
         (["--threads", "0"], "at least 1"),
         (["--seed", "-1"], "at least 0"),
+        (["--seed", "20000000000000000000"], "less than 2**63"),
+        (["--name", "a/b"], "--name has at most 64 letters"),
+        (["--name", "config"], "and is not config"),
+        (["--resume", "x", "--recipe", "baseline"], "--recipe is a setting of the run"),
+        (["--resume", "x", "--precision", "auto"], "--precision is a setting of the run"),
+        (["--resume", "x", "--fold", "0"], "--fold is a setting of the run"),
+        (["--resume", "x", "--seed", "0"], "--seed is a setting of the run"),
+        (["--teacher-dir", "x"], "learns from no other model: leave --teacher-dir out"),
         (["--resume", "x", "--seed", "2"], "--seed is a setting of the run"),
         (["--resume", "x", "--dry-run"], "--dry-run is a setting of the run"),
         (["--held-out", "x"], "--held-out belongs to --recipe photo"),

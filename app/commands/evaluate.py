@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,12 +33,13 @@ from model import (
     usable_cores,
 )
 from model.artifact import require_artifact
-from model.engines import load_for_engine, run_batches, softmax
+from model.engines import load_for_engine, softmax
 from model.errors import DataMissing, ImageError
 from model.evaluation import report
 from model.evaluation.comparison import Comparison, compare
 from model.evaluation.label_issues import LabelIssue, find_label_issues
 from model.evaluation.photos import PhotoPredictions, PhotoReport, as_text, photo_report
+from model.evaluation.report import run_data_set
 from model.files import user_path
 from model.installation import requires_extra
 from model.offline.folder import classify_files
@@ -45,13 +47,12 @@ from model.offline.tables import Outcome
 from model.photos import NONE, Photos, read_photos
 from model.plots import draw_confusion
 from model.prediction import LoadedModel, ModelPair, Prediction, load_model_pair
-from model.preprocessing.decode import decode
-from model.preprocessing.fit import fit_data_set
+from model.preprocessing.decode import DecodeLimits, decode
 from model.progress import progress_bar
 
 
-class Measured(NamedTuple):
-    """The figures of a model on the test set."""
+class Evaluation(NamedTuple):
+    """A model on the test set."""
 
     card: ModelCard
     engine: Engine
@@ -69,6 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def print_evaluation(arguments: argparse.Namespace) -> int:
     """Measures what the command line asks for and prints it."""
     settings = settings_of(arguments)
+    if arguments.plots:
+        with requires_extra("train"):
+            import_module("model.plots.reliability")  # before anything is measured
     for name in filter(None, (arguments.default_model, arguments.compare_with)):
         require_artifact(settings.model_dir, name)
     names = settings.models_among(list_artifacts(settings.model_dir))
@@ -76,45 +80,44 @@ def print_evaluation(arguments: argparse.Namespace) -> int:
         return print_photo_evaluation(arguments, settings, names)
     model = names.default
     split = FashionMnist(settings.data_dir).load("test")
-    measured = measure(settings, model, split)
-    extras = measure_extras(arguments, settings, measured, split)
-    if arguments.plots:
-        draw(arguments.plots, measured, split, extras.get("label_issues", []))
+    evaluation = evaluate_model(settings, model, split)
+    extras = measure_extras(arguments, settings, evaluation, split)
     if arguments.json:
-        print(as_json(measured.report, extras))
+        print(as_json(evaluation.report, extras), flush=True)
     else:
-        print("\n\n".join([table(measured), *paragraphs(extras, arguments.compare_with)]))
+        print("\n\n".join([table(evaluation), *paragraphs(extras, arguments.compare_with)]), flush=True)
+    if arguments.plots:
+        draw(arguments.plots, evaluation, split, extras.get("label_issues", []))
     return 0
 
 
-def measure(settings: Settings, name: str, split: Split) -> Measured:
+def evaluate_model(settings: Settings, name: str, split: Split) -> Evaluation:
     """Runs the model ``name`` on ``split``, with a progress bar."""
     artifact = load_for_engine(settings.engine, settings.model_dir, name)
     engine = create_engine(settings.engine, artifact, usable_cores())
     start = time.perf_counter()
     with progress_bar(name, len(split.labels), "images") as bar:
-        prepare = partial(fit_data_set, model_input=artifact.card.input)
-        logits = run_batches(engine, split.images, prepare=prepare, progress=bar.update).logits
+        logits = run_data_set(engine, split.images, artifact.card.input, bar.update).logits
     seconds = time.perf_counter() - start
     figures = report(logits, split.labels, temperature=artifact.card.temperature)
-    return Measured(artifact.card, engine, logits, figures, seconds)
+    return Evaluation(artifact.card, engine, logits, figures, seconds)
 
 
 def measure_extras(
-    arguments: argparse.Namespace, settings: Settings, measured: Measured, split: Split
+    arguments: argparse.Namespace, settings: Settings, evaluation: Evaluation, split: Split
 ) -> dict[str, Any]:
     """Returns the optional results by name."""
     extras: dict[str, Any] = {}
     if arguments.compare_with:
-        other = measure(settings, arguments.compare_with, split)
-        extras["comparison"] = compare(*(one.logits.argmax(1) == split.labels for one in (measured, other)))
+        other = evaluate_model(settings, arguments.compare_with, split)
+        extras["comparison"] = compare(*(one.logits.argmax(1) == split.labels for one in (evaluation, other)))
     if arguments.ood:
         with requires_extra("train"):
             from model.evaluation.ood_sets import measure_ood_auroc
 
-        extras["ood_auroc"] = measure_ood_auroc(measured.engine, split.images, measured.card.input)
+        extras["ood_auroc"] = measure_ood_auroc(evaluation.engine, split.images, evaluation.card.input)
     if arguments.label_issues:
-        probabilities = softmax(measured.logits / measured.card.temperature)
+        probabilities = softmax(evaluation.logits / evaluation.card.temperature)
         extras["label_issues"] = find_label_issues(probabilities, split.labels, arguments.label_issues)
     return extras
 
@@ -132,14 +135,16 @@ def print_photo_evaluation(arguments: argparse.Namespace, settings: Settings, na
     start = time.perf_counter()
     predictions = predict_photos(photos, models, settings.max_pixels)
     seconds = time.perf_counter() - start
-    figures, tutorial = photo_report(photos, predictions), tutorial_accuracy(photos, models.default)
-    if arguments.plots:
-        draw_photo_plots(arguments.plots, figures, models.photos.card.name)
+    figures = photo_report(photos, predictions)
+    tutorial = tutorial_accuracy(photos, models.default, settings.max_pixels)
     if arguments.json:
-        print(as_json(figures, {"tutorial_accuracy": tutorial, "seconds": seconds}))
+        print(as_json(figures, {"tutorial_accuracy": tutorial, "seconds": seconds}), flush=True)
     else:
         print(f"{as_text(figures)}\n{len(photos.files) / seconds:,.0f} photos per second with {usable_cores()} cores")
-        print(f"the tutorial's way (grey, resized to 28x28, inverted, by {models.default.card.name}): {tutorial:.1%}")
+        way = f"the tutorial's way (grey, resized to 28x28, inverted, by {models.default.card.name})"
+        print(f"{way}: {tutorial:.1%}", flush=True)
+    if arguments.plots:
+        draw_photo_plots(arguments.plots, figures, models.photos.card.name)
     return 0
 
 
@@ -159,15 +164,15 @@ def prediction_of(outcome: Outcome) -> Prediction:
     return outcome.prediction
 
 
-def tutorial_accuracy(photos: Photos, model: LoadedModel) -> float:
+def tutorial_accuracy(photos: Photos, model: LoadedModel, max_pixels: int) -> float:
     """Returns the accuracy on the ten classes of grey photos that are resized to 28x28 and inverted."""
+    limits = DecodeLimits(max_pixels)
     rows = np.flatnonzero(photos.classes != NONE)
     images = np.empty((len(rows), 28, 28), np.uint8)
     for place, index in enumerate(progress_bar("resized", len(rows), "photos", rows)):
-        grey = decode(photos.files[index].read_bytes(), needed=56).image.convert("L")
+        grey = decode(photos.files[index].read_bytes(), limits, needed=56).image.convert("L")
         images[place] = 255 - np.asarray(grey.resize((28, 28)))
-    prepare = partial(fit_data_set, model_input=model.card.input)
-    predicted = run_batches(model.engine, images, prepare=prepare).logits.argmax(1)
+    predicted = run_data_set(model.engine, images, model.card.input).logits.argmax(1)
     return float(photos.sets[rows, predicted].mean())
 
 
@@ -183,13 +188,13 @@ def draw_photo_plots(folder: Path, figures: PhotoReport, name: str) -> None:
     (folder / "photo-reliability.png").write_bytes(draw_reliability(figures.reliability, name))
 
 
-def draw(folder: Path, measured: Measured, split: Split, issues: list[LabelIssue]) -> None:
+def draw(folder: Path, evaluation: Evaluation, split: Split, issues: list[LabelIssue]) -> None:
     """Draws confusion matrix, reliability diagram and, if there are any, label issues into ``folder``."""
     with requires_extra("train"):
         from model.plots.reliability import draw_reliability
 
     folder.mkdir(parents=True, exist_ok=True)
-    card, figures = measured.card, measured.report
+    card, figures = evaluation.card, evaluation.report
     (folder / "confusion.png").write_bytes(draw_confusion(figures.confusion_matrix, card.classes))
     (folder / "reliability.png").write_bytes(draw_reliability(figures.reliability, card.name))
     if issues:
@@ -240,10 +245,10 @@ def label_issues_text(issues: list[LabelIssue]) -> str:
     return "\n".join(lines)
 
 
-def table(measured: Measured) -> str:
+def table(evaluation: Evaluation) -> str:
     """Returns the report as text."""
-    card, figures = measured.card, measured.report
-    title = f"{card.name} {card.version}, {measured.engine.name}, {measured.seconds:.1f} s"
+    card, figures = evaluation.card, evaluation.report
+    title = f"{card.name} {card.version}, {evaluation.engine.name}, {evaluation.seconds:.1f} s"
     low, high = (f"{bound:.2%}" for bound in figures.accuracy_interval)
     lines = [
         f"{title}: accuracy {figures.accuracy:.2%} ({low} to {high}) on {figures.count:,} test images",

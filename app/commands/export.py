@@ -1,7 +1,7 @@
 """Make the graphs and the figures of an artefact anew from its weights, without training.
 
-fashionnet export fashionnet              into the folder where it lies
-fashionnet export fashionnet --out /tmp   to look at what comes out first
+fashionnet export fashionnet              write into the folder of the model
+fashionnet export fashionnet --out /tmp   write into another folder, to check the result first
 fashionnet export fashionnet --figures    the figures alone, of the graphs that are there
 
 The figures of a photo model need the files held-out.npz of runs of its recipe, which calibrate its confidence too:
@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 from app.command_line import add_settings, run, settings_of
@@ -36,26 +37,26 @@ def export_again(arguments: argparse.Namespace) -> int:
     of_photos = require_held_out(arguments, artifact.card)
     keep_freed_memory()
     with requires_extra("train"):
-        from model.export.build import export, measure
-        from model.export.photo import calibrated, measured, read_held_out
+        from model.export.build import export, with_figures
+        from model.export.photo import calibrated, read_held_out, with_photo_figures
         from model.network import load_network
-        from model.training.recipes import Recipe
-        from model.training.run import training_splits
+        from model.training.run import recipe_and_seed, training_splits
 
     card = artifact.card
     data_set = data_set_of(card, settings.data_dir)
-    train, validation = training_splits(data_set, Recipe(**card.recipe), card.training["seed"])
+    train, validation = training_splits(data_set, *recipe_and_seed(card))
     splits = {"validation": validation, "test": data_set.load("test")}
     print("Exporting and measuring, which takes a minute or two ...", file=sys.stderr)
     folder = arguments.out or settings.model_dir
     if of_photos:
         held_out = read_held_out(arguments.held_out)
         artifact = Artifact(calibrated(card, held_out), artifact.content)
-        written = save_card(folder, measured(artifact, held_out, splits, None).card)
+        written = save_card(folder, with_photo_figures(artifact, held_out, splits, None).card)
     elif arguments.figures:
-        written = save_card(folder, measure(artifact, splits))
+        written = save_card(folder, with_figures(artifact, splits).card)
     else:
-        fresh = export(load_network(artifact), card, train, splits)
+        training = card.training | {"onnxruntime": version("onnxruntime")}
+        fresh = export(load_network(artifact), card.model_copy(update={"training": training}), train, splits)
         written = save_artifact(folder, fresh.card, fresh.content)
     for precision, figures in (("full precision", written.metrics), ("8 bits", written.int8_metrics)):
         shown = ", ".join(f"{split} {metrics.accuracy:.2%}" for split, metrics in figures.items())
@@ -70,7 +71,7 @@ def require_held_out(arguments: argparse.Namespace, card: ModelCard) -> bool:
         raise TrainingError(f"{card.name} is no photo model, so no held-out photo calibrates it: leave out --held-out.")
     if of_photos and not (arguments.figures and arguments.held_out):
         raise TrainingError(
-            f"{arguments.name} is calibrated on photos: export it from its run by scripts/train.py --resume RUN, or "
+            f"{arguments.name} is calibrated on photos: export it from its run by fashionnet train --resume RUN, or "
             "measure it by --figures with the file held-out.npz of a run by --held-out."
         )
     return of_photos
@@ -92,6 +93,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("name", help="name of the model, such as fashionnet")
     parser.add_argument("--out", type=user_path, help="folder to write (default: the folder of the model)")
     parser.add_argument("--figures", action="store_true", help="measure the graphs that are there; write only the card")
-    parser.add_argument("--held-out", type=user_path, nargs="+", metavar="FILE", help="with --figures of a photo model")
+    parser.add_argument(
+        "--held-out",
+        type=user_path,
+        nargs="+",
+        metavar="FILE",
+        help="files held-out.npz of training runs; required with --figures for a photo model",
+    )
     add_settings(parser, "model_dir", "data_dir")
     return parser.parse_args(argv)

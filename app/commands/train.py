@@ -7,6 +7,7 @@ torchrun --nproc-per-node=4 scripts/train.py on four GPUs, or in four processes
 """
 
 import argparse
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -30,8 +31,7 @@ def train(arguments: argparse.Namespace) -> int:
     with requires_extra("train"):
         from model.training.command import run_training
 
-    if not arguments.resume:
-        arguments.teacher_dir = arguments.teacher_dir or settings.model_dir
+    arguments.model_dir = settings.model_dir
     data_set = FashionMnist(settings.data_dir)
     data_set.download(settings.data_url)
     if not arguments.dry_run:
@@ -40,6 +40,9 @@ def train(arguments: argparse.Namespace) -> int:
         return run_training(arguments, data_set, Path(folder))
 
 
+DEFAULTS = {"recipe": "baseline", "seed": 1, "fold": "0", "precision": "auto"}
+"""Values of flags that are not given. The parser knows none, so that a flag with its default is noticed too."""
+MODEL_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
 SETTINGS_OF_A_RUN = (
     "dry_run", "recipe", "seed", "out", "fold", "name", "precision", "device", "threads",
 )  # fmt: skip
@@ -51,6 +54,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     check_values(parser, arguments)
     refuse_ignored(parser, arguments)
+    for name, value in DEFAULTS.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
     if arguments.recipe == "seed":
         print("warning: the recipe seed is deprecated: use baseline.", file=sys.stderr)
         arguments.recipe = "baseline"
@@ -62,10 +68,16 @@ def check_values(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
     """Exits with a sentence if a number is out of its range."""
     if arguments.target_accuracy is not None and not 0 <= arguments.target_accuracy <= 1:
         parser.error("--target-accuracy is a fraction between 0 and 1, such as 0.925")
-    if arguments.seed < 0:
-        parser.error("--seed is at least 0")
+    if arguments.seed is not None and not 0 <= arguments.seed < 2**63:
+        parser.error("--seed is at least 0 and less than 2**63")
     if min(value for value in (arguments.epochs, arguments.threads, 1) if value is not None) < 1:
         parser.error("--epochs and --threads are at least 1")
+    # The export writes NAME.json into the run folder, which has a config.json.
+    if arguments.name and (not MODEL_NAME.fullmatch(arguments.name) or arguments.name == "config"):
+        parser.error(
+            "--name has at most 64 letters, digits and the characters . _ -, begins with a letter or digit, "
+            "and is not config"
+        )
 
 
 def refuse_ignored(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
@@ -84,9 +96,9 @@ def refuse_ignored(parser: argparse.ArgumentParser, arguments: argparse.Namespac
 
 def refuse(parser: argparse.ArgumentParser, arguments: argparse.Namespace, names: Sequence[str], reason: str) -> None:
     """Exits with a sentence if one of these flags is given, which would be ignored."""
-    defaults = parser.parse_args([])
     for name in names:
-        if getattr(arguments, name) != getattr(defaults, name):
+        value = getattr(arguments, name)
+        if value not in (None, []) and value is not False:
             parser.error(f"--{name.replace('_', '-')} {reason}: leave it out")
 
 
@@ -98,11 +110,10 @@ def create_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         "--recipe",
-        default="baseline",
         help="baseline (default), fast, best, photo, deep, teacher or residual; docs/model.md describes them",
     )
     add("--epochs", type=int, help="number of epochs (default: the recipe's)")
-    add("--seed", type=int, default=1, help="decides initial weights, order, dropout and validation set (default: 1)")
+    add("--seed", type=int, help="decides initial weights, order, dropout and validation set (default: 1)")
     add("--out", type=user_path, help="run folder (default: runs/RECIPE-SEED)")
     add("--resume", type=user_path, metavar="RUN", help="continue the run in this folder exactly where it stopped")
     add("--dry-run", action="store_true", help="one epoch of 1,280 images in a temporary folder")
@@ -111,7 +122,6 @@ def create_parser() -> argparse.ArgumentParser:
     add(
         "--fold",
         choices=["0", "1", "2", "3", "4", "none"],
-        default="0",
         help="fifth of the photos, by sender, that validates and calibrates; none: all photos train (default: 0)",
     )
     add(
@@ -134,7 +144,7 @@ def create_parser() -> argparse.ArgumentParser:
     tracker = add(
         "--tracker", choices=["mlflow", "tensorboard"], action="append", default=[], help="log there too; repeatable"
     )
-    add("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto: bf16 if the device supports it")
+    add("--precision", choices=["auto", "fp32", "bf16"], help="auto (default): bf16 if the device supports it")
     add("--device", choices=["cpu", "cuda"], help="default: cuda if there is a GPU")
     add("--threads", type=int, help="PyTorch threads of each process (default: the usable cores)")
     for old, new in (("--parents-dir", teacher_dir), ("--release", publish_to), ("--log", tracker)):

@@ -1,17 +1,16 @@
 """Images that are not of the distribution, made to measure how well they are told apart. None is trained on."""
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_digits
 
-from model.engines import Engine, run_batches
+from model.engines import Engine
 from model.evaluation.ranking import auroc
+from model.evaluation.report import run_data_set
 from model.inputs import ModelInput
-from model.preprocessing.fit import fit_data_set
 from model.progress import progress_bar
 
 Images = NDArray[np.uint8]
@@ -60,7 +59,7 @@ def upside_down(images: Images) -> Images:
     return images[:, ::-1]
 
 
-OUTLIERS: dict[str, Callable[[Images], Images]] = {
+OOD_SETS: dict[str, Callable[[Images], Images]] = {
     "digits": digits,
     "inverted": inverted,
     "noise": noise,
@@ -78,10 +77,10 @@ def measure_ood_auroc(engine: Engine, images: Images, model_input: ModelInput) -
     """
 
     def scores(of: Images) -> NDArray[np.float32]:
-        return run_batches(engine, of, prepare=partial(fit_data_set, model_input=model_input)).ood_scores
+        return run_data_set(engine, of, model_input).ood_scores
 
     inside = scores(images)
-    sets = progress_bar("out-of-distribution sets", len(OUTLIERS), "sets", OUTLIERS.items())
+    sets = progress_bar("out-of-distribution sets", len(OOD_SETS), "sets", OOD_SETS.items())
     return {kind: auroc(inside, scores(_every(make(images), len(images)))) for kind, make in sets}
 
 

@@ -41,8 +41,8 @@ class PhotoReport(BaseModel):
     accuracy: float
     accuracy_interval: tuple[float, float]
     """95 % interval: percentiles of bootstrap resamples of the senders, because photos of one sender are alike."""
-    balanced_accuracy: float
-    """Mean recall of those of the ten classes that are shown."""
+    balanced_accuracy: float | None
+    """Mean recall of those of the ten classes that are shown; None if only shoes of another kind are."""
     confidence: float
     """Mean probability of the predicted class."""
     ece: float
@@ -77,6 +77,7 @@ def photo_report(photos: Photos, predictions: PhotoPredictions) -> PhotoReport:
         )
         for name, rows in _rows_by_class(photos)
     }
+    recalls = [one.recall for name, one in classes.items() if name in CLASSES]
     labels = likeliest_answers(sets[known], predictions.probabilities[known])
     bins = reliability(predictions.probabilities[known], labels)
     scores = predictions.ood_scores
@@ -85,7 +86,7 @@ def photo_report(photos: Photos, predictions: PhotoPredictions) -> PhotoReport:
         senders=len(np.unique(photos.senders[known])),
         accuracy=float(correct[known].mean()),
         accuracy_interval=sender_interval(correct[known], photos.senders[known]),
-        balanced_accuracy=float(np.mean([one.recall for name, one in classes.items() if name in CLASSES])),
+        balanced_accuracy=float(np.mean(recalls)) if recalls else None,
         confidence=float(predictions.probabilities[known].max(1).mean()),
         ece=expected_calibration_error(bins),
         reliability=bins,
@@ -107,8 +108,9 @@ def sender_interval(correct: NDArray[np.bool_], senders: NDArray[np.str_]) -> tu
 def as_text(report: PhotoReport) -> str:
     """Returns the report as text."""
     low, high = report.accuracy_interval
+    mean = "" if report.balanced_accuracy is None else f", mean recall {report.balanced_accuracy:.1%}"
     lines = [
-        f"accuracy {report.accuracy:.1%} ({low:.1%} to {high:.1%}), mean recall {report.balanced_accuracy:.1%}",
+        f"accuracy {report.accuracy:.1%} ({low:.1%} to {high:.1%}){mean}",
         f"{report.count:,} photos of the ten classes, of {report.senders} people",
         f"mean confidence {report.confidence:.1%}, expected calibration error {report.ece:.1%}",
         f"{'':12} {'photos':>7} {'recall':>7}  in distribution",

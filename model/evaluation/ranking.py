@@ -9,8 +9,8 @@ def auroc(inside: NDArray[np.floating], outside: NDArray[np.floating]) -> float:
 
     It is the Mann-Whitney statistic, computed from ranks.
     """
-    values, positions, counts = np.unique(np.concatenate([inside, outside]), return_inverse=True, return_counts=True)
+    _, positions, counts = np.unique(np.concatenate([inside, outside]), return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     ranks = (ends - (counts - 1) / 2)[positions]
     total, below = len(outside), len(inside)
-    return float((ranks[below:].sum() - total * (total + 1) / 2) / (total * below)) if len(values) else 0.0
+    return float((ranks[below:].sum() - total * (total + 1) / 2) / (total * below))

@@ -1,12 +1,13 @@
 """Measures a model on labelled images: arrays in, a Report out."""
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.data import CLASSES, Split
-from model.engines import Engine, log_softmax, run_batches
+from model.engines import Engine, EngineOutputs, log_softmax, run_batches
 from model.evaluation.calibration import brier_score, expected_calibration_error, reliability, wilson_interval
 from model.inputs import ModelInput
 from model.metrics import ClassReport, Report
@@ -22,8 +23,20 @@ def evaluate(
 
     Probabilities are softmax(logits / temperature).
     """
-    outputs = run_batches(engine, split.images, prepare=partial(fit_data_set, model_input=model_input))
-    return report(outputs.logits, split.labels, temperature=temperature)
+    return report(run_data_set(engine, split.images, model_input).logits, split.labels, temperature=temperature)
+
+
+def run_data_set(
+    engine: Engine,
+    images: NDArray[np.uint8],
+    model_input: ModelInput,
+    progress: Callable[[int], object] = lambda _: None,
+) -> EngineOutputs:
+    """Runs the engine on images uint8 ``[N, 28, 28]``, which are enlarged if the model takes larger ones.
+
+    ``progress`` is called with the number of images of each batch.
+    """
+    return run_batches(engine, images, prepare=partial(fit_data_set, model_input=model_input), progress=progress)
 
 
 def report(

@@ -1,6 +1,9 @@
 """From a trained network to an artefact that is served: the passes, in order, are in ``build_graphs``."""
 
+import errno
 import logging
+import os
+import shutil
 import tempfile
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -44,7 +47,7 @@ SCORE_PARITY, SCORE_ROUNDING = 1e-2, 1e-5
 """The same two limits for OOD scores, which divide small differences of distances by their spread. The first is a
 hundredth of the distance from a typical image to the threshold."""
 
-INT8_LOSS = 0.001
+MAX_INT8_LOSS = 0.001
 """Maximum loss of validation accuracy in 8 bits; an artefact whose graph loses more has none in 8 bits."""
 
 
@@ -79,19 +82,21 @@ def export(network: Network, card: ModelCard, train: Split, splits: dict[str, Sp
 
     Raises:
         ArtifactError: the exported graph and the network disagree.
+        OSError: there is no room for temporary files.
     """
+    require_room(network)
     network.eval()
     seen, validation = (_labelled_outputs(network, split) for split in (train, splits["validation"]))
     score = fit_ood_score(seen, validation)
     content: dict[Format, bytes] = {
-        "safetensors": safetensors.torch.save({key: part.contiguous() for key, part in network.state_dict().items()}),
+        "safetensors": weights_of(network),
         "detector.safetensors": score.to_bytes(),
         **build_graphs(network, score, train.images),
     }
     temperature = fit_temperature(validation.logits, validation.labels)
     artifact = Artifact(card.model_copy(update={"temperature": temperature, "files": {}}), content)
     check_parity(network, score, artifact)
-    return without_poor_int8(Artifact(measure(artifact, splits), content), INT8_LOSS)
+    return without_poor_int8(with_figures(artifact, splits), MAX_INT8_LOSS)
 
 
 def build_graphs(network: Network, score: OodScore, images: NDArray[np.uint8]) -> dict[Format, bytes]:
@@ -126,19 +131,24 @@ def without_poor_int8(artifact: Artifact, limit: float) -> Artifact:
     return Artifact(card, content)
 
 
-def measure(artifact: Artifact, splits: dict[str, Split]) -> ModelCard:
-    """Returns the card with the figures of the graphs in ``artifact``, measured on ``splits``."""
+def weights_of(network: Network) -> bytes:
+    """Returns the weights of the network as safetensors."""
+    return safetensors.torch.save({key: part.contiguous() for key, part in network.state_dict().items()})
+
+
+def with_figures(artifact: Artifact, splits: dict[str, Split]) -> Artifact:
+    """Returns the artefact with the figures of its graphs, measured on ``splits``, in the card."""
     card, cores = artifact.card, usable_cores()
     engine = OnnxEngine(artifact, cores)
     changes = {
-        "metrics": _measure(engine, splits, card.temperature),
+        "metrics": _figures(engine, splits, card.temperature),
         "int8_metrics": {},
         "ood_auroc": measure_ood_auroc(engine, splits["test"].images, card.input),
         "histograms": _histograms(engine, splits["validation"], card.temperature),
     }
     if "int8.onnx" in artifact.content:
-        changes["int8_metrics"] = _measure(Int8OnnxEngine(artifact, cores), splits, card.temperature)
-    return card.model_copy(update=changes)
+        changes["int8_metrics"] = _figures(Int8OnnxEngine(artifact, cores), splits, card.temperature)
+    return Artifact(card.model_copy(update=changes), artifact.content)
 
 
 def _histograms(engine: OnnxEngine, split: Split, temperature: float) -> dict[Feature, Histogram]:
@@ -146,10 +156,14 @@ def _histograms(engine: OnnxEngine, split: Split, temperature: float) -> dict[Fe
     return reference_histograms(outputs.ood_scores, softmax(outputs.logits / temperature))
 
 
-def _measure(engine: OnnxEngine, splits: dict[str, Split], temperature: float) -> dict[str, Report | Metrics]:
-    """The full report on ``test``, the short one on other splits."""
-    reports = {name: evaluate(engine, split, temperature) for name, split in splits.items()}
-    return {name: full if name == "test" else Metrics(**full.model_dump()) for name, full in reports.items()}
+def _figures(engine: OnnxEngine, splits: dict[str, Split], temperature: float) -> dict[str, Report | Metrics]:
+    return shortened({name: evaluate(engine, split, temperature) for name, split in splits.items()})
+
+
+def shortened(reports: dict[str, Report]) -> dict[str, Report | Metrics]:
+    """Returns the full report on ``test`` and ``photos``, the short one on other splits."""
+    whole = ("test", "photos")
+    return {name: one if name in whole else Metrics(**one.model_dump()) for name, one in reports.items()}
 
 
 def export_onnx(network: Network, score: OodScore | PhotoOodScore | None = None) -> bytes:
@@ -203,7 +217,7 @@ def _without_traces(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def check_parity(network: Network, score: OodScore | PhotoOodScore, artifact: Artifact) -> None:
-    """Compares the graph in full precision with the modules that it was exported from, on random images.
+    """Compares logits, features and scores of the graph in full precision with those of the modules, on random images.
 
     Raises:
         ArtifactError: logits or scores differ by more than ``PARITY``.
@@ -220,6 +234,16 @@ def check_parity(network: Network, score: OodScore | PhotoOodScore, artifact: Ar
             raise ArtifactError(
                 f"The exported graph's {name} differ from the network's by {difference:.2g} (limit {limit:.2g})."
             )
+
+
+def require_room(network: Network) -> None:
+    """Raises OSError if the temporary folder has too little room for the graphs of ``network``.
+
+    ONNX Runtime does not notice a full disk: it writes half a graph and cannot read it.
+    """
+    folder, size = tempfile.gettempdir(), 10 * sum(tensor.nbytes for tensor in network.state_dict().values())
+    if shutil.disk_usage(folder).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
 
 
 def describe(network: Network, trainer: Trainer) -> ModelCard:

@@ -6,7 +6,6 @@ from typing import NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -19,28 +18,34 @@ from model.drift import Feature, Histogram, reference_histograms
 from model.engines import Engine, Int8OnnxEngine, OnnxEngine, run_batches, softmax
 from model.errors import TrainingError
 from model.evaluation.report import evaluate, report
-from model.export.build import check_parity, export_onnx, preoptimized, without_poor_int8
+from model.export.build import (
+    check_parity,
+    export_onnx,
+    preoptimized,
+    require_room,
+    shortened,
+    weights_of,
+    without_poor_int8,
+)
 from model.export.quantize import CALIBRATION_IMAGES, quantize
 from model.export.temperature import fit_set_temperature
-from model.metrics import Metrics, Report
+from model.metrics import Report
 from model.network import PhotoFashionNet
 from model.ood.distance_score import DistanceScore, Floats, add_distances
 from model.ood.fit import class_centres, in_chunks, with_scale
-from model.ood.photo_score import PhotoOodScore
+from model.ood.photo_score import PHOTO_DISTANCE_WEIGHTS, PhotoOodScore
 from model.ood.score import load_score
 from model.photos import likeliest_answers
 from model.training.photo_batches import SIZE, PhotoTensors
 from model.training.photo_examples import draw_validation
 
-INT8_LOSS = 0.005
+MAX_PHOTO_INT8_LOSS = 0.005
 """Maximum loss of accuracy in 8 bits on enlarged validation images and, where there are any, on held-out photos."""
 KEPT = 6
 """The stem and two blocks stay in full precision: in 8 bits they change a thirtieth of the answers and save no time."""
 MEASURED = 2000
 """Images of each split of Fashion-MNIST that are measured: they take fifty times as long as 28x28 images."""
-CENTRES_PER_CLASS = 20
-WEIGHTS = (2, 1, 1, 1)
-"""Of the distances in the score, in the order of ``PhotoDistances``."""
+PHOTO_CENTRES_PER_CLASS = 20
 DRAWN = 500
 """Images of Fashion-MNIST whose features are among those that give the centres: no photo shows a bag."""
 NOTICE = (
@@ -72,7 +77,7 @@ class HeldOut(NamedTuple):
     @property
     def fits(self) -> bool:
         """Whether the arrays have the shapes above."""
-        count, columns = len(self.sets), (len(CLASSES), len(CLASSES) + 1, len(WEIGHTS))
+        count, columns = len(self.sets), (len(CLASSES), len(CLASSES) + 1, len(PHOTO_DISTANCE_WEIGHTS))
         return [rows.shape for rows in self] == [(count, width) for width in columns]
 
     @property
@@ -103,9 +108,10 @@ def export_photo_model(
     network: PhotoFashionNet,
     card: ModelCard,
     tensors: PhotoTensors,
+    score: PhotoOodScore,
     held_out: HeldOut,
-    splits: dict[str, Split],
     *,
+    splits: dict[str, Split],
     images: NDArray[np.uint8] | None = None,
 ) -> Artifact:
     """Returns the trained network as an artefact.
@@ -113,25 +119,28 @@ def export_photo_model(
     Args:
         network: on the CPU.
         card: without figures.
-        tensors: what the network was trained on: it gives the centres of the score, and calibrates the 8-bit graph.
+        tensors: what the network was trained on; it calibrates the 8-bit graph.
+        score: as ``unscaled_score`` returns it.
         held_out: temperature and score are fitted on it.
         splits: of Fashion-MNIST, by name; the first ``MEASURED`` images of each are enlarged and measured.
         images: the photos of ``held_out``, uint8 ``[N, S, S, 3]``, if there are any that did not train the network.
 
     Raises:
         ArtifactError: the exported graph and the network disagree.
+        OSError: there is no room for temporary files.
     """
+    require_room(network)
     network.eval()
-    score = with_scale(unscaled_score(network, tensors), held_out.distances[held_out.known], WEIGHTS)
+    score = with_scale(score, held_out.distances[held_out.known], PHOTO_DISTANCE_WEIGHTS)
     content: dict[Format, bytes] = {
-        "safetensors": safetensors.torch.save({key: part.contiguous() for key, part in network.state_dict().items()}),
+        "safetensors": weights_of(network),
         "detector.safetensors": score.to_bytes(),
         **build_photo_graphs(network, score, calibration_images(tensors)),
     }
     changes = {"notice": NOTICE, "license": "Apache-2.0", "files": {}}
     artifact = Artifact(calibrated(card.model_copy(update=changes), held_out), content)
     check_parity(network, score, artifact)
-    return without_poor_int8(measured(artifact, held_out, splits, images), INT8_LOSS)
+    return without_poor_int8(with_photo_figures(artifact, held_out, splits, images), MAX_PHOTO_INT8_LOSS)
 
 
 def calibrated(card: ModelCard, held_out: HeldOut) -> ModelCard:
@@ -149,7 +158,7 @@ def build_photo_graphs(
     return {"onnx": full, "int8.onnx": preoptimized(quantize(full, images, kept=KEPT))}
 
 
-def measured(
+def with_photo_figures(
     artifact: Artifact, held_out: HeldOut, splits: dict[str, Split], images: NDArray[np.uint8] | None
 ) -> Artifact:
     """Returns the artefact with the figures of its graphs in the card.
@@ -160,8 +169,9 @@ def measured(
     engines: dict[str, Engine] = {"metrics": OnnxEngine(artifact, cores)}
     if "int8.onnx" in artifact.content:
         engines["int8_metrics"] = Int8OnnxEngine(artifact, cores)
+    fewer = {split: examples.first(MEASURED) for split, examples in splits.items()}
     found = {
-        name: {split: evaluate(engine, first(some), card.temperature, card.input) for split, some in splits.items()}
+        name: {split: evaluate(engine, some, card.temperature, card.input) for split, some in fewer.items()}
         for name, engine in engines.items()
     }
     if images is None:
@@ -182,17 +192,6 @@ def _histograms(held_out: HeldOut, score: DistanceScore, temperature: float) -> 
     return reference_histograms(scores, softmax(held_out.logits[known] / temperature))
 
 
-def first(split: Split) -> Split:
-    """Returns the first ``MEASURED`` images."""
-    return Split(split.images[:MEASURED], split.labels[:MEASURED])
-
-
-def shortened(reports: dict[str, Report]) -> dict[str, Report | Metrics]:
-    """The full report on ``test`` and ``photos``, the short one on other splits."""
-    whole = ("test", "photos")
-    return {name: one if name in whole else Metrics(**one.model_dump()) for name, one in reports.items()}
-
-
 def held_out_report(held_out: HeldOut, temperature: float) -> Report:
     """Returns the figures on the photos of the ten classes; a shoe of another kind counts as its likeliest answer."""
     known = held_out.known
@@ -200,20 +199,20 @@ def held_out_report(held_out: HeldOut, temperature: float) -> Report:
     return report(logits, likeliest_answers(sets, logits), CLASSES, temperature)
 
 
-def run_held_out(network: PhotoFashionNet, tensors: PhotoTensors, images: Tensor, sets: Tensor) -> HeldOut:
+def run_held_out(network: PhotoFashionNet, score: PhotoOodScore, images: Tensor, sets: Tensor) -> HeldOut:
     """Returns the outputs for held-out photos, uint8 ``[N, S, S, 3]``, whose answers are bool ``[N, 11]``."""
     network.eval()
     logits, features = outputs(network, images.numpy())
-    score = unscaled_score(network, tensors)
     distances = in_chunks(lambda *parts: torch.cat(score.distances(*parts), dim=1), logits, features)
     return HeldOut(logits, sets.numpy(), distances)
 
 
 def unscaled_score(network: PhotoFashionNet, tensors: PhotoTensors) -> PhotoOodScore:
     """Returns the score with centres of the features of the training photos, and without a scale."""
+    network.eval()
     photos, labels = training_pictures(tensors)
     _, features = outputs(network, photos)
-    centres = [class_centres(features[labels == label], CENTRES_PER_CLASS) for label in np.unique(labels)]
+    centres = [class_centres(features[labels == label], PHOTO_CENTRES_PER_CLASS) for label in np.unique(labels)]
     return PhotoOodScore(
         centres=torch.from_numpy(np.concatenate(centres)),
         none_weight=network.fc.weight[len(CLASSES)].detach().clone(),

@@ -26,8 +26,8 @@ def quantize(graph: bytes, images: NDArray[np.uint8], *, kept: int = 1) -> bytes
     out-of-distribution score stays in full precision.
 
     Args:
-        graph: ONNX, from ``images`` uint8 ``[N, 28, 28]`` to ``logits`` and other outputs.
-        images: uint8 ``[M, 28, 28]``, training images, which the activations' ranges are measured on.
+        graph: ONNX, from ``images`` uint8 ``[N, *shape]`` to ``logits`` and other outputs.
+        images: uint8 ``[M, *shape]``, training images, which the activations' ranges are measured on.
         kept: first convolutions that stay in full precision; a first one of bytes never does.
     """
     proto = _prepared(graph)

@@ -13,13 +13,11 @@ from model.data import CLASSES
 from model.ood.distance_score import TINY, Floats, add_distances
 from model.ood.image_statistics import ImageStatistics
 from model.ood.photo_score import PhotoOodScore
-from model.ood.score import Distances, OodScore
+from model.ood.score import DISTANCE_WEIGHTS, OodScore
 
 Score = TypeVar("Score", OodScore, PhotoOodScore)
 CENTRES_PER_CLASS = 100
 STATISTICS_CENTRES_PER_CLASS = 30
-WEIGHTS = Distances(1, 1, 1, 3)  # type: ignore[arg-type]
-"""Of the distances in the score: three come from the network, so the image statistics count as much as these."""
 IN_DISTRIBUTION = 0.95
 """Share of the validation images that score at most 1."""
 MIN_DEVIATION = 0.4
@@ -62,10 +60,10 @@ def fit_ood_score(train: LabelledOutputs, validation: LabelledOutputs) -> OodSco
     )
     images, _, logits, features = validation
     distances = in_chunks(lambda *parts: torch.cat(score.distances(*parts), dim=1), images, logits, features)
-    return with_scale(score, distances, WEIGHTS)
+    return with_scale(score, distances, DISTANCE_WEIGHTS)
 
 
-def with_scale(score: Score, distances: Floats, weights: Sequence[float] | Distances) -> Score:
+def with_scale(score: Score, distances: Floats, weights: Sequence[float]) -> Score:
     """Returns ``score`` with ``typical`` and ``spread`` fitted to distances ``[N, D]`` of validation images.
 
     ``weights`` are those of the D distances.
@@ -84,7 +82,7 @@ class Scale(NamedTuple):
     """``[D]``"""
 
 
-def fit_scale(distances: Floats, weights: Sequence[float] | Distances) -> Scale:
+def fit_scale(distances: Floats, weights: Sequence[float]) -> Scale:
     """Returns the scale by which the median distances ``[D]`` score 0 and ``IN_DISTRIBUTION`` of the rows at most 1."""
     typical, upper = np.quantile(distances, (0.5, IN_DISTRIBUTION), axis=0)
     spread = np.maximum(upper - typical, TINY) / np.array(weights)

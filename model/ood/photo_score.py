@@ -24,6 +24,9 @@ class PhotoDistances(NamedTuple):
     euclidean_distance: Tensor
 
 
+PHOTO_DISTANCE_WEIGHTS = (2, 1, 1, 1)
+
+
 class PhotoOodScore(DistanceScore):
     """The score of photos: 0 is typical, 1 is the threshold, above 1 is out of the distribution.
 

@@ -9,8 +9,8 @@ validation images:
 - the distance of the image statistics to the nearest centre of the predicted class.
 
 Features separate other objects, image statistics separate noise and blank images; no distance separates all of them
-(docs/decisions/0013-out-of-distribution.md). This module is the only definition: ``model.ood.fit`` fits it, the PyTorch
-engine runs it, and the export writes it into the served graphs. ``model.ood.photo_score`` is that of the photo model.
+(docs/decisions/0013-out-of-distribution.md). ``model.ood.fit`` fits the score, the PyTorch engine runs it, and the
+export writes it into the served graphs. ``model.ood.photo_score`` is that of the photo model.
 """
 
 from typing import NamedTuple
@@ -35,6 +35,10 @@ class Distances(NamedTuple):
     """-logsumexp(logits)."""
     image_statistics: Tensor
     """Euclidean distance of the image statistics to the nearest centre of the predicted class."""
+
+
+DISTANCE_WEIGHTS = (1, 1, 1, 3)
+"""Of the distances in the score: three come from the network, so the image statistics count as much as these."""
 
 
 class OodScore(DistanceScore):

@@ -1,4 +1,4 @@
-"""Random changes of training images that keep their class, drawn for each image of a batch."""
+"""Random changes of training images that keep their class, drawn for each image of an epoch or an augmented set."""
 
 import numpy as np
 import torch

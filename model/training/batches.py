@@ -20,9 +20,9 @@ class Batch(NamedTuple):
     """Training images and what the network should answer."""
 
     images: Tensor
-    """uint8 ``[N, 28, 28]``"""
+    """uint8 ``[N, 28, 28]``, or photos float32 ``[N, S, S, 3]``, 0..255."""
     labels: Tensor
-    """int64 ``[N]``; for a mixed image the label of its larger part."""
+    """int64 ``[N]``, for a mixed image the label of its larger part; of photos the right answers, bool ``[N, 11]``."""
     targets: Tensor
     """The labels, or probabilities float32 ``[N, 10]`` of mixed images."""
     teacher_logits: Tensor | None = None
@@ -91,9 +91,12 @@ class BatchSource:
         # Every other set mirrors the other half of the images (Jordan, arXiv:2404.00498).
         number = epoch % distillation.augmentation_sets
         whole = self._augmented(number, self._mirrored ^ bool(number % 2))
-        if number not in self._teacher_logits:
-            self._teacher_logits[number] = compute_teacher_logits(self.teacher, whole.images)
-        return whole._replace(teacher_logits=self._teacher_logits[number])
+        logits = self._teacher_logits.get(number)
+        if logits is None:
+            logits = compute_teacher_logits(self.teacher, whole.images)
+        if epoch + distillation.augmentation_sets < self.recipe.epochs:  # they are used again
+            self._teacher_logits[number] = logits
+        return whole._replace(teacher_logits=logits)
 
     def _augmented(self, number: int, mirrored: Tensor | None = None) -> Batch:
         torch.manual_seed(derived_seed(_SET, self.seed, number))

@@ -60,14 +60,15 @@ def run_training(arguments: Namespace, data_set: FashionMnist, path: Path) -> in
     """Trains and exports as the command line says, in the run folder ``path``; returns the exit status."""
     signals = Signals()
     keep_freed_memory()
-    with distributed.process_group():
+    device = RunFolder(path).read_config().device if arguments.resume else find_device(arguments.device)
+    with distributed.process_group(device):
         try:
             return train(arguments, data_set, path, signals)
         except RuntimeError as error:
             if not distributed.peer_failed(error):
                 raise
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it too
-            command = resume_command(path, distributed.world_size())
+            command = resume_command(path, distributed.world_size(), flags_again(arguments))
             saved = "Another process of this run has ended. Every completed epoch is saved; resume by"
             print(f"error: {saved}:\n  {command}", file=sys.stderr)
             return 2
@@ -83,12 +84,23 @@ def train(arguments: Namespace, data_set: FashionMnist, path: Path, signals: Sig
                 if config
                 else Run.resume(path, data_set, arguments.epochs, folders_of(arguments))
             )
+            if not arguments.no_export:
+                run.require_held_out()
             say(opening(run))
             return finish(arguments, run, path, signals)
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        raise TrainingError(no_room(path, error, kept=not arguments.dry_run)) from error
+        raise TrainingError(no_room(arguments, path, error)) from error
+
+
+def flags_again(arguments: Namespace) -> list[str]:
+    """Returns the flags of this command line that a run does not keep, for the command that resumes it."""
+    flags = ["--no-export"] if arguments.no_export else []
+    for name in ("data_dir", "publish_to", "target_accuracy"):
+        value = getattr(arguments, name)
+        flags += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+    return [*flags, *(word for name in arguments.tracker for word in ("--tracker", name))]
 
 
 def folders_of(arguments: Namespace) -> dict[str, Any]:
@@ -115,12 +127,14 @@ def finish(arguments: Namespace, run: Run, path: Path, signals: Signals) -> int:
     except KeyboardInterrupt as stop:
         if distributed.rank() == 0 or isinstance(stop, Terminated):  # process 0 may have ended
             with suppress(OSError):  # the terminal may have closed
-                command = resume_command(path, distributed.world_size())
+                command = resume_command(path, distributed.world_size(), flags_again(arguments))
                 print(stopped(run.folder.saved_epochs(), command, kept=kept), file=sys.stderr)
         return STOPPED
     if card is None:
         if arguments.no_export:
-            say(trained(resume_command(path, distributed.world_size()), kept=kept))
+            arguments.no_export = False
+            command = resume_command(path, distributed.world_size(), flags_again(arguments))
+            say(trained(command, kept=kept))
         return 0
     print(closing(card, path, kept=kept))
     return below_target(card, arguments.target_accuracy)
@@ -153,6 +167,9 @@ def new_config(arguments: Namespace, data_set: FashionMnist) -> RunConfig:
     recipe = find_recipe(arguments.recipe)
     epochs = arguments.epochs or (1 if arguments.dry_run else recipe.epochs)
     device = find_device(arguments.device)
+    if arguments.teacher_dir and not recipe.teachers:
+        raise TrainingError(f"The recipe {recipe.name} learns from no other model: leave --teacher-dir out.")
+    teacher_dir = arguments.teacher_dir or arguments.model_dir
     return RunConfig(
         recipe=recipe.model_copy(update={"epochs": epochs}),
         seed=arguments.seed,
@@ -165,8 +182,8 @@ def new_config(arguments: Namespace, data_set: FashionMnist) -> RunConfig:
         name=arguments.name or create_network(recipe.architecture).eval().fused().architecture,
         limit=DRY_RUN_IMAGES if arguments.dry_run else None,
         **photos_of(arguments, recipe),
-        teacher_dir=str(arguments.teacher_dir.resolve()) if recipe.teachers else "",
-        teachers=teacher_versions(recipe, arguments.teacher_dir),
+        teacher_dir=str(teacher_dir.resolve()) if recipe.teachers else "",
+        teachers=teacher_versions(recipe, teacher_dir),
     )
 
 
@@ -182,7 +199,7 @@ def photos_of(arguments: Namespace, recipe: Recipe) -> dict[str, Any]:
     if recipe.photos is None:
         return {}
     if distributed.world_size() > 1:
-        raise TrainingError(f"The recipe {recipe.name} trains in one process: run scripts/train.py without torchrun.")
+        raise TrainingError(f"The recipe {recipe.name} trains in one process: start it without torchrun.")
     if arguments.photos_dir is None:
         raise TrainingError(
             f"The recipe {recipe.name} needs photos: name their folder by --photos-dir (docs/photos.md says where they "
@@ -222,7 +239,7 @@ def teacher_versions(recipe: Recipe, folder: Path) -> dict[str, str]:
 
 def opening(run: Run) -> str:
     """Describes the run in one line."""
-    config, images = run.config, len(run.train.labels)
+    config, images = run.config, run.trainer.batches.images_per_epoch
     processes = f"{config.processes} processes with " if config.processes > 1 else ""
     done = f" ({run.trainer.epoch} done)" if run.trainer.epoch else ""
     return (
@@ -238,10 +255,11 @@ def stopped(epochs: int, command: str, *, kept: bool) -> str:
     return f"\nStopped after {epochs} completed epochs, which are saved; resume by:\n  {command}"
 
 
-def no_room(path: Path, error: OSError, *, kept: bool) -> str:
+def no_room(arguments: Namespace, path: Path, error: OSError) -> str:
     """Says that the disk is full, and how to go on."""
-    begun = kept and RunFolder(path).config_file.exists()
-    command = resume_command(path, distributed.world_size()) if begun else "the same command"
+    command = "the same command"
+    if not arguments.dry_run and RunFolder(path).config_file.exists():
+        command = resume_command(path, distributed.world_size(), flags_again(arguments))
     return f"There is no room in {error.filename or path} ({error.strerror}): make room, then go on by {command}"
 
 

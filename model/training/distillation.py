@@ -1,8 +1,8 @@
 """Distillation: a trained network's logits as targets (Hinton et al., arXiv:1503.02531).
 
 The teacher sees the same augmented images as the student (Beyer et al., arXiv:2106.05237). Computing its logits costs
-more than training the student. So the epochs rotate through a few augmented sets of the images (see ``BatchSource``),
-and the logits for each set are computed once.
+more than training the student. So the epochs rotate through augmented sets of the images (see ``BatchSource``), and the
+logits for each set are computed once.
 """
 
 from collections.abc import Callable

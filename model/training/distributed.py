@@ -11,16 +11,25 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, distributed
 
+from model.errors import TrainingError
+
 
 @contextmanager
-def process_group() -> Iterator[None]:
-    """Join the processes that torchrun has started; does nothing without torchrun."""
+def process_group(device: str) -> Iterator[None]:
+    """Join the processes that torchrun has started, which train on ``device``; does nothing without torchrun.
+
+    Raises:
+        TrainingError: there are fewer GPUs than processes on this machine.
+    """
     if not distributed.is_torchelastic_launched():
         yield
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(distributed.get_node_local_rank())
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    if device == "cuda":
+        number = distributed.get_node_local_rank()
+        if number >= torch.cuda.device_count():
+            raise TrainingError(f"There are {torch.cuda.device_count()} GPUs here: start as many processes.")
+        torch.cuda.set_device(number)
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
     yield
     gc.collect()  # a DistributedDataParallel that outlives its group can abort the process
     distributed.destroy_process_group()

@@ -47,7 +47,8 @@ def load_examples(config: RunConfig, train: Split, validation: Split) -> tuple[P
     if checksum(photos) != config.photos:
         raise TrainingError(f"{config.photos_dir} holds other photos than the ones that this run began with.")
     seen = training_rows(photos, config)
-    chosen, held_out = (limited(photos.take(np.flatnonzero(rows)), config.limit) for rows in (seen, ~seen))
+    most = None if config.limit is None else config.limit // 10  # photos take longer
+    chosen, held_out = (photos.take(np.flatnonzero(rows)).first(most) for rows in (seen, ~seen))
     for some, work in ((chosen, "train"), (held_out, "validate")):
         if not some.sets[:, :-1].any() and not (some is held_out and config.fold is None):
             raise TrainingError(
@@ -98,8 +99,3 @@ def load(photos: Photos, size: int) -> NDArray[np.uint8]:
         for index, picture in enumerate(pool.map(load_one, photos.files)):
             pixels[index] = picture
     return pixels
-
-
-def limited(photos: Photos, limit: int | None) -> Photos:
-    """Returns the first photos, at most a tenth of ``limit``, or all."""
-    return photos if limit is None else photos.take(np.arange(min(limit // 10, len(photos.files))))

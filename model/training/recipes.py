@@ -11,7 +11,10 @@ from model.training.photo_mix import PhotoMix
 
 
 class Recipe(BaseModel):
-    """How to train one architecture with ``F.nll_loss``, alone or with a teacher."""
+    """How to train one architecture, alone or with a teacher.
+
+    The loss is ``F.nll_loss``, for mixed images the cross-entropy, for photos ``smoothed_set_loss``.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 

@@ -1,25 +1,21 @@
 """A training run from its configuration to its artefact."""
 
-import errno
-import os
 import shlex
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from model.artifact import Artifact, ModelCard, load_artifact, save_artifact
 from model.data import FashionMnist, Split, split_validation
-from model.errors import TrainingError
+from model.errors import ArtifactCorrupt, ArtifactMissing, TrainingError
 from model.export.build import describe, export
-from model.export.photo import HeldOut, export_photo_model, read_held_out, run_held_out
+from model.export.photo import HeldOut, export_photo_model, read_held_out, run_held_out, unscaled_score
 from model.files import write_atomically
 from model.installation import python_command, script
 from model.network import Network, PhotoFashionNet, load_network
+from model.ood.photo_score import PhotoOodScore
 from model.training import distributed
 from model.training.loop import EpochMetrics, Examples, RunConfig, Trainer
 from model.training.photo_batches import PhotoTensors
@@ -92,12 +88,8 @@ class Run:
             raise TrainingError(f"The run in {path} trains on a GPU, and PyTorch finds none: resume it where one is.")
         if epochs:
             config = _with_epochs(config, epochs, folder)
+        _require_use(config, folders or {}, path)
         config = config.model_copy(update=folders)
-        if config.held_out and config.fold is not None:
-            raise TrainingError(
-                f"The run in {path} is calibrated on the photos of its own fold: leave --held-out out, or start a run "
-                "on all photos with --fold none."
-            )
         if config.held_out:
             read_held_out([Path(file) for file in config.held_out])
         run = cls(folder, config, data_set)
@@ -119,12 +111,13 @@ class Run:
     def export(self, *folders: Path) -> ModelCard:
         """Export the network, measure it on the test set, and write the artefact to every folder.
 
-        Raises OSError if there is no room for it.
+        Raises:
+            OSError: there is no room for it.
+            ArtifactError: the exported graph and the network disagree.
         """
-        require_room(10 * sum(tensor.nbytes for tensor in self.trainer.network.state_dict().values()))
         splits = {
             "validation": self.validation,
-            "test": limited(self.data_set.load("test"), self.config.limit),
+            "test": self.data_set.load("test").first(self.config.limit),
         }
         network = self.trainer.network_to_export()
         card = describe(network, self.trainer)
@@ -143,23 +136,23 @@ class Run:
         tensors: PhotoTensors,
         validation: Examples,
     ) -> Artifact:
-        held_out = self._held_out(network, tensors, validation)
+        score = unscaled_score(network, tensors)
+        held_out = self._held_out(network, score, validation)
         images = None if self.config.fold is None else validation.images[: len(held_out.sets)].numpy()
-        return export_photo_model(network, card, tensors, held_out, splits, images=images)
+        return export_photo_model(network, card, tensors, score, held_out, splits=splits, images=images)
 
-    def write_held_out(self) -> None:
-        """Writes the outputs for the photos that did not train the network into the run folder."""
-        network = self.trainer.network_to_export()
-        if isinstance(network, PhotoFashionNet) and self.photos:
-            self._held_out(network, *self.photos)
+    def require_held_out(self) -> None:
+        """Raises TrainingError if all photos train and the files are missing that calibrate the model."""
+        if self.photos and self.config.fold is None:
+            read_held_out([Path(path) for path in self.config.held_out])
 
-    def _held_out(self, network: PhotoFashionNet, tensors: PhotoTensors, validation: Examples) -> HeldOut:
+    def _held_out(self, network: PhotoFashionNet, score: PhotoOodScore, validation: Examples) -> HeldOut:
         """Returns the outputs for photos that did not train: of this run, or of the runs that the config names."""
         if self.config.fold is None:
             return read_held_out([Path(path) for path in self.config.held_out])
         count = len(validation.images) - min(DRAWN_VALIDATION, len(self.validation.labels))
         images, sets = (rows[:count] for rows in validation)  # the drawn images come last
-        held_out = run_held_out(network, tensors, images, sets)
+        held_out = run_held_out(network, score, images, sets)
         write_atomically(self.folder.path / HELD_OUT_FILE, held_out.to_bytes())
         return held_out
 
@@ -179,20 +172,24 @@ def _with_epochs(config: RunConfig, epochs: int, folder: RunFolder) -> RunConfig
     return config.model_copy(update={"recipe": config.recipe.model_copy(update={"epochs": epochs})})
 
 
-def require_room(size: int) -> None:
-    """Raises OSError if the temporary folder, into which the export writes graphs, has less room.
+def _require_use(config: RunConfig, folders: Mapping[str, Any], path: Path) -> None:
+    """Raises TrainingError if the run makes no use of one of these folders and files."""
+    recipe = config.recipe
+    if "teacher_dir" in folders and not recipe.teachers:
+        raise TrainingError(f"The run in {path} learns from no other model: leave --teacher-dir out.")
+    if recipe.photos is None and folders.keys() & {"photos_dir", "held_out"}:
+        raise TrainingError(f"The run in {path} trains on no photos: leave --photos-dir and --held-out out.")
+    if "held_out" in folders and config.fold is not None:
+        raise TrainingError(
+            f"The run in {path} is calibrated on the photos of its own fold: leave --held-out out, or start a run "
+            "on all photos with --fold none."
+        )
 
-    ONNX Runtime does not notice a full disk: it writes half a graph and cannot read it.
-    """
-    folder = tempfile.gettempdir()
-    if shutil.disk_usage(folder).free < size:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
 
-
-def resume_command(path: Path, count: int = 1) -> str:
-    """Returns the command that resumes the run in ``path``, which ``count`` processes train."""
+def resume_command(path: Path, count: int = 1, flags: Sequence[str] = ()) -> str:
+    """Returns the command that resumes the run in ``path``, which ``count`` processes train, with these flags."""
     launcher = python_command() if count == 1 else f"{python_command('torchrun')} --nproc-per-node={count}"
-    return f"{launcher} {script('train')} --resume {shlex.quote(str(path))}"
+    return f"{launcher} {script('train')} {shlex.join(['--resume', str(path), *flags])}"
 
 
 def training_splits(data_set: FashionMnist, recipe: Recipe, seed: int, limit: int | None = None) -> tuple[Split, Split]:
@@ -200,7 +197,7 @@ def training_splits(data_set: FashionMnist, recipe: Recipe, seed: int, limit: in
     whole = data_set.load("train")
     size = min(recipe.validation_size, len(whole.labels) // 10)
     train, validation = split_validation(whole.labels, size, recipe.split_seed(seed))
-    return limited(whole.take(train), limit), limited(whole.take(validation), limit)
+    return whole.take(train).first(limit), whole.take(validation).first(limit)
 
 
 def load_teachers(config: RunConfig) -> dict[str, Network]:
@@ -215,15 +212,20 @@ def load_teachers(config: RunConfig) -> dict[str, Network]:
 
 
 def _load_teacher(config: RunConfig, name: str, version: str) -> Network:
-    artifact = load_artifact(Path(config.teacher_dir), name, ("safetensors",))
+    try:
+        artifact = load_artifact(Path(config.teacher_dir), name, ("safetensors",))
+    except ArtifactMissing:
+        raise TrainingError(
+            f"The run learns from {name}, which is missing in {config.teacher_dir}: name its folder by --teacher-dir."
+        ) from None
     card, described = artifact.card, f"The network {name} in {config.teacher_dir}"
     if card.version != version:
         raise TrainingError(
             f"{described} has version {card.version}, but this run started with {version}: start a new run, or restore "
             "the old network."
         )
-    theirs, ours = Recipe(**card.recipe), config.recipe
-    if (theirs.split_seed(card.training["seed"]), theirs.validation_size, card.data) != (
+    (theirs, seed), ours = recipe_and_seed(card), config.recipe
+    if (theirs.split_seed(seed), theirs.validation_size, card.data) != (
         ours.split_seed(config.seed), ours.validation_size, config.data,
     ):  # fmt: skip
         raise TrainingError(
@@ -233,6 +235,11 @@ def _load_teacher(config: RunConfig, name: str, version: str) -> Network:
     return load_network(artifact)
 
 
-def limited(split: Split, limit: int | None) -> Split:
-    """Returns the first ``limit`` examples, or all."""
-    return split.take(np.arange(min(limit or len(split.labels), len(split.labels))))
+def recipe_and_seed(card: ModelCard) -> tuple[Recipe, int]:
+    """Returns what selects the validation images of a model; raises ArtifactCorrupt if its card does not say it."""
+    try:
+        return Recipe(**card.recipe), int(card.training["seed"])
+    except (KeyError, TypeError, ValueError):
+        raise ArtifactCorrupt(
+            f"{card.name}.json names no recipe and seed that this version knows: use a model that it has trained."
+        ) from None

@@ -19,6 +19,7 @@ if sys.platform != "win32":
 
 from model.errors import TrainingError
 from model.files import remove_temporary_files, write_atomically
+from model.network import ARCHITECTURES
 from model.plots.curves import draw_curves
 from model.training.loop import RunConfig, Trainer
 
@@ -65,11 +66,17 @@ class RunFolder:
     def read_config(self) -> RunConfig:
         """Returns the configuration of the run; raises TrainingError if it is missing or damaged."""
         try:
-            return RunConfig.model_validate_json(_read(self.config_file))
+            config = RunConfig.model_validate_json(_read(self.config_file))
         except FileNotFoundError:
             raise TrainingError(f"{self.path} contains no run: start one without --resume.") from None
         except ValidationError as error:
             raise TrainingError(f"{self.config_file} is damaged: start the run again, with another --out.") from error
+        if config.recipe.architecture not in ARCHITECTURES:
+            raise TrainingError(
+                f"{self.config_file} names the architecture {config.recipe.architecture!r}, which this version does "
+                "not have: start the run again, with another --out."
+            )
+        return config
 
     def save(self, trainer: Trainer) -> None:
         """Write the state after an epoch, then the metrics and the curves."""
@@ -111,7 +118,9 @@ class RunFolder:
         return int(files[-1].stem.removeprefix("epoch-")) if files else 0
 
     def _checkpoint_files(self) -> list[Path]:
-        return sorted(self.checkpoints.glob("epoch-*.pt"))
+        """Returns the checkpoints in the order of their epochs; files of other names are not ours."""
+        files = self.checkpoints.glob("epoch-*.pt")
+        return sorted(path for path in files if path.stem.removeprefix("epoch-").isdecimal())
 
 
 def _lock(folder: Path) -> int:

@@ -1,15 +1,18 @@
 """Experiment trackers: TensorBoard and MLflow, each with an extra of its name."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from model.artifact import ModelCard
-from model.files import write_atomically
+from model.errors import TrainingError
+from model.files import one_line, write_atomically
 from model.installation import requires_extra
 from model.training.loop import EpochMetrics
 from model.training.run import Run
 
+logger = logging.getLogger(__name__)  # without a configuration, warnings go to stderr as they are
 Log = Callable[[int, dict[str, float]], object]
 """Logs an epoch's figures, by name."""
 
@@ -49,17 +52,43 @@ def tensorboard(run: Run) -> Iterator[Log]:
 
 @contextmanager
 def mlflow(run: Run) -> Iterator[Log]:
-    """Log to MLflow, where its setting ``MLFLOW_TRACKING_URI`` says; a resumed run continues its MLflow run."""
-    with requires_extra("mlflow"):
-        from mlflow import log_metrics, log_params, start_run
+    """Log to MLflow, where its setting ``MLFLOW_TRACKING_URI`` says; a resumed run continues its MLflow run.
 
-    note = run.folder.path / "mlflow-run-id"
-    is_new = not note.exists()
-    with start_run(run_id=_read(note), run_name=run.folder.path.name) as active:
-        write_atomically(note, active.info.run_id.encode())
+    An error of MLflow while the run trains is printed, and nothing more is logged.
+
+    Raises:
+        TrainingError: the MLflow run can be neither started nor continued.
+    """
+    with requires_extra("mlflow"):
+        from mlflow import end_run, log_metrics, log_params, start_run
+        from mlflow.exceptions import MlflowException
+
+    note, working, status = run.folder.path / "mlflow-run-id", True, "FAILED"
+    try:
+        is_new = not note.exists()
+        write_atomically(note, start_run(_read(note), run_name=run.folder.path.name).info.run_id.encode())
         if is_new:
             log_params(_parameters(run))
-        yield lambda epoch, figures: log_metrics(figures, step=epoch)
+    except MlflowException as error:
+        raise TrainingError(
+            f"MLflow cannot log this run ({one_line(str(error))}): correct MLFLOW_TRACKING_URI, delete {note} to begin "
+            "another MLflow run, or leave --tracker mlflow out."
+        ) from error
+
+    def call(function: Callable[..., object], *arguments: object) -> None:
+        nonlocal working
+        try:
+            if working:
+                function(*arguments)
+        except MlflowException as error:
+            working = False
+            logger.warning("warning: MLflow logs no more of this run: %s", one_line(str(error)))
+
+    try:
+        yield lambda epoch, figures: call(log_metrics, figures, epoch)
+        status = "FINISHED"
+    finally:
+        call(end_run, status)
 
 
 TRACKERS: dict[str, Callable[[Run], AbstractContextManager[Log]]] = {"tensorboard": tensorboard, "mlflow": mlflow}
