@@ -181,6 +181,29 @@ def test_a_worker_that_is_stopped_alone_leaves_the_port_to_the_others():
                 assert predict(another).status_code == 200
 
 
+@pytest.mark.slow
+def test_a_worker_that_finishes_a_long_request_is_not_taken_for_one_that_hangs():
+    with service(workers=2, worker_timeout_seconds=5) as (server, client), ThreadPoolExecutor() as pool:
+        sending, release = threading.Event(), threading.Event()
+
+        def upload() -> Iterator[bytes]:
+            yield grey_png()[:50]
+            sending.set()
+            release.wait()
+            yield grey_png()[50:]
+
+        uploaded = pool.submit(httpx.post, f"{client.base_url}/predict", content=upload(), headers=PNG, timeout=60)
+        sending.wait()
+        time.sleep(0.2)
+        for worker in children_of(server):
+            worker.terminate()  # alone, as in a reload: the master goes on to look after them
+        time.sleep(5 + 1 + SLACK)
+        release.set()
+        assert uploaded.result().status_code == 200
+        server.send_signal(signal.SIGTERM)
+        assert "WORKER TIMEOUT" not in assert_ended_well(server, 2 + SLACK)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_second_signal_ends_it_sooner(workers):
     with service(workers=workers, drain_seconds=60) as (server, client):

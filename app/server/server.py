@@ -111,9 +111,11 @@ class Server(uvicorn.Server):
 
     async def _sweep(self) -> None:
         """Looks once a second whether clients keep connections waiting."""
-        loop = asyncio.get_running_loop()
+        loop, report = asyncio.get_running_loop(), self.config.callback_notify
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
+            if self._stopping and report:  # before that, uvicorn's main loop tells gunicorn that the worker lives
+                await report()
             for connection in tuple(self.server_state.connections):
                 if isinstance(connection, Connection):
                     connection.check_time(loop.time())
