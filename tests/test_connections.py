@@ -21,6 +21,7 @@ import pytest
 from app.problems import MEDIA_TYPE
 from app.server.connection import MAX_FIELDS, MAX_HEAD, Connection
 from app.settings import Settings
+from tests.held_engines import hold_engines
 from tests.pictures import grey_png
 from tests.problems import assert_problem_body
 from tests.servers import client_of, process, serve, service, wait_until
@@ -132,12 +133,25 @@ MALFORMED = {
     "NUL": LIVE + b"A: b\x00\r\n\r\n",
     "space before the colon": LIVE + b"A : b\r\n\r\n",
     "chunk too long": CHUNKED + b"1\r\nabc\r\n",
+    "no path": b"GET http://x HTTP/1.1\r\nHost: x\r\n\r\n",
+    "no such port": b"GET http://x:99999/ HTTP/1.1\r\nHost: x\r\n\r\n",
 }
 
 
 @pytest.mark.parametrize("request_", MALFORMED.values(), ids=MALFORMED)
 def test_malformed_http_is_rejected_with_a_problem(client, request_):
     with Wire(client, request_) as wire:
+        assert_rejected(wire, 400, "malformed-request")
+
+
+@pytest.mark.parametrize("target", ["no path", "no such port"])
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_a_malformed_target_withdraws_no_earlier_request(client, target, pipelined):
+    first = post(grey_png())
+    with Wire(client, first + MALFORMED[target] if pipelined else first) as wire:
+        assert wire.response().status == 200
+        if not pipelined:
+            wire.send(MALFORMED[target])
         assert_rejected(wire, 400, "malformed-request")
 
 
@@ -157,6 +171,23 @@ def test_a_rejection_keeps_the_order_of_pipelined_responses(client):
     with Wire(client, post(grey_png()) + LIVE + b"\r\n" + CHUNKED + b"none\r\n") as wire:
         assert [wire.response().json().keys() >= {key} for key in ("label", "status")] == [True, True]
         assert_rejected(wire, 400, "malformed-request")
+
+
+def test_a_rejection_waits_for_the_response_that_is_due(monkeypatch):
+    engines = hold_engines(monkeypatch)
+    monkeypatch.setattr(Connection, "head_seconds", 0.5)
+    monkeypatch.setattr("app.server.server.SWEEP_SECONDS", 0.05)
+    with serve(Settings(workers=1, inference="thread")) as client:
+        for engine in engines:
+            engine.hold.set()
+        with Wire(client, post(grey_png()) + LIVE[:5]) as wire:
+            time.sleep(0.1)
+            wire.send(LIVE[5:] + b"Host: x\r\n\r\n")
+            time.sleep(1)
+            for engine in engines:
+                engine.gate.set()
+            assert wire.response().status == 200
+            assert_rejected(wire, 400, "invalid-host")
 
 
 def test_a_thousand_pipelined_requests_get_their_responses_in_order(client):

@@ -170,9 +170,9 @@ class Connection(HttpToolsProtocol):
                 raise MalformedRequest
             self._upgrading = True
             return
+        super().on_headers_complete()  # raises for some targets
         self.receiving, self._deadline = BODY, inf
         self._framing, self._uncounted = 0, self._piece
-        super().on_headers_complete()
         self.headers = []  # for the trailers, which nobody reads
         if self.stopping:
             self.cycle.keep_alive = False
@@ -320,7 +320,7 @@ class Connection(HttpToolsProtocol):
             (b"x-request-id", identify(fields)),
             (b"connection", b"close"),
         )
-        self.receiving = BODY  # whatever it is
+        self.receiving, self._deadline = BODY, inf  # as if a body came: `_close` discards what the client still sends
         if not self.is_due:
             self._write_last_response()
 
