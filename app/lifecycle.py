@@ -93,8 +93,8 @@ def _server_state(state: State) -> dict[str, Any]:
 def drain_on_signal(readiness: Readiness, seconds: float) -> Iterator[None]:
     """On SIGTERM or SIGINT the process is unready for ``seconds`` before it stops, so that load balancers remove it.
 
-    Then the server's own handler is called; at once if the same signal comes again. Nothing happens if the
-    application does not run in the main thread (tests, Ray Serve) or if nobody handles the signals.
+    Then the server's own handler is called; at once if another signal comes. Nothing happens if the application does
+    not run in the main thread (tests, Ray Serve) or if nobody handles the signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -104,13 +104,18 @@ def drain_on_signal(readiness: Readiness, seconds: float) -> Iterator[None]:
     before: dict[int, Callable[..., Any]] = {
         number: handler for number, handler in handlers.items() if callable(handler)
     }
-    loop, received = asyncio.get_running_loop(), set[int]()
+    loop = asyncio.get_running_loop()
+    timers: list[asyncio.TimerHandle] = []
+
+    def drain(number: int, frame: FrameType | None) -> None:
+        delay = 0 if timers else seconds
+        for timer in timers:  # else the server would take its end for one more signal
+            timer.cancel()
+        timers.append(loop.call_later(delay, before[number], number, frame))
 
     def stop(number: int, frame: FrameType | None) -> None:
-        delay = 0 if number in received else seconds
-        received.add(number)
         readiness.stop()
-        loop.call_soon_threadsafe(loop.call_later, delay, before[number], number, frame)
+        loop.call_soon_threadsafe(drain, number, frame)
 
     for number in before:
         signal.signal(number, stop)

@@ -87,6 +87,32 @@ def load(client: httpx.Client, callers: int = 4) -> Iterator[list[int]]:
             thread.join()
 
 
+@contextlib.contextmanager
+def uploading(client: httpx.Client) -> Iterator[Callable[[], httpx.Response]]:
+    """A picture that is uploaded halfway; yields what uploads the rest and returns the response."""
+    sending, release = threading.Event(), threading.Event()
+
+    def upload() -> Iterator[bytes]:
+        yield grey_png()[:50]
+        sending.set()
+        release.wait()
+        yield grey_png()[50:]
+
+    with ThreadPoolExecutor() as pool:
+        uploaded = pool.submit(httpx.post, f"{client.base_url}/predict", content=upload(), headers=PNG, timeout=60)
+        sending.wait()
+        time.sleep(0.2)
+
+        def finish() -> httpx.Response:
+            release.set()
+            return uploaded.result()
+
+        try:
+            yield finish
+        finally:
+            release.set()
+
+
 @pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
 def test_a_signal_during_the_start_ends_it_at_once(tmp_path, number):
     delays = [0, 0.3, 1]
@@ -124,23 +150,11 @@ def test_the_first_process_of_a_container_ends_during_its_start_too(delay):
 def test_under_load_it_ends_in_time_and_responds_to_what_is_in_flight(tmp_path, monkeypatch, workers, number, drain):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with service(workers=workers, drain_seconds=drain) as (server, client), load(client) as statuses:
-        sending, release = threading.Event(), threading.Event()
-
-        def upload() -> Iterator[bytes]:
-            yield grey_png()[:50]
-            sending.set()
-            release.wait()
-            yield grey_png()[50:]
-
-        with ThreadPoolExecutor() as pool:
-            uploaded = pool.submit(httpx.post, f"{client.base_url}/predict", content=upload(), headers=PNG, timeout=20)
-            sending.wait()
-            time.sleep(0.2)
+        with uploading(client) as uploaded:
             server.send_signal(number)
             start = time.monotonic()
             time.sleep(0.2)
-            release.set()
-            assert uploaded.result().status_code == 200
+            assert uploaded().status_code == 200
         descendants = descendants_of(server)
         assert_ended_well(server, drain + 2 + SLACK)
         assert time.monotonic() - start >= drain
@@ -183,34 +197,45 @@ def test_a_worker_that_is_stopped_alone_leaves_the_port_to_the_others():
 
 @pytest.mark.slow
 def test_a_worker_that_finishes_a_long_request_is_not_taken_for_one_that_hangs():
-    with service(workers=2, worker_timeout_seconds=5) as (server, client), ThreadPoolExecutor() as pool:
-        sending, release = threading.Event(), threading.Event()
-
-        def upload() -> Iterator[bytes]:
-            yield grey_png()[:50]
-            sending.set()
-            release.wait()
-            yield grey_png()[50:]
-
-        uploaded = pool.submit(httpx.post, f"{client.base_url}/predict", content=upload(), headers=PNG, timeout=60)
-        sending.wait()
-        time.sleep(0.2)
+    with service(workers=2, worker_timeout_seconds=5) as (server, client), uploading(client) as uploaded:
         for worker in children_of(server):
             worker.terminate()  # alone, as in a reload: the master goes on to look after them
         time.sleep(5 + 1 + SLACK)
-        release.set()
-        assert uploaded.result().status_code == 200
+        assert uploaded().status_code == 200
         server.send_signal(signal.SIGTERM)
         assert "WORKER TIMEOUT" not in assert_ended_well(server, 2 + SLACK)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_second_signal_ends_it_sooner(workers):
+@pytest.mark.parametrize(("workers", "first"), [(1, signal.SIGINT), (2, signal.SIGINT), (1, signal.SIGTERM)])
+def test_a_second_signal_ends_it_sooner(workers, first):
     with service(workers=workers, drain_seconds=60) as (server, client):
+        server.send_signal(first)
+        wait_until(lambda: client.get("/health/ready").status_code == 503)
+        client.close()
+        server.send_signal(signal.SIGINT)
+        assert_ended_well(server, 3 + SLACK)
+
+
+def test_after_a_second_signal_open_requests_are_finished():
+    """The end of the drain that was skipped counts as no third signal, upon which they would be dropped."""
+    with service(workers=1, drain_seconds=2) as (server, client), uploading(client) as uploaded:
         server.send_signal(signal.SIGINT)
         wait_until(lambda: client.get("/health/ready").status_code == 503)
         client.close()
         server.send_signal(signal.SIGINT)
+        time.sleep(3)
+        assert uploaded().status_code == 200
+        assert_ended_well(server, 2 + SLACK)
+
+
+def test_a_signal_to_the_master_and_its_workers_is_one():
+    """A terminal sends Ctrl-C to all processes, and the master tells its workers to stop besides."""
+    with service(workers=2, drain_seconds=3) as (server, client):
+        for one in [server, *children_of(server)]:
+            one.send_signal(signal.SIGINT)
+        time.sleep(1.5)
+        assert client.get("/health/ready").status_code == 503
+        client.close()
         assert_ended_well(server, 3 + SLACK)
 
 

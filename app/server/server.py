@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
@@ -21,7 +23,7 @@ except ImportError:  # Windows
 SWEEP_SECONDS = 1
 HANDSHAKE_SECONDS = 0.05
 """For connections that are being established when the service stops to listen."""
-require_members(uvicorn.Server, {"shutdown", "startup"}, {"config", "server_state"})
+require_members(uvicorn.Server, {"capture_signals", "shutdown", "startup"}, {"config", "server_state"})
 
 RESERVED_FILES = 48
 """Open files of a process that are no connections: libraries, models, metrics, pipes."""
@@ -81,6 +83,14 @@ class Server(uvicorn.Server):
         """Duplicates of the listening sockets, which stay open while nothing is accepted."""
         self._resuming: asyncio.Task[None] | None = None
         self._stopping = False
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves SIGINT, which a terminal sends to all processes, to gunicorn's master, which tells its workers."""
+        with super().capture_signals():
+            if self.config.callback_notify:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+            yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts to listen, and to look at the time of the connections."""
