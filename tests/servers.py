@@ -1,8 +1,10 @@
 """Real servers for the tests: ours in a thread or as a process."""
 
+import asyncio
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 import uvicorn
 from PIL import Image
 
@@ -48,6 +51,26 @@ def serve(settings: Settings, *, ready: bool = True) -> Iterator[httpx.Client]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+@contextlib.contextmanager
+def little_buffered(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[socket.socket, LoadSheddingProtocol]]:
+    """Both ends of a connection to a server in this process, of which the kernel keeps few bytes."""
+    served, made = [], LoadSheddingProtocol.connection_made
+
+    def connection_made(connection: LoadSheddingProtocol, transport: asyncio.Transport) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        made(connection, transport)
+        served.append(connection)
+
+    monkeypatch.setattr(LoadSheddingProtocol, "connection_made", connection_made)
+    with socket.socket() as opened:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        opened.connect((client.base_url.host, client.base_url.port))
+        wait_until(lambda: bool(served))
+        yield opened, served[0]
 
 
 @contextlib.contextmanager

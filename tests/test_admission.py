@@ -21,7 +21,7 @@ from app.settings import Settings
 from tests.held_engines import hold_engines
 from tests.pictures import encode, grey_png, scene
 from tests.problems import assert_problem, assert_problem_body
-from tests.servers import serve, wait_for_queue, wait_until
+from tests.servers import little_buffered, serve, wait_for_queue, wait_until
 
 FORM = {"files": {"file": ("x.png", grey_png())}}
 PHOTO = {"files": {"file": encode(scene("wood")[0], "JPEG")}}
@@ -254,6 +254,22 @@ def test_a_rejected_connection_goes_on(full):
             connection.sendall(body[20:])
         connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
         assert answer_of(connection).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_rejections_wait_for_a_client_that_does_not_read(full, monkeypatch):
+    with little_buffered(full, monkeypatch) as (ours, theirs):
+        state = theirs.server_state
+        start, sent, answers = state.total_requests, 0, b""
+        while sent < 1000 and state.total_requests == start + sent:
+            ours.sendall(head(0))
+            sent += 1
+            with contextlib.suppress(AssertionError):  # one by one, as the parser gets requests that come together
+                wait_until(lambda due=start + sent: state.total_requests == due, 0.5)
+        assert sent < 1000
+        while answers.count(b"HTTP/1.1 429 ") < sent:
+            received = ours.recv(65536)
+            assert received
+            answers += received
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from app.settings import Settings
 from tests.held_engines import hold_engines
 from tests.pictures import grey_png
 from tests.problems import assert_problem_body
-from tests.servers import client_of, process, serve, service, wait_until
+from tests.servers import client_of, little_buffered, process, serve, service, wait_until
 
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
 POST = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
@@ -373,6 +373,16 @@ def test_a_client_that_does_not_read_is_closed(hasty):
         wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         wire.send(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 400)
         wait_until(lambda: wire.socket.getsockname() not in accepted(hasty))
+
+
+def test_responses_to_more_requests_are_no_progress_of_a_client_that_does_not_read(hasty, monkeypatch):
+    requests = 0
+    with little_buffered(hasty, monkeypatch) as (ours, _), contextlib.suppress(ConnectionError):
+        while requests < 1000:
+            ours.sendall(LIVE + b"\r\n")
+            requests += 1
+            time.sleep(0.02)
+    assert requests < 200, "at 64 kB the server responds no more, and the client is closed for that"
 
 
 def test_a_rejected_body_that_stalls_is_not_waited_for(hasty):

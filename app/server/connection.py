@@ -26,9 +26,10 @@ METHODS = {
 ATTRIBUTES = {
     "app_state", "connections", "cycle", "disconnected", "flow", "headers", "keep_alive", "message_event", "parser",
     "pipeline", "response_complete", "response_started", "server_state", "timeout_keep_alive", "transport",
+    "write_paused",
 }  # fmt: skip
-"""Set by the constructors of the protocol and of its request cycle."""
-require_members(HttpToolsProtocol, METHODS, ATTRIBUTES, RequestResponseCycle)
+"""Set by the constructors of the protocol, of its request cycle and of its flow control."""
+require_members(HttpToolsProtocol, METHODS, ATTRIBUTES, RequestResponseCycle, FlowControl)
 
 MAX_HEAD = 64 * 1024
 """Most bytes of a request line with its header fields, of trailers, and of what frames a chunk."""
@@ -244,10 +245,10 @@ class Connection(HttpToolsProtocol):
         self._check_writing(now)
 
     def _check_writing(self, now: float) -> None:
-        unsent = self._socket.get_write_buffer_size()
-        if unsent != self._unsent:
-            self._unsent, self._unsent_since = unsent, now
-        elif unsent and now - self._unsent_since >= self.write_seconds:
+        before, self._unsent = self._unsent, self._socket.get_write_buffer_size()
+        if not before or self._unsent < before:
+            self._unsent_since = now
+        elif now - self._unsent_since >= self.write_seconds:
             self._socket.abort()
 
     def _check_head(self) -> None:

@@ -55,8 +55,8 @@ class LoadSheddingProtocol(Connection):
 
     def _rejects(self, data: bytes) -> bool:
         """Rejects a request whose head is in ``data`` in one piece, if it may not wait."""
-        if self.receiving is not NOTHING or self.is_due or self.ended:
-            return False
+        if self.receiving is not NOTHING or self.is_due or self.ended or self.flow.write_paused:
+            return False  # the application waits for a client that does not read
         if self._admission is None or not self._predict.match(data):
             return False
         head, found, body = data.partition(b"\r\n\r\n")
