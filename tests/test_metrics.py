@@ -1,13 +1,18 @@
+import contextlib
+import errno
 import os
+import subprocess
 import threading
 
 import httpx
 import pytest
+from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.inference.executors import BACKGROUND_NICENESS, lower_priority
 from app.metrics import SAMPLE
 from app.metrics_files import merging, reading
+from app.server.ended_workers import merge_ended
 from app.settings import Settings
 from model import CLASSES
 from tests.pictures import grey_png
@@ -159,6 +164,34 @@ print(text)
     assert 'fashionnet_request_duration_seconds_bucket{le="0.1",route="/predict",status="200"} 0.0' in text
     assert 'fashionnet_request_duration_seconds_bucket{le="0.25",route="/predict",status="200"} 500.0' in text
     assert text.count("fashionnet_request_duration_seconds_count") == 20
+
+
+@pytest.fixture
+def ended(tmp_path):
+    """A process that has ended, whose metrics are in ``tmp_path``."""
+    with subprocess.Popen(["true"]) as process:
+        pass
+    with contextlib.closing(MmapedDict(str(tmp_path / f"counter_{process.pid}.db"))) as file:
+        file.write_value("key", 2.0, 0.0)
+    return process.pid
+
+
+def test_the_metrics_of_ended_workers_are_merged_on_macos_too(tmp_path, ended, monkeypatch):
+    monkeypatch.delattr("os.posix_fallocate", raising=False)
+    for _ in range(2):
+        merge_ended(tmp_path, ended)
+        assert [file.name for file in tmp_path.glob("*.db")] == ["counter_ended.db"]
+    [(key, value, *_)] = MmapedDict.read_all_values_from_file(str(tmp_path / "counter_ended.db"))
+    assert (key, value) == ("key", 2)
+
+
+def test_a_metrics_folder_that_cannot_be_written_disturbs_no_master(tmp_path, ended, monkeypatch, caplog):
+    def fail(*_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("app.server.ended_workers.mark_process_dead", fail)
+    merge_ended(tmp_path, ended)
+    assert "stay in a file of their own: [Errno 30] Read-only file system" in caplog.text
 
 
 def test_memory_cpu_and_files_of_every_process_are_told(counted):

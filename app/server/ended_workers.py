@@ -35,12 +35,10 @@ def merge_ended(folder: Path, pid: int) -> None:
 
     The files wait for the next worker that ends if they are being read. A file that cannot be merged stays.
     """
-    mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
-    if not CAN_MERGE:
-        return
     try:
+        mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
         with merging(folder):
-            for kind in COUNTED:
+            for kind in COUNTED if CAN_MERGE else ():
                 if files := _files_of_ended(folder, kind):
                     _merge(files, folder / f"{kind}_{MERGED}.db")
     except BlockingIOError:
@@ -71,8 +69,7 @@ def _merge(ended: Sequence[Path], total: Path) -> None:
         for key, value, *_ in MmapedDict.read_all_values_from_file(str(source)):  # type: ignore[no-untyped-call]
             values[key] += value
     new, size = total.with_suffix(".new"), sum(len(key.encode()) + ENTRY_BYTES for key in values)
-    with new.open("wb") as empty:  # all of it: writing to a mapped file on a full disk would end the master
-        os.posix_fallocate(empty.fileno(), 0, size + ENTRY_BYTES)
+    new.write_bytes(bytes(size + ENTRY_BYTES))  # writing to a mapped file on a full disk would end the master
     written = MmapedDict(str(new))  # type: ignore[no-untyped-call]
     for key, value in values.items():
         written.write_value(key, value, 0.0)  # type: ignore[no-untyped-call]
