@@ -21,7 +21,7 @@ async def reload(state: State) -> None:
     """
     try:
         models = await asyncio.to_thread(load_models, state.settings)
-        predictors = state.predictors.with_models(models)
+        predictors = await asyncio.to_thread(state.predictors.with_models, models)  # makes engines that own threads
         await predictors.self_test()
     except Exception as error:  # noqa: BLE001 - whatever it is, the models before are good
         logger.error("The models stay as they are: %s", error)  # noqa: TRY400 - one line

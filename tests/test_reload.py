@@ -1,5 +1,6 @@
 """Models that are reloaded while the service runs: by one process, and by several workers."""
 
+import asyncio
 import contextlib
 import os
 import pty
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +23,11 @@ from app.commands import reload
 from app.hangup import handle_hangup
 from app.inference.models import load_tested_models
 from app.instance import announced, find
+from app.main import create_app
+from app.reload import reload as reload_models
 from app.settings import Settings
 from benchmarks.faults.callers import Callers
-from model import WEIGHTS, load_artifact
+from model import WEIGHTS, create_engine, load_artifact
 from model.artifact import save_artifact
 from tests.fuzz.target import Target, start
 from tests.pictures import grey_png
@@ -186,6 +190,29 @@ def test_a_process_that_will_fork_tests_what_it_has_read(tmp_path, artifact):
     save_artifact(tmp_path, artifact.card, artifact.content | {"int8.onnx": b"no graph", "onnx": b"no graph"})
     with pytest.raises(Exception, match="fashionnet"):
         load_tested_models(Settings(model_dir=tmp_path))
+
+
+@pytest.mark.parametrize("settings", [{"engine_threads": 2}, {"engine": "torch"}], ids=str)
+def test_a_thread_makes_the_engines(tmp_path, monkeypatch, settings):
+    threads = []
+
+    def create(*arguments):
+        threads.append(threading.current_thread())
+        return create_engine(*arguments)
+
+    monkeypatch.setattr("app.inference.models.create_engine", create)
+    app = create_app(Settings(model_dir=copy_model(tmp_path), workers=1, **settings))
+
+    async def run() -> None:
+        async with app.router.lifespan_context(app):
+            threads.clear()
+            before = app.state.predictors
+            await reload_models(app.state)
+            assert app.state.predictors is not before
+
+    asyncio.run(run())
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 def pids_of(target: Target) -> set[int]:
