@@ -26,17 +26,19 @@ from app import VERSION
 from app.grpc import messages
 from app.grpc.server import ARRIVALS, SERVICE
 from app.inference.errors import Overloaded
+from app.inference.predictor import Predictors
 from app.keys import create_key
+from app.settings import Settings
 from model import CLASSES
 from model.preprocessing.fit import squeeze
 from tests.pictures import encode, grey_png, random_image, scene, trousers
-from tests.servers import ROOT, process, run, service, wait_until
+from tests.servers import ROOT, process, run, serve, service, wait_until
 
 KEY, KEY_LINE = create_key("shop")
 WITH_KEY = {"x-api-key": KEY}
 CODE = grpc.StatusCode
-SERVING = b"\x08\x01"
-"""A HealthCheckResponse."""
+SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
+"""Each a HealthCheckResponse."""
 INFER, CHECK = f"/{SERVICE}/ModelInfer", "/grpc.health.v1.Health/Check"
 MAX_BYTES = 600_000
 IMAGES = np.stack([random_image(seed) for seed in range(5)])
@@ -376,6 +378,20 @@ def test_the_metrics_have_the_calls(http, channel):
     infer(channel, raw())
     wait_until(lambda: f'route="{INFER}",status="200"' in http.get("/metrics").text)
     assert f'route="{INFER}",status="404"' in http.get("/metrics").text
+
+
+def test_after_a_failed_self_test_predictions_are_answered_as_over_http(small_data, monkeypatch):
+    async def fail(_predictors) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(Predictors, "self_test", fail)
+    port = free_port()
+    settings = Settings(data_dir=small_data.root, workers=1, grpc_port=port)
+    with serve(settings, ready=False) as client, grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        wait_until(lambda: "self-test inference failed" in client.get("/health/ready").text)
+        assert channel.unary_unary(CHECK)(b"") == NOT_SERVING
+        assert client.post("/predict", files={"file": grey_png()}).status_code == 200
+        assert failure(channel, raw()) == (CODE.OK, "")
 
 
 def test_a_stop_answers_the_calls_that_have_begun(small_data):

@@ -170,8 +170,6 @@ class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     async def _model_infer(self, content: bytes) -> Any:
         predictors: Predictors = self.state.predictors
-        if not self.state.readiness.stopping:
-            self.state.readiness.require()
         self.state.admission.queue_of(len(content)).require()
         with self.state.admission.body() as memory:
             memory.add(len(content))
