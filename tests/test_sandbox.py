@@ -221,11 +221,15 @@ def kill_helper(keeper: int) -> None:
             os.kill(process, signal.SIGKILL)
 
 
-def test_killed_with_its_keeper_it_is_started_anew(sandbox):
+def end_keeper_and_helper(sandbox):
     keeper, helper = sandbox.run(os.getppid), sandbox.run(os.getpid)
     os.kill(keeper, signal.SIGKILL)
     os.kill(helper, signal.SIGKILL)
     wait_until(lambda: has_ended(keeper) and has_ended(helper))
+
+
+def test_killed_with_its_keeper_it_is_started_anew(sandbox):
+    end_keeper_and_helper(sandbox)
     assert sandbox.run(len, "abc") == 3
     with pytest.raises(HelperLost):
         sandbox.run(kill_both)
@@ -233,16 +237,29 @@ def test_killed_with_its_keeper_it_is_started_anew(sandbox):
 
 
 def test_a_fork_that_fails_loses_one_call(sandbox, monkeypatch):
-    keeper, helper = sandbox.run(os.getppid), sandbox.run(os.getpid)
-    os.kill(keeper, signal.SIGKILL)
-    os.kill(helper, signal.SIGKILL)
-    wait_until(lambda: has_ended(keeper) and has_ended(helper))
+    end_keeper_and_helper(sandbox)
 
     def fail():
         monkeypatch.undo()
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr("os.fork", fail)
+    with pytest.raises(HelperLost):
+        sandbox.run(len, "abc")
+    assert sandbox.run(len, "abc") == 3
+
+
+def test_a_new_keeper_that_has_died_already_loses_one_call(sandbox, monkeypatch):
+    end_keeper_and_helper(sandbox)
+    start = sandbox._start
+
+    def start_one_that_dies():
+        start()
+        os.waitid(os.P_PID, sandbox._keeper, os.WEXITED | os.WNOWAIT)
+        monkeypatch.undo()
+
+    monkeypatch.setattr("app.inference.sandbox._keep_helper", lambda *_: os._exit(0))
+    monkeypatch.setattr(sandbox, "_start", start_one_that_dies)
     with pytest.raises(HelperLost):
         sandbox.run(len, "abc")
     assert sandbox.run(len, "abc") == 3

@@ -151,7 +151,10 @@ class HelperProcess:
             self._socket.sendall(head)
         except OSError:
             self._restart()
-            self._socket.sendall(head)
+            try:
+                self._socket.sendall(head)
+            except OSError:  # the new ones have died already: the next call tries again
+                raise HelperLost from None
 
     def _restart(self) -> None:
         logger.warning("The process that decodes pictures was killed; another one is started.")
