@@ -1,6 +1,7 @@
 """The server below the application, over real sockets: limits, deadlines, early responses, malformed HTTP, the stop."""
 
 import contextlib
+import errno
 import json
 import select
 import shutil
@@ -451,6 +452,24 @@ def test_more_connections_than_the_limit_wait_for_their_turn():
             wire.socket.settimeout(30)
             assert wire.response().status == 200
             wire.close()
+
+
+def test_it_listens_again_although_no_file_could_be_opened(monkeypatch):
+    fails, dup = [True, True], socket.socket.dup
+
+    def fail_first(listening: socket.socket) -> socket.socket:
+        if fails and fails.pop():
+            raise OSError(errno.EMFILE, "Too many open files")
+        return dup(listening)
+
+    monkeypatch.setattr("app.server.server.RETRY_SECONDS", 0.1)
+    with serve(Settings(workers=1, max_connections=1)) as client:
+        client.close()
+        monkeypatch.setattr("socket.socket.dup", fail_first)
+        for _ in range(3):
+            with Wire(client, LIVE + b"\r\n") as wire:
+                assert wire.response().status == 200
+    assert not fails
 
 
 def test_fewer_connections_are_accepted_where_fewer_files_may_be_open():

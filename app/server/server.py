@@ -21,6 +21,8 @@ except ImportError:  # Windows
     resource = None
 
 SWEEP_SECONDS = 1
+RETRY_SECONDS = 1
+"""Until a process that could not listen again, such as for want of files, tries it once more."""
 HANDSHAKE_SECONDS = 0.05
 """For connections that are being established when the service stops to listen."""
 require_members(uvicorn.Server, {"capture_signals", "shutdown", "startup"}, {"config", "server_state"})
@@ -141,14 +143,27 @@ class Server(uvicorn.Server):
             self._resuming = asyncio.create_task(self._resume())
 
     async def _resume(self) -> None:
-        """Accepts connections again."""
-        loop, backlog = asyncio.get_running_loop(), self.config.backlog
+        """Accepts connections again; tries until that works, unless the server stops."""
         try:
-            self.servers = [
-                await loop.create_server(self._protocol, sock=one.dup(), backlog=backlog) for one in self._listening
-            ]
+            while not self._stopping:
+                if await self._listens():
+                    break
+                await asyncio.sleep(RETRY_SECONDS)
         finally:
             self._resuming = None
+
+    async def _listens(self) -> bool:
+        """Opens the sockets that are closed; returns whether all are open."""
+        loop, backlog = asyncio.get_running_loop(), self.config.backlog
+        self.servers = []
+        try:
+            for one in self._listening:
+                self.servers.append(await loop.create_server(self._protocol, sock=one.dup(), backlog=backlog))
+        except OSError as error:
+            logger.warning("No connections are accepted (%s); the next attempt is in %d s.", error, RETRY_SECONDS)
+            for server in self.servers:
+                server.close()
+        return len(self.servers) == len(self._listening)
 
     def _protocol(self) -> asyncio.Protocol:
         kind: Any = self.config.http_protocol_class
