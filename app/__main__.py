@@ -122,20 +122,21 @@ def require_free_port(host: str, port: int, setting: str) -> None:
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
             probe.bind(address)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for a name such as a..b, which has no encoding
         sys.exit(f"fashionnet: {_address_sentence(error, host, port, setting)}")
 
 
-def _address_sentence(error: OSError, host: str, port: int, setting: str) -> str:
+def _address_sentence(error: OSError | UnicodeError, host: str, port: int, setting: str) -> str:
     from app.settings import PREFIX, flag_of
 
     other_port = f"choose another port by {flag_of(setting)} or {PREFIX}{setting.upper()}"
-    if error.errno == errno.EADDRINUSE:
+    number, reason = getattr(error, "errno", None), getattr(error, "strerror", "no host has such a name")
+    if number == errno.EADDRINUSE:
         return f"Port {port} on {host} is in use: stop the program that uses it, or {other_port}."
-    if error.errno == errno.EACCES:
+    if number == errno.EACCES:
         return f"Port {port} on {host} needs more rights than this user has: {other_port}."
     return (
-        f"The service cannot listen on {host} ({error.strerror}): set --host or FASHIONNET_HOST to an address of this "
+        f"The service cannot listen on {host} ({reason}): set --host or FASHIONNET_HOST to an address of this "
         "machine, such as 127.0.0.1 or 0.0.0.0."
     )
 

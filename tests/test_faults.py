@@ -419,8 +419,11 @@ def test_a_path_forges_no_line_of_the_log():
     assert not re.search(r"^ERROR", log, re.MULTILINE)
 
 
-def test_no_host_is_refused():
-    done = run("-m", "app", "--host", "")
+@pytest.mark.parametrize(
+    ("host", "words"), [("", "--host=''"), ("a..b", "The service cannot listen on a..b (no host has")]
+)
+def test_what_is_no_host_is_refused_in_one_sentence(host, words):
+    done = run("-m", "app", "--host", host)
     assert done.returncode == 1
-    assert done.stderr.startswith("fashionnet: --host=''")
+    assert done.stderr.startswith(f"fashionnet: {words}")
     assert len(done.stderr.splitlines()) == 1
