@@ -334,8 +334,7 @@ def test_rejections_are_counted(full):
 
 def test_a_few_requests_for_many_pictures_wait_and_the_next_is_rejected(small_data, monkeypatch):
     engines, statuses = hold_engines(monkeypatch), []
-    form = httpx.Request("POST", "http://x", files=[("files", grey_png())] * 2)
-    wait = 2.5 * batch_cost(int(form.headers["content-length"]), 2)
+    wait = 2.5 * batch_cost(2 * len(grey_png()), 2)
     with serve(Settings(data_dir=small_data.root, max_wait_seconds=wait)) as client:
         engines[0].hold.set()
 
@@ -353,6 +352,49 @@ def test_a_few_requests_for_many_pictures_wait_and_the_next_is_rejected(small_da
             thread.join()
         assert sorted(statuses) == [200, 200, 200, 429, 429]
         assert client.post("/predict/batch", files={"files": grey_png()}).status_code == 200
+
+
+NOISE = encode(Image.effect_noise((1000, 1000), 90))
+"""A picture of about a megabyte."""
+
+
+def begin_form(connection: socket.socket, length: int, pictures: int) -> None:
+    """Sends the head of a form of so many bytes, and its first pictures."""
+    connection.sendall(
+        b"POST /predict/batch HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+        b"Content-Length: %d\r\n\r\n" % length
+    )
+    part = b'--b\r\nContent-Disposition: form-data; name="files"; filename="x"\r\n\r\n' + NOISE + b"\r\n"
+    connection.sendall(part * pictures)
+
+
+@pytest.mark.parametrize("pictures", [0, 8], ids=["nothing yet", "eight pictures"])
+def test_a_form_that_arrives_slowly_keeps_no_other_out(small_data, pictures):
+    """Eight pictures, of which more than half are classified while the form arrives, cost 0.8 seconds."""
+    with (
+        serve(Settings(data_dir=small_data.root, workers=1, max_wait_seconds=0.6)) as client,
+        contextlib.closing(socket.create_connection((client.base_url.host, client.base_url.port))) as connection,
+    ):
+        begin_form(connection, 40_000_000, pictures)
+        wait_until(lambda: "in_progress 2.0" in client.get("/metrics").text)
+        form = {"files": {"files": grey_png()}}
+        wait_until(lambda: client.post("/predict/batch", **form).status_code == 200, 10)
+
+
+def test_the_bytes_of_a_form_count_whether_or_not_its_length_is_declared(small_data, monkeypatch):
+    engines = hold_engines(monkeypatch)
+    form = httpx.Request("POST", "http://x", files={"files": NOISE})
+    settings = Settings(data_dir=small_data.root, workers=1, max_wait_seconds=0.05)
+    with serve(settings) as client, ThreadPoolExecutor() as pool:
+        for engine in engines:
+            engine.hold.set()
+        chunked = {"content": iter([form.read()]), "headers": {"content-type": form.headers["content-type"]}}
+        waiting = pool.submit(client.post, "/predict/batch", **chunked)
+        wait_until(lambda: any(engine.begun.is_set() for engine in engines))
+        assert_problem(client.post("/predict/batch", files={"files": grey_png()}), 429, "overloaded")
+        for engine in engines:
+            engine.gate.set()
+        assert waiting.result().status_code == 200
 
 
 @pytest.mark.parametrize("content", [grey_png(), b"x"], ids=["an image", "no picture"])

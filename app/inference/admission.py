@@ -52,7 +52,7 @@ class Reservation:
         self.cost = 0.0
 
     def add(self, cost: float) -> None:
-        """Counts more work for the request."""
+        """Counts more work for the request; a negative cost is work that is done."""
         self.cost += cost
         self._queue.cost += cost
 

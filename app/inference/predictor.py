@@ -195,13 +195,15 @@ class Classifier:
         """Returns a prediction or an error for each encoded picture; a given exception is returned as it is.
 
         Pictures are classified while others arrive. Those that are done count as freed in ``memory``. ``reservation``
-        has the cost of their bytes; that of their number is added.
+        has the cost of the chunks that have arrived and are not done: a client that sends slowly keeps nobody else out.
         """
         tasks: list[asyncio.Task[Outcomes]] = []
-        work = partial(self._predict_chunk, budget=self.decoder.budget(), with_image=with_image)
+        work = partial(
+            self._predict_chunk, reservation=reservation, budget=self.decoder.budget(), with_image=with_image
+        )
         try:
             async for chunk in _chunks(contents):
-                reservation.add(batch_cost(0, len(chunk)))
+                reservation.add(batch_cost(_size(chunk), len(chunk)))
                 await self.admission.chunk_turns.acquire()
                 tasks.append(self._start_chunk(work(chunk), _size(chunk), memory))
             return [outcome for outcomes in await asyncio.gather(*tasks) for outcome in outcomes]
@@ -263,13 +265,15 @@ class Classifier:
         return task
 
     async def _predict_chunk(
-        self, contents: list[bytes | Exception], *, budget: DecodingBudget, with_image: bool
+        self, contents: list[bytes | Exception], *, reservation: Reservation, budget: DecodingBudget, with_image: bool
     ) -> Outcomes:
-        with self.admission.batches.measure(batch_cost(_size(contents), len(contents))):
+        cost = batch_cost(_size(contents), len(contents))
+        with self.admission.batches.measure(cost):
             # One after the other, so that single pictures are decoded in between.
             pictures = [await self.decoder.preprocess_or_error(content, self.inputs, budget) for content in contents]
             work = partial(classify_pictures, self.loaded, pictures, with_image=with_image)
             outcomes = await asyncio.get_running_loop().run_in_executor(self.executors.inference, work)
+        reservation.add(-cost)
         for picture, outcome in zip(pictures, outcomes, strict=True):
             if isinstance(picture, Picture) and isinstance(outcome, Prediction):
                 self.predictors.choose(picture.kind).observe(picture, outcome)

@@ -10,7 +10,7 @@ from starlette.routing import Route
 from app.dependencies import classifier, find_classifier, image_wanted, wants_image
 from app.disconnection import CLIENT_CLOSED_REQUEST, cancel_on_disconnect
 from app.fast_path import DirectRoute
-from app.inference.admission import Admission, BodyMemory, batch_cost
+from app.inference.admission import Admission, BodyMemory
 from app.inference.errors import Overloaded, UnknownModel
 from app.metrics import StageTimer
 from app.problems import (
@@ -96,7 +96,7 @@ async def predict_batch(request: Request) -> Response:
     state, chosen, with_image = request.app.state, find_classifier(request), wants_image(request)
     admission: Admission = state.admission
     admission.batches.require()
-    with admission.batches.reserve(batch_cost(declared_length(request), 0)) as work, admission.body() as memory:
+    with admission.batches.reserve(0) as work, admission.body() as memory:
         arrived = asyncio.Event()
         contents = read_contents(request, state.settings, memory, arrived)
         predictions = chosen.predict_many(contents, memory, work, with_image=with_image)
