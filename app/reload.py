@@ -9,6 +9,7 @@ import logging
 from starlette.datastructures import State
 
 from app.hangup import current_hangup, do_nothing
+from app.inference.evaluator import Evaluator
 from app.inference.models import load_models, log_models
 
 logger = logging.getLogger("fashionnet")
@@ -28,6 +29,7 @@ async def reload(state: State) -> None:
         return
     predictors.show_in_metrics(state.predictors.values())
     state.models, state.predictors = models, predictors
+    state.evaluator = Evaluator(state.evaluator.data_set)  # without the measurements of models that are gone
     log_models("the models were reloaded", models, state.settings)
 
 

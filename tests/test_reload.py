@@ -72,10 +72,13 @@ def copy_model(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one process", "two workers"])
-def service(request, tmp_path_factory) -> Iterator[Reloaded]:
+def service(request, small_data, tmp_path_factory) -> Iterator[Reloaded]:
     """One process, or two workers whose engines have threads, so that the master cannot test them."""
     folder = copy_model(tmp_path_factory.mktemp("models"))
-    settings = {"workers": request.param, "engine_threads": request.param, "model_dir": folder, "drain_seconds": 1}
+    settings = {
+        "workers": request.param, "engine_threads": request.param, "model_dir": folder, "drain_seconds": 1,
+        "data_dir": small_data.root,
+    }  # fmt: skip
     with start(tmp_path_factory.mktemp("service"), **settings) as target:
         yield Reloaded(target, folder)
 
@@ -94,6 +97,29 @@ def test_reloads_lose_no_request_and_every_answer_has_the_new_version(service):
         assert re.findall(r'model_info{.*version="(\w+)"} 1.0', client.get("/metrics").text) == [version]
         document = client.get("/openapi.json").json()
     assert version in str(document["paths"]["/v2/models/{name}/versions/{version}"])
+
+
+def test_other_graphs_of_the_same_weights_are_measured_anew(service):
+    artifact, other = load_artifact(service.folder, NAME), load_artifact(WEIGHTS, "fashionnet-deep")
+    graphs = {format_: other.content[format_] for format_ in ("onnx", "int8.onnx")}
+
+    def measured() -> tuple[str, float, str]:
+        evaluation, gallery = (
+            httpx.get(f"{service.target.client.base_url}{path}", timeout=60)
+            for path in ("/evaluate", "/gallery?only=incorrect")
+        )
+        return evaluation.json()["model_version"], evaluation.json()["loss"], gallery.headers["etag"]
+
+    before = measured()
+    try:
+        save_artifact(service.folder, artifact.card, artifact.content | graphs)
+        service.reload(RELOADED)
+        after = measured()
+    finally:
+        save_artifact(service.folder, artifact.card, artifact.content)
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+    assert after[2] != before[2]
 
 
 def test_while_workers_are_replaced_the_service_is_ready(service):

@@ -20,6 +20,8 @@ from model.preprocessing import fit_data_set
 
 TEST_IMAGES = 10_000
 
+Key = tuple[tuple[str, ...], str, str]
+"""What a measurement depends on: see ``Evaluator.key``."""
 Label = StrEnum("Label", [(name, name) for name in CLASSES])  # type: ignore[misc]
 
 
@@ -120,17 +122,21 @@ class Evaluator:
     def __init__(self, data_set: FashionMnist) -> None:
         self.data_set = data_set
         self._load = lru_cache(maxsize=1)(self._load_version)
-        self._measurements: dict[tuple[str, str, str], asyncio.Task[Measurement]] = {}
-        self._progress: dict[tuple[str, str, str], Progress] = {}
+        self._measurements: dict[Key, asyncio.Task[Measurement]] = {}
+        self._progress: dict[Key, Progress] = {}
 
     @property
     def fingerprint(self) -> str:
         """A string that changes when the test files change."""
         return self.data_set.fingerprint("test")
 
-    def key(self, predictor: Predictor) -> tuple[str, str, str]:
-        """Returns what a measurement depends on: the weights, their precision and the data."""
-        return predictor.card.version, predictor.engine.name, self.fingerprint
+    def key(self, predictor: Predictor) -> Key:
+        """Returns what a measurement depends on: the checksums of the model's files, the engine and the data.
+
+        The version is that of the weights alone, whose graphs may be exported anew.
+        """
+        sums = tuple(file.sha256 for file in predictor.card.files.values())
+        return sums, predictor.engine.name, self.fingerprint
 
     async def load(self) -> Split:
         """Returns the 10,000 test images and labels; raises DataError if they cannot be loaded."""
@@ -139,7 +145,7 @@ class Evaluator:
     async def measure(self, predictor: Predictor) -> Measurement:
         """Runs the model on the whole test set, or returns the earlier result.
 
-        The result is kept by weights and data. Concurrent callers share one run, which continues if one is cancelled.
+        The result is kept by ``key``. Concurrent callers share one run, which continues if one is cancelled.
         """
         key = self.key(predictor)
         task = self._measurements.get(key)
