@@ -36,8 +36,8 @@ GRPC_STOP_SECONDS = 10
 MEMORY_PER_WORKER = 150_000_000
 """Bytes."""
 _FALLBACK_MODEL = "fashionnet"
-_SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$")
-"""The ends of the variables by which Kubernetes and Docker describe a service, such as one named ``fashionnet``."""
+_SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)=|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?=|_PORT=\w+://")
+"""The variables by which Kubernetes and Docker describe a service, such as one named ``fashionnet``."""
 
 RENAMED = {
     "threads": "engine_threads",
@@ -262,8 +262,12 @@ def environment_warnings() -> list[str]:
     given = [name for name in os.environ if name.upper().startswith(PREFIX)]
     return [
         *(_link_warning(name) for name in given if name.upper() in LINKED and "://" in os.environ[name]),
-        *(_unknown_warning(n) for n in given if n.upper() not in known and not _SERVICE_LINK.search(n.upper())),
+        *(_unknown_warning(name) for name in given if name.upper() not in known and not _is_service_link(name)),
     ]
+
+
+def _is_service_link(name: str) -> bool:
+    return bool(_SERVICE_LINK.search(f"{name.upper()}={os.environ[name]}"))
 
 
 def _link_warning(name: str) -> str:

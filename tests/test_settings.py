@@ -88,6 +88,17 @@ def test_what_kubernetes_says_about_a_service_is_no_port(monkeypatch, name, defa
     assert "is ignored: it describes a service" in warning
 
 
+def test_what_kubernetes_says_about_another_service_is_no_misspelt_setting(monkeypatch):
+    monkeypatch.setenv("FASHIONNET_WEB_PORT", "tcp://10.96.12.34:80")
+    assert environment_warnings() == []
+
+
+def test_a_misspelt_port_is_no_service_of_kubernetes(monkeypatch):
+    monkeypatch.setenv("FASHIONNET_GPRC_PORT", "8001")
+    (warning,) = environment_warnings()
+    assert "did you mean FASHIONNET_GRPC_PORT?" in warning
+
+
 def test_settings_do_not_change():
     with pytest.raises(ValueError, match="frozen"):
         Settings().port = 1  # type: ignore[misc]
