@@ -228,6 +228,10 @@ BAD = {
     "no datatype": (typed(datatype="UINT9"), CODE.INVALID_ARGUMENT, "not 'UINT9'"),
     "range": (typed(contents={"uint_contents": [300] * 784}), CODE.INVALID_ARGUMENT, "that fit into UINT8"),
     "other name": (typed(name="pixels"), CODE.INVALID_ARGUMENT, "The one input is 'images'"),
+    "two inputs of one name": (
+        raw(inputs=raw().inputs[:] * 2, raw_input_contents=[bytes(784)] * 2), CODE.INVALID_ARGUMENT,
+        "Two inputs have the same name",
+    ),
     "many inputs": (raw(inputs=[{}] * 9), CODE.INVALID_ARGUMENT, "does not fit the inputs"),
     "output": (raw(outputs=[{"name": "mood"}]), CODE.INVALID_ARGUMENT, "There is no output 'mood'"),
     "picture": (

@@ -58,9 +58,9 @@ def read_call(content: bytes, max_images: int) -> InferenceCall:
         raise InvalidInference("raw_input_contents does not fit the inputs: send one for each, and no other contents.")
     with codec.one_sentence():
         asked = codec.InferenceRequest.model_validate(_as_json(request))
+    codec.check_inputs(asked.inputs, max_images)
     tensors = {}
     for tensor, given in zip(asked.inputs, raw or [each.contents for each in request.inputs], strict=True):
-        codec.check_images(tensor, max_images)
         tensors[tensor.name] = codec.from_binary(tensor, memoryview(given)) if raw else _from_contents(tensor, given)
     return InferenceCall(request.model_name, request.model_version or None, asked.without_data(), tensors, bool(raw))
 

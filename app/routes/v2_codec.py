@@ -104,10 +104,7 @@ def parse_request(body: bytes, json_length: int | None, max_images: int) -> tupl
         raise InvalidInference(f"Inference-Header-Content-Length is {json_length}, but the body has {len(body)} bytes.")
     with one_sentence():
         request = InferenceRequest.model_validate_json(body[:json_length])
-    if len({tensor.name for tensor in request.inputs}) < len(request.inputs):
-        raise InvalidInference("Two inputs have the same name: send each tensor once.")
-    for tensor in request.inputs:
-        check_images(tensor, max_images)
+    check_inputs(request.inputs, max_images)
     return request, dict(
         _tensors(request.inputs, memoryview(body)[len(body) if json_length is None else json_length :])
     )
@@ -149,8 +146,15 @@ def _count(tensor: InputTensor) -> int:
     return math.prod(tensor.shape)
 
 
-def check_images(tensor: InputTensor, most: int) -> None:
-    """Raises TooManyFiles if the tensor has more than ``most`` images."""
+def check_inputs(inputs: Sequence[InputTensor], max_images: int) -> None:
+    """Raises InvalidInference if two have the same name, and TooManyFiles if one has more than ``max_images``."""
+    if len({tensor.name for tensor in inputs}) < len(inputs):
+        raise InvalidInference("Two inputs have the same name: send each tensor once.")
+    for tensor in inputs:
+        _check_images(tensor, max_images)
+
+
+def _check_images(tensor: InputTensor, most: int) -> None:
     images = _count(tensor) if tensor.datatype == "BYTES" else next(iter(tensor.shape), 1)
     if images > most:
         raise TooManyFiles(f"The limit is {most} images in one request: send several requests.")
