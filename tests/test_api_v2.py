@@ -384,6 +384,15 @@ def test_a_bad_request_is_400_with_the_key_error(client, name):
     assert client.post(INFER, json=body()).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"name": "x" * 20_000, "data": [1]}, {"datatype": "x" * 20_000, "data": ["x"]}, {"shape": [-(10**4000), 28, 28]}],
+    ids=["name", "datatype", "shape"],
+)
+def test_an_error_repeats_no_long_word(client, changes):
+    assert len(assert_error(client.post(INFER, json=body(**changes)), 400, "invalid-inference")) < 400
+
+
 def test_a_bad_picture_has_its_own_status(client):
     request = body(datatype="BYTES", shape=[1], data=[base64.b64encode(encode(trousers())[:200]).decode()])
     assert_error(client.post(INFER, json=request), 422, "damaged-image")

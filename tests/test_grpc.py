@@ -232,6 +232,7 @@ BAD = {
         raw(inputs=raw().inputs[:] * 2, raw_input_contents=[bytes(784)] * 2), CODE.INVALID_ARGUMENT,
         "Two inputs have the same name",
     ),
+    "long name": (typed(name="x" * 20_000, contents={}), CODE.INVALID_ARGUMENT, "inputs.0.name"),
     "many inputs": (raw(inputs=[{}] * 9), CODE.INVALID_ARGUMENT, "does not fit the inputs"),
     "output": (raw(outputs=[{"name": "mood"}]), CODE.INVALID_ARGUMENT, "There is no output 'mood'"),
     "picture": (

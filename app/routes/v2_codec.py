@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,14 +31,16 @@ OUTPUTS = {"log_probs": "FP32", "logits": "FP32", "probabilities": "FP32", "labe
 """The outputs of a model, and their types."""
 Array = NDArray[Any]
 MAX_ELEMENTS = 2**40
+Word = Annotated[str, Field(max_length=256)]
+"""Text that errors repeat. gRPC's clients refuse errors of more than some kilobytes."""
 
 
 class InputTensor(BaseModel):
     """A tensor of the request; its data are in ``data``, or binary after the JSON."""
 
-    name: str
+    name: Word
     shape: list[int] = Field(max_length=8)
-    datatype: str
+    datatype: Word
     parameters: dict[str, Any] = {}
     data: list[Any] | None = None
 
@@ -140,7 +142,7 @@ def _tensors(inputs: Sequence[InputTensor], binary: memoryview) -> Iterator[tupl
 
 def _count(tensor: InputTensor) -> int:
     if min(tensor.shape, default=1) < 0:
-        raise InvalidInference(f"{tensor.name}: the shape {tensor.shape} has a negative dimension.")
+        raise InvalidInference(f"{tensor.name}: the shape {tensor.shape!r:.80} has a negative dimension.")
     if math.prod(filter(None, tensor.shape)) > MAX_ELEMENTS:  # NumPy refuses such a shape even with a dimension of 0
         raise InvalidInference(f"{tensor.name}: the shape {tensor.shape!r:.80} is too large.")
     return math.prod(tensor.shape)
