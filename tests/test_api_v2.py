@@ -370,6 +370,10 @@ BAD = {
     "header length": ({"json": body(), "headers": {"Inference-Header-Content-Length": "99999"}}, "but the body has"),
     "header word": ({"json": body(), "headers": {"Inference-Header-Content-Length": "x"}}, "send a number of bytes"),
     "not gzip": ({"json": body(), "headers": {"Content-Encoding": "gzip"}}, "The body is not gzip"),
+    "cut gzip of two members": (
+        {"content": gzip.compress(b"{}") + gzip.compress(b"x" * 99)[:-9], "headers": {"Content-Encoding": "gzip"}},
+        "gzip body is truncated",
+    ),
     "brotli": ({"json": body(), "headers": {"Content-Encoding": "br"}}, "send gzip, deflate or neither"),
     "cut gzip": (
         {"content": gzip.compress(b"x" * 99)[:-9], "headers": {"Content-Encoding": "gzip"}}, "gzip body is truncated",
@@ -396,6 +400,18 @@ def test_an_error_repeats_no_long_word(client, changes):
 def test_a_bad_picture_has_its_own_status(client):
     request = body(datatype="BYTES", shape=[1], data=[base64.b64encode(encode(trousers())[:200]).decode()])
     assert_error(client.post(INFER, json=request), 422, "damaged-image")
+
+
+def test_gzip_may_have_several_members(client):
+    text = json.dumps(body()).encode()
+    packed = b"".join(gzip.compress(part) for part in (text[:900], text[900:], b""))
+    response = client.post(INFER, content=packed, headers={"Content-Encoding": "gzip"})
+    assert response.json() == client.post(INFER, json=body()).json()
+
+
+def test_a_bomb_of_several_members_is_413(client):
+    packed = gzip.compress(bytes(200_000)) * 4
+    assert_error(client.post(INFER, content=packed, headers={"Content-Encoding": "gzip"}), 413, "too-large")
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])

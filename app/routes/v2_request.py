@@ -68,16 +68,25 @@ def _decompress(body: Body, max_bytes: int) -> bytes:
         raise InvalidInference(
             f"The content encoding {body.encoding!r:.40} is not supported: send gzip, deflate or neither."
         )
-    unpacker = zlib.decompressobj(wbits=47)  # gzip or zlib, by its header
     try:
-        plain = unpacker.decompress(body.content, max_bytes + 1)
+        plain, is_complete = _unpack(body.content, max_bytes + 1)
     except zlib.error:
         raise InvalidInference(f"The body is not {body.encoding}.") from None
     if len(plain) > max_bytes:
         raise BodyTooLarge(f"The body unpacks to more than {max_bytes:,} bytes: send several requests.")
-    if not unpacker.eof:
+    if not is_complete:
         raise InvalidInference(f"The {body.encoding} body is truncated.")
     return plain
+
+
+def _unpack(packed: bytes, most: int) -> tuple[bytes, bool]:
+    """Returns at most ``most`` bytes of what was packed, and whether its end is there; gzip may have members."""
+    plain, is_complete = b"", False
+    while packed and len(plain) < most:
+        unpacker = zlib.decompressobj(wbits=47)  # gzip or zlib, by its header
+        plain += unpacker.decompress(packed, most - len(plain))
+        packed, is_complete = unpacker.unused_data, unpacker.eof
+    return plain, is_complete
 
 
 def images_of(tensors: Mapping[str, NDArray[Any]], model_input: ModelInput) -> Given:
