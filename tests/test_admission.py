@@ -449,6 +449,33 @@ def test_the_pictures_of_a_client_that_leaves_are_not_decoded(small_data, path):
         assert time.monotonic() - start < 5, "the pictures may take 7.7 seconds"
 
 
+IMAGES = {"name": "images", "shape": [2, 28, 28], "datatype": "UINT8", "data": [0] * 2 * 28 * 28}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/explain", FORM), ("/v2/models/fashionnet/infer", {"json": {"inputs": [IMAGES]}})],
+    ids=["explanation", "tensor"],
+)
+def test_work_that_is_not_quick_ends_when_its_client_leaves(small_data, monkeypatch, path, body):
+    engines = hold_engines(monkeypatch)
+
+    def left() -> float:
+        lines = client.get("/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if "duration_seconds_count{" in line and '"499"' in line)
+
+    with serve(Settings(data_dir=small_data.root, workers=1, inference="thread")) as client:
+        before = left()
+        engines[0].hold.set()
+        with contextlib.suppress(httpx.ReadTimeout):
+            client.post(path, timeout=0.5, **body)
+        try:
+            assert engines[0].begun.is_set()
+            wait_until(lambda: left() == before + 1, 10)
+        finally:
+            engines[0].gate.set()
+
+
 def test_a_client_that_leaves_while_it_sends_is_no_problem(small_data):
     with serve(Settings(data_dir=small_data.root, workers=1)) as client:
         with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:

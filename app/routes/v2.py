@@ -115,7 +115,8 @@ async def _respond(request: Request, predictors: Predictors, predictor: Predicto
     with predictor.admission.body() as memory:
         asked, given = await _read(request, memory, predictor.card.input)
         work = answer(asked, given, predictor, predictors.classifier(predictor.card.name))
-        outputs = await (cancel_on_disconnect(request, work) if isinstance(given, list) else work)
+        is_quick = not isinstance(given, list) and len(given) == 1
+        outputs = await (work if is_quick else cancel_on_disconnect(request, work))
     if outputs is None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     head = {"model_name": predictor.card.name, "model_version": predictor.card.version}
