@@ -119,6 +119,11 @@ def test_image_is_true_or_false(client, value):
     assert_problem(response, 422, "invalid-query")
 
 
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
+def test_a_query_is_refused_before_the_body_is_read(client, path):
+    assert_problem(client.post(path, params={"image": "1"}, content=b"no form"), 422, "invalid-query")
+
+
 def test_a_picture_is_answered_with_what_was_done_to_it_and_what_may_be_wrong(client):
     blank = post(client, encode(Image.new("RGB", (90, 60), "white"))).json()
     assert blank["warnings"][0].startswith("Nothing stands out")

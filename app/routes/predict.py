@@ -66,13 +66,13 @@ async def predict(request: Request) -> Response:
     picture is converted to that form first. Photos go to a model of their own if the query names no model.
     """
     state, timer = request.app.state, StageTimer()
-    chosen = find_classifier(request)
+    chosen, with_image = find_classifier(request), wants_image(request)
     admission: Admission = state.admission
     admission.queue_of(declared_length(request)).require()  # before the body is read, which is cheapest
     with admission.body() as memory:
         content = await read_picture(request, state.upload_limits, memory)
         timer.end("read")
-        work = chosen.predict(content, timer, with_image=wants_image(request))
+        work = chosen.predict(content, timer, with_image=with_image)
         prediction = await (cancel_on_disconnect(request, work) if chosen.runs_in_thread(content) else work)
     if prediction is None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
