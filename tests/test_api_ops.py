@@ -123,6 +123,18 @@ def test_every_route_is_described_and_every_success_typed(schema):
         assert operation["responses"]["200"]["description"] != "Successful Response", "FastAPI's default"
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "slugs"),
+    [
+        ("get", "/evaluate/confusion.png", "503", {"data-unavailable", "decoder-unavailable"}),
+        ("post", "/predict/batch", "503", {"decoder-unavailable"}),
+    ],
+)
+def test_every_problem_of_a_status_is_declared(schema, method, path, status, slugs):
+    response = operations(schema)[method, path]["responses"][status]
+    assert set(response["content"][MEDIA_TYPE]["examples"]) == slugs
+
+
 def test_every_parameter_is_described_and_in_the_path_or_the_query(schema):
     for (method, path), operation in operations(schema).items():
         for parameter in operation.get("parameters", ()):

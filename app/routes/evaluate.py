@@ -11,7 +11,8 @@ from model.errors import DataError
 from model.plots import draw_confusion
 
 router = APIRouter(tags=["evaluation"])
-FAILURES = problem_responses(InvalidQuery, UnknownModel, DataError)
+ERRORS = (InvalidQuery, UnknownModel, DataError)
+FAILURES = problem_responses(*ERRORS)
 PICTURE: Responses = {200: {"content": {"image/png": {}}, "description": "rows true, columns predicted"}}
 
 
@@ -40,7 +41,7 @@ async def progress(evaluator: EvaluatorDep, predictor: PredictorDep) -> Progress
 @router.get(
     "/evaluate/confusion.png",
     summary="Draw the confusion matrix",
-    responses=PICTURE | FAILURES | problem_responses(Overloaded, DrawingTooLarge, HelperLost),
+    responses=PICTURE | problem_responses(*ERRORS, Overloaded, DrawingTooLarge, HelperLost),
     response_class=Response,
 )
 async def confusion(evaluator: EvaluatorDep, predictor: PredictorDep, admission: AdmissionDep) -> Response:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from app.dependencies import ClassifierDep
 from app.disconnection import CLIENT_CLOSED_REQUEST, cancel_on_disconnect
 from app.inference.admission import Admission
-from app.problems import IMAGE_ERRORS, InvalidQuery, Responses, problem_responses
+from app.problems import IMAGE_ERRORS, Responses, problem_responses
 from app.routes.predict import BODY_ERRORS, ONE_BODY
 from app.schemas import ExplainedPrediction
 from app.uploads import read_picture
@@ -26,7 +26,7 @@ _RESPONSES: Responses = {
 @router.post(
     "/explain",
     summary="Explain a prediction",
-    responses=_RESPONSES | problem_responses(*BODY_ERRORS, *IMAGE_ERRORS, InvalidQuery),
+    responses=_RESPONSES | problem_responses(*BODY_ERRORS, *IMAGE_ERRORS),
     response_class=Response,
     openapi_extra={"requestBody": ONE_BODY},
 )

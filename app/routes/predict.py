@@ -11,7 +11,7 @@ from app.dependencies import classifier, find_classifier, image_wanted, wants_im
 from app.disconnection import CLIENT_CLOSED_REQUEST, cancel_on_disconnect
 from app.fast_path import DirectRoute
 from app.inference.admission import Admission, BodyMemory
-from app.inference.errors import Overloaded, UnknownModel
+from app.inference.errors import HelperLost, Overloaded, UnknownModel
 from app.metrics import StageTimer
 from app.problems import (
     IMAGE_ERRORS,
@@ -86,7 +86,7 @@ async def predict(request: Request) -> Response:
     summary="Classify many pictures",
     response_description="a prediction or an error for each picture, in their order",
     response_model=BatchPrediction,
-    responses=problem_responses(*BODY_ERRORS),
+    responses=problem_responses(*BODY_ERRORS, HelperLost),
     response_model_exclude_none=True,
     openapi_extra={"requestBody": _MANY_BODY},
     dependencies=[Depends(classifier), Depends(image_wanted)],
