@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from app.inference.admission import Admission, batch_cost, picture_cost
+from app.inference.decoding import Decoder
 from app.inference.errors import Overloaded
 from app.middleware import RequestMiddleware
 from app.settings import Settings
@@ -173,13 +174,33 @@ def test_photos_are_rejected_before_they_are_decoded(small_data, monkeypatch):
         thread = threading.Thread(target=call)
         thread.start()
         wait_until(lambda: any(engine.begun.is_set() for engine in engines))
-        monkeypatch.setattr("app.inference.decoding.Decoder.preprocess", None)
+        monkeypatch.setattr("app.inference.decoding.Decoder.run", None)
         assert_problem(client.post("/predict", **PHOTO), 429, "overloaded")
         assert_problem(client.post("/explain", **PHOTO), 429, "overloaded")
         for engine in engines:
             engine.gate.set()
         thread.join()
     assert statuses == [200]
+
+
+def test_pictures_that_wait_for_the_decoder_take_no_place_of_those_that_need_none(small_data, monkeypatch):
+    """Pictures of the data set's size too: one on a white ground is decoded like any other."""
+    gate, decode = threading.Event(), Decoder.run
+    white = encode(Image.new("L", (28, 28), 255))
+
+    async def held(*arguments, **options):
+        await asyncio.to_thread(gate.wait, 20)
+        return await decode(*arguments, **options)
+
+    monkeypatch.setattr(Decoder, "run", held)
+    with serve(Settings(data_dir=small_data.root, queue_size=2)) as client, ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(client.post, "/predict", files={"file": white}) for _ in range(2)]
+        try:
+            wait_until(lambda: "in_progress 3.0" in client.get("/metrics").text)
+            assert client.post("/predict", **FORM).status_code == 200
+        finally:
+            gate.set()
+        assert [each.result().status_code for each in waiting] == [200, 200]
 
 
 def raw(client, request: bytes, *more: bytes) -> bytes:

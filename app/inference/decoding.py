@@ -13,7 +13,7 @@ from app.settings import Settings
 from model import Picture, preprocess
 from model.errors import DamagedImage, ImageError, TooComplex, TooManyPixels
 from model.inputs import ModelInput
-from model.preprocessing import DecodeLimits, PictureKind, is_native_png, preprocess_native
+from model.preprocessing import DecodeLimits, PictureKind, preprocess_native
 
 NATIVE_BYTES = 4096
 """Largest native picture that is decoded on the event loop: that takes less than handing it to another process."""
@@ -28,11 +28,6 @@ BUDGET_FACTOR = 10
 Result = TypeVar("Result")
 Inputs = Mapping[PictureKind, ModelInput]
 """The input of the model for each kind of picture."""
-
-
-def is_native(content: bytes) -> bool:
-    """Returns whether a picture has the data set's own form, which takes microseconds to decode."""
-    return len(content) <= NATIVE_BYTES and is_native_png(content)
 
 
 class DecodingBudget:
@@ -84,9 +79,14 @@ class Decoder:
 
     async def preprocess(self, content: bytes, inputs: Inputs, budget: DecodingBudget | None = None) -> Picture:
         """Returns the model's input for an encoded picture; raises ImageError if it cannot be used."""
-        native = preprocess_native(content, inputs.__getitem__) if is_native(content) else None
-        if native is not None:
-            return native
+        return self.native(content, inputs) or await self.decode(content, inputs, budget)
+
+    def native(self, content: bytes, inputs: Inputs) -> Picture | None:
+        """Returns the input for a picture of the data set's own form, which takes microseconds; None for others."""
+        return preprocess_native(content, inputs.__getitem__) if len(content) <= NATIVE_BYTES else None
+
+    async def decode(self, content: bytes, inputs: Inputs, budget: DecodingBudget | None = None) -> Picture:
+        """As ``preprocess``, for a picture of another form."""
         return await self.run(preprocess, content, inputs.__getitem__, budget=budget)
 
     async def run(

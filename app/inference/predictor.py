@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from app.inference.admission import EXPLANATION_COST, Admission, BodyMemory, Reservation, batch_cost, picture_cost
 from app.inference.batcher import MicroBatcher
-from app.inference.decoding import Decoder, DecodingBudget, is_native
+from app.inference.decoding import Decoder, DecodingBudget
 from app.inference.drift import RecentPredictions
 from app.inference.errors import DrawingTooLarge, UnknownModel
 from app.inference.executors import Executors
@@ -169,18 +168,24 @@ class Classifier:
         """The model for all pictures but photos."""
         return self.predictors.default
 
-    def runs_in_thread(self, content: bytes) -> bool:
-        """Whether a prediction takes long enough that the client may disconnect meanwhile."""
-        return not (self.default.on_event_loop and is_native(content))
+    def prepare(self, content: bytes) -> Picture | bytes:
+        """Returns the model's input for an encoded picture if that takes microseconds, else the content itself."""
+        return self.decoder.native(content, self.inputs) or content
 
-    async def predict(self, content: bytes, timer: StageTimer = NO_TIMER, *, with_image: bool = False) -> Prediction:
-        """Classifies one encoded picture; ``with_image`` adds the network's input.
+    def runs_in_thread(self, given: Picture | bytes) -> bool:
+        """Whether a prediction takes long enough that the client may disconnect meanwhile."""
+        return not (self.default.on_event_loop and isinstance(given, Picture))
+
+    async def predict(
+        self, given: Picture | bytes, timer: StageTimer = NO_TIMER, *, with_image: bool = False
+    ) -> Prediction:
+        """Classifies what ``prepare`` returned; ``with_image`` adds the network's input.
 
         Raises:
             ImageError: the picture cannot be used.
             Overloaded: the picture would wait too long.
         """
-        inferred = await self.infer(content)
+        inferred = await self.infer(given)
         timer.end("wait")
         return self._answer(inferred, with_image=with_image)
 
@@ -211,10 +216,13 @@ class Classifier:
             for task in tasks:
                 task.cancel()
 
-    async def infer(self, content: bytes) -> Inferred:
-        """Returns the engine's output for one encoded picture; raises as ``predict``."""
-        with self._admit(content):
-            return await self._infer(content)
+    async def infer(self, given: Picture | bytes) -> Inferred:
+        """Returns the engine's output for what ``prepare`` returned; raises as ``predict``."""
+        if isinstance(given, Picture):
+            with self.admission.images.admit():
+                return await self._submit(given)
+        with self.admission.pictures.admit(picture_cost(len(given))):
+            return await self._submit(await self.decoder.decode(given, self.inputs))
 
     async def preprocess(self, content: bytes, budget: DecodingBudget | None = None) -> Picture:
         """Returns the model's input for an encoded picture; raises ImageError if it cannot be used."""
@@ -223,7 +231,7 @@ class Classifier:
     async def explain(self, content: bytes, *, drawn: bool) -> Explanation:
         """Classifies one encoded picture and attributes the prediction to its pixels; raises as ``predict``."""
         with self.admission.pictures.admit(EXPLANATION_COST + picture_cost(len(content))):
-            inferred = await self._infer(content)
+            inferred = await self._submit(await self.preprocess(content))
             prediction = self._answer(inferred)
             heat = await self._attribute(inferred, prediction.class_id)
             if not drawn:
@@ -237,13 +245,7 @@ class Classifier:
         work = partial(attribute, predictor.engine, inferred.picture.image, class_id, predictor.card.temperature)
         return await asyncio.get_running_loop().run_in_executor(self.executors.inference, work)
 
-    def _admit(self, content: bytes) -> AbstractContextManager[None]:
-        if is_native(content):
-            return self.admission.images.admit()
-        return self.admission.pictures.admit(picture_cost(len(content)))
-
-    async def _infer(self, content: bytes) -> Inferred:
-        picture = await self.preprocess(content)
+    async def _submit(self, picture: Picture) -> Inferred:
         return await self.predictors.choose(picture.kind).submit(picture)
 
     def _answer(self, inferred: Inferred, *, with_image: bool = False) -> Prediction:

@@ -72,8 +72,9 @@ async def predict(request: Request) -> Response:
     with admission.body() as memory:
         content = await read_picture(request, state.upload_limits, memory)
         timer.end("read")
-        work = chosen.predict(content, timer, with_image=with_image)
-        prediction = await (cancel_on_disconnect(request, work) if chosen.runs_in_thread(content) else work)
+        given = chosen.prepare(content)
+        work = chosen.predict(given, timer, with_image=with_image)
+        prediction = await (cancel_on_disconnect(request, work) if chosen.runs_in_thread(given) else work)
     if prediction is None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     response = Response(PREDICTION.dump_json(prediction, exclude_none=True), media_type="application/json")

@@ -34,7 +34,7 @@ async def _infer(given: Given, predictor: Predictor, classifier: Classifier) -> 
     """Returns the output for each image; one image goes through the micro-batcher, many in batches."""
     admission = predictor.admission
     if isinstance(given, list) and len(given) == 1:
-        return [(await classifier.infer(given[0])).output]
+        return [(await classifier.infer(classifier.prepare(given[0]))).output]
     if not isinstance(given, list) and len(given) == 1:
         with admission.images.admit():
             return [(await predictor.submit(Picture(given[0], IDENTITY))).output]
