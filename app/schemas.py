@@ -44,7 +44,8 @@ class ExplainedPrediction(BaseModel):
     @classmethod
     def of(cls, explanation: Explanation) -> Self:
         """Returns the body for this explanation."""
-        return cls(prediction=explanation.prediction, attribution=explanation.attribution.round(4).tolist())
+        attribution = explanation.attribution.astype(float)  # what is rounded as float32 has seventeen digits again
+        return cls(prediction=explanation.prediction, attribution=attribution.round(4).tolist())
 
 
 class ModelSummary(BaseModel):

@@ -148,6 +148,12 @@ def test_a_picture_under_its_heat_map_is_a_png(client, content, model):
     assert min(opened(response.content).size) >= 50
 
 
+def test_the_numbers_have_four_decimals(client):
+    answer = client.post("/explain", params={"format": "json"}, files={"file": encode(trousers())}).json()
+    numbers = [number for row in answer["attribution"] for number in row]
+    assert numbers == [round(number, 4) for number in numbers]
+
+
 def test_a_photo_is_explained_by_28x28_numbers(client):
     content = encode(scene("wood")[0], "JPEG")
     answer = client.post("/explain", params={"format": "json"}, files={"file": content}).json()
