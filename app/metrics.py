@@ -43,10 +43,16 @@ QUEUE_DEPTH = Gauge(
     "fashionnet_queue_depth", "Pictures that wait for the engine.", ["model"], multiprocess_mode="livesum"
 )
 BATCH_NAME = "fashionnet_batch_size"
-BATCH_SIZE = Histogram(BATCH_NAME, "Pictures in one call of the engine.", ["model"], buckets=(1, 2, 4, 8, 16, 32, 64))
+BATCH_SIZE = Histogram(
+    BATCH_NAME,
+    "Images in one call of the engine for /predict, /v2 or gRPC.",
+    ["model"],
+    buckets=(1, 2, 4, 8, 16, 32, 64),
+)
 STAGES = Histogram(
     "fashionnet_stage_duration_seconds",
-    "Read, wait and encode of every sixteenth prediction; queue and compute of every sixteenth batch.",
+    "Read, wait (decoding and inference too) and encode of every sixteenth prediction; queue and compute of every "
+    "sixteenth batch.",
     ["stage"],
     buckets=_STAGE_SECONDS,
 )
@@ -54,7 +60,8 @@ KEYS = Counter("fashionnet_key_requests", "Requests with an API key, by its name
 PROBLEMS = Counter("fashionnet_problems", "Requests answered with a problem, by its type.", ["type"])
 CONFIDENCE = Summary(
     "fashionnet_prediction_confidence",
-    "Confidence of the predictions; the count is that of the predictions of a class.",
+    "Confidence of the predictions, not of the tensors of /v2 and gRPC; the count is that of the predictions of a "
+    "class.",
     ["model", "label"],
 )
 INFERENCE_NAME = "fashionnet_inference_duration_seconds"
@@ -70,7 +77,7 @@ RECENT = Gauge(
 )
 SHADOW = Counter(
     "fashionnet_shadow_predictions",
-    "Pictures that the shadow model was to classify too, by the label of the model that answered, and the outcome.",
+    "Predictions that the shadow model was to make too, by the label of the model that answered, and the outcome.",
     ["model", "shadow", "label", "outcome"],
 )
 MODEL_INFO = Gauge(

@@ -103,7 +103,7 @@ class Predictor:
             self.shadow.compare(picture, prediction)
 
     def observe_outputs(self, outputs: Iterable[ImageOutput]) -> None:
-        """Counts outputs of the engine that are answered as they are."""
+        """Counts outputs that are answered as they are, for the drift alone: they are tensors, not predictions."""
         for output in outputs:
             self.recent.add_output(output)
 

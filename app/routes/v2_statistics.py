@@ -28,8 +28,8 @@ class ModelStatistics(BaseModel):
 
     name: str
     version: str
-    inference_count: int = Field(description="images in calls of the engine")
-    execution_count: int = Field(description="calls of the engine")
+    inference_count: int = Field(description="images in calls of the engine for /predict, /v2 and gRPC")
+    execution_count: int = Field(description="calls of the engine for /predict, /v2 and gRPC")
     inference_stats: InferenceStatistics
 
 
