@@ -3,7 +3,7 @@
 Not from the state that the lifespan yields: Ray Serve and httpx's ASGI transport do not copy that into a request.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request
 
@@ -29,29 +29,13 @@ def wants_image(request: Request) -> bool:
     return value == "true"
 
 
-async def _settings(request: Request) -> Settings:
-    settings: Settings = request.app.state.settings
-    return settings
+def _state(name: str) -> Any:
+    """Returns the dependency on an attribute of the application's state."""
 
+    async def attribute(request: Request) -> Any:
+        return getattr(request.app.state, name)
 
-async def _predictors(request: Request) -> Predictors:
-    predictors: Predictors = request.app.state.predictors
-    return predictors
-
-
-async def _readiness(request: Request) -> Readiness:
-    readiness: Readiness = request.app.state.readiness
-    return readiness
-
-
-async def _admission(request: Request) -> Admission:
-    admission: Admission = request.app.state.admission
-    return admission
-
-
-async def _evaluator(request: Request) -> Evaluator:
-    evaluator: Evaluator = request.app.state.evaluator
-    return evaluator
+    return Depends(attribute)
 
 
 async def classifier(
@@ -73,11 +57,11 @@ async def image_wanted(
 
 
 ClassifierDep = Annotated[Classifier, Depends(classifier)]
-SettingsDep = Annotated[Settings, Depends(_settings)]
-PredictorsDep = Annotated[Predictors, Depends(_predictors)]
-ReadinessDep = Annotated[Readiness, Depends(_readiness)]
-AdmissionDep = Annotated[Admission, Depends(_admission)]
-EvaluatorDep = Annotated[Evaluator, Depends(_evaluator)]
+SettingsDep = Annotated[Settings, _state("settings")]
+PredictorsDep = Annotated[Predictors, _state("predictors")]
+ReadinessDep = Annotated[Readiness, _state("readiness")]
+AdmissionDep = Annotated[Admission, _state("admission")]
+EvaluatorDep = Annotated[Evaluator, _state("evaluator")]
 
 
 async def _predictor(

@@ -1,8 +1,7 @@
 """From encoded pictures to predictions."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -116,7 +115,8 @@ class Predictor:
 
     async def run(self, images: NDArray[np.uint8], *, background: bool = False) -> EngineOutputs:
         """Runs the engine on images uint8 ``[N, *shape]``, in batches; ``background`` leaves time for predictions."""
-        loop, executor = asyncio.get_running_loop(), self._executor(background=background)
+        loop = asyncio.get_running_loop()
+        executor = self.executors.background if background else self.executors.inference
         outputs = []
         for batch in batches(images):
             outputs.append(await loop.run_in_executor(executor, self.engine.run, batch))
@@ -144,9 +144,6 @@ class Predictor:
         """Predicts a black image; raises an exception if that fails."""
         check_logits(self.card, (await self.submit(Picture(self.card.input.blank(), IDENTITY))).output.logits)
 
-    def _executor(self, *, background: bool) -> Executor:
-        return self.executors.background if background else self.executors.inference
-
 
 def _compute(engine: Engine, pictures: list[Picture]) -> list[Inferred]:
     return [Inferred(*each) for each in zip(pictures, run_pictures(engine, pictures), strict=True)]
@@ -155,13 +152,12 @@ def _compute(engine: Engine, pictures: list[Picture]) -> list[Inferred]:
 class Classifier:
     """Classifies encoded pictures. Photos may have a model of their own."""
 
-    def __init__(self, decoder: Decoder, default: Predictor, photos: Predictor | None = None) -> None:
-        self.decoder = decoder
+    def __init__(self, default: Predictor, photos: Predictor | None = None) -> None:
         self.predictors = ModelPair(default, photos or default)
         loaded = {each: LoadedModel(each.engine, each.card) for each in self.predictors}
         self.loaded = ModelPair(*(loaded[each] for each in self.predictors))
         self.inputs = {kind: input_of(self.loaded, kind) for kind in PictureKind}
-        self.executors, self.admission = default.executors, default.admission
+        self.executors, self.admission, self.decoder = default.executors, default.admission, default.decoder
 
     @property
     def default(self) -> Predictor:
@@ -297,7 +293,7 @@ def _size(contents: Iterable[bytes | Exception]) -> int:
     return sum(len(content) for content in contents if isinstance(content, bytes))
 
 
-class Predictors(Mapping[str, Predictor]):
+class Predictors:
     """The served models by name, and the classifiers that requests address."""
 
     def __init__(
@@ -312,8 +308,8 @@ class Predictors(Mapping[str, Predictor]):
         self._resources = executors, settings, admission, decoder
         self._by_name = {model.card.name: Predictor(model, *self._resources) for model in models}
         self.default, self.photos = settings.models_among(self._by_name)
-        self._classifiers = {name: Classifier(self.decoder, predictor) for name, predictor in self._by_name.items()}
-        self._unnamed = Classifier(self.decoder, self[self.default], self[self.photos])
+        self._classifiers = {name: Classifier(predictor) for name, predictor in self._by_name.items()}
+        self._unnamed = Classifier(self[self.default], self[self.photos])
         if settings.shadow_model:
             self._add_shadow(self[settings.shadow_model], settings.shadow_share)
 
@@ -321,13 +317,11 @@ class Predictors(Mapping[str, Predictor]):
         try:
             return self._by_name[name]
         except KeyError:
-            raise UnknownModel(f"There is no model {name!r:.80} here; there are: {', '.join(self)}.") from None
+            raise UnknownModel(f"There is no model {name!r:.80} here; there are: {', '.join(self._by_name)}.") from None
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._by_name)
-
-    def __len__(self) -> int:
-        return len(self._by_name)
+    def values(self) -> Iterable[Predictor]:
+        """Returns the served models."""
+        return self._by_name.values()
 
     def _add_shadow(self, shadow: Predictor, share: float) -> None:
         """Has ``shadow`` compared with the models that take the same input."""

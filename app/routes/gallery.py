@@ -17,7 +17,6 @@ from model.errors import DataError
 
 router = APIRouter(tags=["evaluation"])
 
-_FAILURES = problem_responses(InvalidQuery, UnknownModel, Overloaded, DataError)
 _RESPONSES: Responses = {
     200: {"content": {"image/png": {}}, "description": "a grid of captioned test images"},
     304: {"description": "the picture is the one whose ETag the request names"},
@@ -60,7 +59,7 @@ async def gallery(
     "/gallery/items",
     summary="List test images with their predictions",
     response_description="the images in the order of the picture",
-    responses=_FAILURES,
+    responses=problem_responses(InvalidQuery, UnknownModel, Overloaded, DataError),
 )
 async def items(
     evaluator: EvaluatorDep,
