@@ -153,16 +153,16 @@ class Classifier:
     """Classifies encoded pictures. Photos may have a model of their own."""
 
     def __init__(self, default: Predictor, photos: Predictor | None = None) -> None:
-        self.predictors = ModelPair(default, photos or default)
-        loaded = {each: LoadedModel(each.engine, each.card) for each in self.predictors}
-        self.loaded = ModelPair(*(loaded[each] for each in self.predictors))
+        self.pair = ModelPair(default, photos or default)
+        loaded = {each: LoadedModel(each.engine, each.card) for each in self.pair}
+        self.loaded = ModelPair(*(loaded[each] for each in self.pair))
         self.inputs = {kind: input_of(self.loaded, kind) for kind in PictureKind}
         self.executors, self.admission, self.decoder = default.executors, default.admission, default.decoder
 
     @property
     def default(self) -> Predictor:
         """The model for all pictures but photos."""
-        return self.predictors.default
+        return self.pair.default
 
     def prepare(self, content: bytes) -> Picture | bytes:
         """Returns the model's input for an encoded picture if that takes microseconds, else the content itself."""
@@ -237,17 +237,17 @@ class Classifier:
             return Explanation(prediction, heat, drawing)
 
     async def _attribute(self, inferred: Inferred, class_id: int) -> NDArray[np.float32]:
-        predictor = self.predictors.choose(inferred.picture.kind)
+        predictor = self.pair.choose(inferred.picture.kind)
         work = partial(attribute, predictor.engine, inferred.picture.image, class_id, predictor.card.temperature)
         return await asyncio.get_running_loop().run_in_executor(self.executors.inference, work)
 
     async def _submit(self, picture: Picture) -> Inferred:
-        return await self.predictors.choose(picture.kind).submit(picture)
+        return await self.pair.choose(picture.kind).submit(picture)
 
     def _answer(self, inferred: Inferred, *, with_image: bool = False) -> Prediction:
         kind = inferred.picture.kind
-        reason = choice_reason(self.predictors, kind)
-        return self.predictors.choose(kind).answer(inferred, reason, with_image=with_image)
+        reason = choice_reason(self.pair, kind)
+        return self.pair.choose(kind).answer(inferred, reason, with_image=with_image)
 
     def _start_chunk(
         self, work: Coroutine[Any, Any, Outcomes], size: int, memory: BodyMemory
@@ -274,7 +274,7 @@ class Classifier:
         reservation.add(-cost)
         for picture, outcome in zip(pictures, outcomes, strict=True):
             if isinstance(picture, Picture) and isinstance(outcome, Prediction):
-                self.predictors.choose(picture.kind).observe(picture, outcome)
+                self.pair.choose(picture.kind).observe(picture, outcome)
         return outcomes
 
 
@@ -307,9 +307,9 @@ class Predictors:
         self.decoder = decoder
         self._resources = executors, settings, admission, decoder
         self._by_name = {model.card.name: Predictor(model, *self._resources) for model in models}
-        self.default, self.photos = settings.models_among(self._by_name)
+        self.default_name, self.photos_name = settings.models_among(self._by_name)
         self._classifiers = {name: Classifier(predictor) for name, predictor in self._by_name.items()}
-        self._unnamed = Classifier(self[self.default], self[self.photos])
+        self._unnamed = Classifier(self[self.default_name], self[self.photos_name])
         if settings.shadow_model:
             self._add_shadow(self[settings.shadow_model], settings.shadow_share)
 

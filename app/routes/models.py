@@ -24,7 +24,7 @@ class DriftUnavailable(ServiceError):
 @router.get("/models", summary="List the models", response_description="the served models and their figures")
 async def models(predictors: PredictorsDep) -> ModelList:
     """Lists the served models."""
-    default, photos = predictors.default, predictors.photos
+    default, photos = predictors.default_name, predictors.photos_name
     return ModelList(models=[ModelSummary.of(p.card, p.engine.name, default, photos) for p in predictors.values()])
 
 
@@ -37,7 +37,7 @@ async def models(predictors: PredictorsDep) -> ModelList:
 async def model_card(name: str, predictors: PredictorsDep) -> ModelDetails:
     """Returns the card of one model: recipe, data, figures, checksums."""
     card, engine = predictors[name].card, predictors[name].engine.name
-    default, for_photos = name == predictors.default, name == predictors.photos
+    default, for_photos = name == predictors.default_name, name == predictors.photos_name
     return ModelDetails(version=card.version, default=default, default_for_photos=for_photos, engine=engine, card=card)
 
 
