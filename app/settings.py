@@ -122,12 +122,15 @@ class Settings(BaseSettings):
     data_dir: UserPath = Field(DEFAULT_DATA_DIR, description="folder that holds FashionMNIST/raw")
     data_url: str = Field(DEFAULT_DATA_URL, description="mirror that the data set is downloaded from")
     max_upload_bytes: int = Field(10_000_000, ge=1, description="largest picture, in bytes")
-    max_files: int = Field(256, ge=1, description="most pictures in one /predict/batch request")
-    max_request_bytes: int = Field(50_000_000, ge=1, description="largest body of a request for many, in bytes")
+    max_files: int = Field(256, ge=1, description="most pictures in one /predict/batch, /v2 or gRPC request")
+    max_request_bytes: int = Field(50_000_000, ge=1, description="largest body of /predict/batch or /v2, in bytes")
     max_json_bytes: int = Field(8_000_000, ge=1, description="largest JSON of a /v2 request, or gRPC message, in bytes")
     max_pixels: int = Field(50_000_000, ge=1, description="largest picture, in pixels")
     decode_seconds: float = Field(
-        0.8, gt=0, le=DAY, description="CPU time in which a picture must be decoded; by the clock ten times as long"
+        0.8,
+        gt=0,
+        le=DAY,
+        description="CPU seconds to decode one picture; the limit in elapsed time is ten times as long",
     )
     memory_bytes: int = Field(
         default_factory=lambda settings: MEMORY_PER_WORKER * settings["workers"],
@@ -153,7 +156,9 @@ class Settings(BaseSettings):
         0, ge=0, le=DAY, description="seconds between SIGTERM (not ready, still serving) and the stop"
     )
     worker_timeout_seconds: int = Field(
-        30, ge=2, description="seconds after which a worker that does not respond is replaced"
+        30,
+        ge=2,
+        description="with several workers: seconds after which a worker that does not respond is replaced",
     )
 
     @property

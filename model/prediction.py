@@ -40,7 +40,7 @@ _EXAMPLE: JsonDict = {
 
 
 STRANGE = "This picture does not resemble the training data; the prediction is unreliable."
-SINGLE_MODEL = "the request names this model, or no other one is served"
+SINGLE_MODEL = "the request names this model, or one model answers all pictures"
 
 
 # A dataclass: validating the fields of a pydantic model would take longer than computing and writing them.

@@ -20,7 +20,7 @@ PICTURE: Responses = {200: {"content": {"image/png": {}}, "description": "rows t
     "/evaluate", summary="Measure a model", response_description="the figures on the test set", responses=FAILURES
 )
 async def evaluate(evaluator: EvaluatorDep, predictor: PredictorDep) -> Evaluation:
-    """Measures the served network on the 10,000 test images.
+    """Measures a model on the 10,000 test images.
 
     The first request takes some seconds; the result is kept. Predictions go on meanwhile.
     """
