@@ -248,18 +248,20 @@ def test_kustomize_takes_the_image_from_the_registry_of_its_comment(container, t
 
 @pytest.mark.slow
 def test_ray_serves_what_the_guide_names():
-    (serve,) = (command for command in COMMANDS if command[0] == "serve")
+    (serve,) = (command for command in COMMANDS if command[0] == ".venv/bin/serve")
     module, name = serve[2].split(":")
     found = run("-W", "ignore", "-c", f"from {module} import {name}; print(type({name}).__name__)")
     assert found.stdout.strip() == "Application", found.stderr
 
 
 def test_the_script_has_the_options_of_the_guide():
-    (predict,) = (command for command in COMMANDS if command[:2] == ["python", "scripts/predict.py"])
+    (predict,) = (command for command in COMMANDS if command[1:2] == ["scripts/predict.py"])
     options = {word for word in predict if word.startswith("--")}
     assert options <= set(re.findall(r"--\w+", run("scripts/predict.py", "--help").stdout))
 
 
-def test_the_guide_mounts_the_data_where_the_image_looks_for_it():
-    (mount,) = (command[command.index("-v") + 1] for command in COMMANDS if "-v" in command)
-    assert f"FASHIONNET_DATA_DIR={mount.split(':')[1]}" in DOCKERFILE
+def test_the_guide_mounts_data_and_models_where_the_service_looks_for_them():
+    data, models = (command for command in COMMANDS if "-v" in command)
+    place_of_data, place_of_models = (command[command.index("-v") + 1].split(":")[1] for command in (data, models))
+    assert f"FASHIONNET_DATA_DIR={place_of_data}" in DOCKERFILE
+    assert f"FASHIONNET_MODEL_DIR={place_of_models}" in models
