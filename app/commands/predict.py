@@ -149,9 +149,15 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--out",
         type=user_path,
         metavar="TABLE",
-        help="write a row per picture to TABLE.csv or TABLE.parquet (extra bulk)",
+        help="write a row per picture to TABLE.csv or TABLE.parquet (extra bulk); with --ray, to Parquet files in the "
+        "new folder TABLE",
     )
-    add("--ray", action="store_true", help="use the running Ray cluster, or start a local one (extra ray)")
+    add(
+        "--ray",
+        action="store_true",
+        help="classify on the running Ray cluster, or on a new local one (extra ray); FILE may also be a Parquet file "
+        "with a column image",
+    )
     add("--model", help="model for all pictures (default: the photo model for photos, else the default model)")
     add_settings(parser, "model_dir", "engine")
     arguments = parser.parse_args(argv)

@@ -3,7 +3,8 @@
 fashionnet train                             the recipe baseline, into runs/baseline-1
 fashionnet train --dry-run                   one short epoch, to see that everything works
 fashionnet train --resume runs/baseline-1    continue after Ctrl-C, a crash or a power cut
-torchrun --nproc-per-node=4 scripts/train.py on four GPUs, or in four processes
+torchrun --nproc-per-node=4 scripts/train.py
+    trains on four GPUs, or in four processes where there is none
 """
 
 import argparse
