@@ -98,8 +98,9 @@ function onPhotos(details) {
   if (!figures) return [];
   return [
     h("h2", {}, "How good is it on photos?"),
-    h("p", {}, "As the model card says, in full precision. Each photo was answered by a model that no photo of the " +
-      "same person trained. For a shoe of another kind, any of the three kinds is right."),
+    h("p", {}, "These figures are from the model card, in full precision. Each photo was classified by a network " +
+      "that was trained without photos of the same person. For a shoe of another kind, Sandal, Sneaker and Ankle " +
+      "boot are all right."),
     ...summary({ ...figures, accuracy_interval: null }, "photos"),
     ...(figures.reliability ? calibration(figures, "The confidence is calibrated on these photos.") : []),
   ];
@@ -107,7 +108,7 @@ function onPhotos(details) {
 
 function mistakes(model, figures, open) {
   return [
-    h("h3", {}, "What is taken for what"),
+    h("h3", {}, "Confusion matrix"),
     h("p", {}, `Rows are true classes, columns predicted ones.${open ? " A click on a number shows the images." : ""}`),
     wide(`Confusion matrix of ${model}`, confusion(model, figures, open)),
   ];
@@ -115,9 +116,9 @@ function mistakes(model, figures, open) {
 
 function calibration({ reliability }, calibrated) {
   return [
-    h("h3", {}, "Can its confidence be believed?"),
-    h("p", {}, "Of the answers given with a confidence, the share that is right. On the dashed line both are the " +
-      `same. ${calibrated}`),
+    h("h3", {}, "Calibration"),
+    h("p", {}, "For each range of confidence, the chart shows the share of right predictions. On the dashed line, " +
+      `confidence and share are equal. ${calibrated}`),
     reliabilityDiagram(reliability),
   ];
 }

@@ -28,7 +28,7 @@ export function inputOf({ card: { input } }) {
 
 /** Why there are no test images and how to get them, in the service's own words. */
 export function noData(reason) {
-  return h("p", { className: "note" }, `The test images are not here. ${reason} Then reload this page.`);
+  return h("p", { className: "note" }, `This service has no test images. ${reason} Then reload this page.`);
 }
 
 /** Accuracy, by and large and by class; older cards have only the former. `images` says what was measured. */

@@ -47,7 +47,7 @@ export async function show(item, { first, last }) {
   if (!dialog.open) dialog.showModal();
   byId("image-previous").ariaDisabled = String(first);
   byId("image-next").ariaDisabled = String(last);
-  byId("gallery-title").textContent = `Test image ${item.index}: ${item.predicted}, truly ${item.label}`;
+  byId("gallery-title").textContent = `Test image ${item.index}: predicted ${item.predicted}, true class ${item.label}`;
   byId("gallery-content").ariaBusy = "true";
   const content = await evidence(item).catch((error) => [problem(error)]);
   if (item !== shown) return;

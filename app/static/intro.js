@@ -11,7 +11,7 @@ export async function accuracySentence(served) {
   const parts = [
     part(figuresOf(usual).test, "test images of Fashion-MNIST"), part(photoFigures(photos), "phone photos"),
   ].filter(Boolean);
-  return parts.length ? `It is right on ${parts.join(" and on ")}.` : "";
+  return parts.length ? `Accuracy: ${parts.join(", ")}.` : "";
 }
 
 const part = (figures, images) => figures && `${percent(figures.accuracy)} of ${integer(figures.count)} ${images}`;

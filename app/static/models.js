@@ -7,7 +7,7 @@ import { driftOf, driftPanel, driftWord } from "./drift.js";
 import { figuresOf, inputOf, photoFigures, precision, row, table, wide } from "./figures.js";
 import { keyOption } from "./key.js";
 
-const SERVED = ["Model", "Answers", "Accuracy on test images", "Accuracy on photos", "Drift"];
+const SERVED = ["Model", "Used for", "Accuracy on test images", "Accuracy on photos", "Drift"];
 const FIGURES = ["Images", "Accuracy", "Loss", "Count"];
 
 export async function refresh() {

@@ -45,7 +45,7 @@ def test_the_page_before_and_after_the_data_set_is_there(tmp_path):
         page.wait(lambda: len(page.all("#gallery-items li")) == 40)
         page.open("evaluation")
         page.wait(lambda: page.all(".confusion button"))
-        assert "The test images are not here" not in page.one("#panels").get_property("textContent")
+        assert "This service has no test images" not in page.one("#panels").get_property("textContent")
         shutil.copy(ROOT / "examples/shirt.png", tmp_path)
         for tab in ("predict", "gallery", "evaluation", "models"):
             page.open(tab)
