@@ -23,7 +23,7 @@ train: $(VENV)/train.stamp  ## trains FashionNet (the first time it installs PyT
 test: $(VENV)/dev.stamp  ## runs the fast tests (the first time it installs PyTorch and the development tools, 6 GB)
 	$(PYTEST) -m "not (slow or weights or ray or browser)"
 
-check: lint types  ## runs what CI runs: lint, types, and all tests
+check: lint types  ## runs what the CI job check runs: lint, types, and all tests
 	$(PYTEST) --durations 20
 
 coverage: $(VENV)/dev.stamp  ## runs all tests and fails if they reach less than 95 % of the code; takes a fifth longer
