@@ -1,9 +1,12 @@
 """How a command finds the running service.
 
-The service listens on a second socket, whose name contains its port or the path of its Unix socket. That name is in
-Linux's abstract namespace, so there is no file that could be left behind, and the kernel says which process owns it.
+The service listens on a second socket, whose name contains its port or a hash of the path of its Unix socket: a path
+may be longer than the rest of a name. The name is in Linux's abstract namespace, so there is no file that could be left
+behind, and the kernel says which process owns it.
 """
 
+import hashlib
+import os
 import socket
 import struct
 import sys
@@ -56,4 +59,6 @@ def find(settings: Settings) -> int | None:
 
 
 def _name(settings: Settings) -> str:
-    return f"\0fashionnet {settings.uds or settings.port}"
+    if not settings.uds:
+        return f"\0fashionnet {settings.port}"
+    return f"\0fashionnet {hashlib.sha256(os.fsencode(settings.uds.absolute())).hexdigest()}"

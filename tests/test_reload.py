@@ -310,3 +310,12 @@ def test_the_command_finds_the_service_however_often_it_was_called(monkeypatch):
                 signal.raise_signal(signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the command finds the service on Linux")
+def test_the_command_finds_a_service_by_any_path_of_its_socket(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("socket", "s" * 60):
+        with announced(Settings(uds=name)):
+            assert find(Settings(uds=tmp_path / name)) == find(Settings(uds=name)) == os.getpid()
+        assert find(Settings(uds=name)) is None
