@@ -18,7 +18,7 @@ from app.metrics import REQUESTS
 from app.problems import render, route_path
 
 access = logging.getLogger("fashionnet.access")
-_ACCEPTED_ID = re.compile(rb"[\w.:-]{1,64}")
+ACCEPTED_ID = re.compile(rb"[\w.:-]{1,64}")
 _HEADER = b"x-request-id"
 PROBES = {
     "/health/live", "/health/ready", "/metrics", "/v2/health/live", "/v2/health/ready", "/v2/models/{name}/ready",
@@ -160,7 +160,7 @@ def record_request(route: str, status: int, seconds: float, path: str, *, method
 def identify(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Returns the client's request identifier if it is fit to be logged, else a random one."""
     for name, value in headers:
-        if name == _HEADER and _ACCEPTED_ID.fullmatch(value):
+        if name == _HEADER and ACCEPTED_ID.fullmatch(value):
             return value
     return os.urandom(8).hex().encode()
 

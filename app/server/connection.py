@@ -209,7 +209,7 @@ class Connection(HttpToolsProtocol):
             self._write_last_response()
         elif self.receiving is BODY:
             self.wait_for_rest()
-        elif self.receiving is NOTHING and not self._unparsed:
+        elif self.receiving is NOTHING:
             self.wait_for_request()
         if not self.pipeline:
             self._read_on()

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from app.inference.admission import Admission
 from app.inference.errors import Overloaded
+from app.middleware import ACCEPTED_ID
 from app.problems import MEDIA_TYPE, RETRY_AFTER, problem_of
 from app.server.connection import NOTHING, Connection
 from app.server.rejection import serialise
@@ -25,7 +26,7 @@ SPECIAL = re.compile(
 )
 """Headers that decide how a request goes on; requests with one of them are left to uvicorn."""
 MAX_DIGITS = 8
-IDENTIFIER = re.compile(rb"\r\nx-request-id:[ \t]*([\w.:-]{1,64})[ \t]*(?=\r\n|$)", re.IGNORECASE)
+IDENTIFIER = re.compile(rb"\r\nx-request-id:[ \t]*(%s)[ \t]*(?=\r\n|$)" % ACCEPTED_ID.pattern, re.IGNORECASE)
 
 
 class LoadSheddingProtocol(Connection):
