@@ -177,8 +177,8 @@ def create_metrics_folder(parent: Path | None, workers: int) -> Path:
 
 def address_of(settings: "Settings") -> str:
     """Returns the address that a browser on this machine opens."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - nothing is bound
-    return f"http://{f'[{host}]' if ':' in host and host[0] != '[' else host}:{settings.port}/"
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.url_host)  # noqa: S104 - nothing is bound
+    return f"http://{host}:{settings.port}/"
 
 
 def serve(settings: "Settings") -> None:

@@ -162,6 +162,11 @@ class Settings(BaseSettings):
     )
 
     @property
+    def url_host(self) -> str:
+        """The host as it stands before a port: an IPv6 address in brackets."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+    @property
     def picture_memory(self) -> int:
         """Bytes that decoding one picture may take. A worker decodes one at a time."""
         return self.memory_bytes // self.workers * 2 // 3

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from app.__main__ import address_of
 from app.settings import RENAMED, Settings, SettingsError, environment_warnings, read_settings
 from model import usable_cores
 from model.errors import ArtifactMissing
@@ -97,6 +98,14 @@ def test_a_misspelt_port_is_no_service_of_kubernetes(monkeypatch):
     monkeypatch.setenv("FASHIONNET_GPRC_PORT", "8001")
     (warning,) = environment_warnings()
     assert "did you mean FASHIONNET_GRPC_PORT?" in warning
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("shop", "http://shop:80/"), ("::", "http://[::1]:80/"), ("fe80::1", "http://[fe80::1]:80/")],
+)
+def test_an_ipv6_address_stands_in_brackets(host, address):
+    assert address_of(Settings(host=host, port=80)) == address
 
 
 def test_settings_do_not_change():

@@ -55,8 +55,7 @@ async def lifespan_with_grpc(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
             "grpc.http2.bdp_probe": 0,  # else megabytes of a message arrive before it is read
         }
         server = grpc.aio.server(handlers=[InferenceService(app.state)], options=tuple(options.items()))
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        server.add_insecure_port(f"{host}:{settings.grpc_port}")
+        server.add_insecure_port(f"{settings.url_host}:{settings.grpc_port}")
         await server.start()
         yield server_state
         await server.stop(GRPC_STOP_SECONDS)

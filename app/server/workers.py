@@ -157,8 +157,7 @@ def _address(settings: Settings) -> str:
     """Returns what gunicorn listens on if systemd passes no sockets."""
     if settings.uds:
         return f"fd://{bind(settings.uds).detach()}"
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"{host}:{settings.port}"
+    return f"{settings.url_host}:{settings.port}"
 
 
 def _handle_signals(hangup: Hangup | None, arbiter: Arbiter) -> None:
