@@ -23,7 +23,7 @@ logger = logging.getLogger("fashionnet")
 
 NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 LINE = re.compile(rf"({NAME.pattern}):([0-9a-f]{{64}})", re.ASCII)
-FREE = re.compile(
+KEYLESS = re.compile(
     r"/(page/.+|docs(/.+)?|static-offline-docs/.+|openapi\.json|(v2/)?health/(live|ready)"
     r"|inference\.GRPCInferenceService/Server(Live|Ready)|grpc\.health\.v1\.Health/Check)?"
 )
@@ -59,7 +59,7 @@ class Keys:
 
     def require(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Raises InvalidKey if a request for ``path`` needs a key and has none that is known."""
-        if is_free(path):
+        if is_keyless(path):
             return
         given = list(_given(headers))
         name = next(filter(None, map(self.name_of, given)), None)
@@ -97,9 +97,9 @@ class KeyMiddleware:
         await self.app(scope, receive, send)
 
 
-def is_free(path: str) -> bool:
+def is_keyless(path: str) -> bool:
     """Returns whether a path needs no key."""
-    return bool(FREE.fullmatch(path))
+    return bool(KEYLESS.fullmatch(path))
 
 
 def read_keys(path: Path) -> Iterator[tuple[bytes, str]]:

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.datastructures import State
 
-from app.keys import InvalidKey, is_free
+from app.keys import InvalidKey, is_keyless
 from app.problems import problem_responses
 
 TAGS = [
@@ -56,7 +56,7 @@ def _known(state: State) -> dict[tuple[str, str], dict[str, Any]]:
 def _require_keys(document: dict[str, Any]) -> None:
     document["components"]["securitySchemes"] = SECURITY_SCHEMES
     for path, operations in document["paths"].items():
-        for operation in operations.values() if not is_free(path) else ():
+        for operation in operations.values() if not is_keyless(path) else ():
             operation["security"] = [{name: []} for name in SECURITY_SCHEMES]
             operation["responses"] |= {"401": problem_responses(InvalidKey)[401]}
 

@@ -21,8 +21,8 @@ from tests.problems import assert_problem
 from tests.servers import serve, wait_until
 
 FILES = {"file": grey_png()}
-FREE = ["/", "/page/page.js", "/docs", "/static-offline-docs/swagger-ui.css", "/openapi.json", "/health/live",
-        "/health/ready", "/v2/health/live", "/v2/health/ready"]  # fmt: skip
+KEYLESS = ["/", "/page/page.js", "/docs", "/static-offline-docs/swagger-ui.css", "/openapi.json", "/health/live",
+           "/health/ready", "/v2/health/live", "/v2/health/ready"]  # fmt: skip
 GUARDED = [
     "/models",
     "/metrics",
@@ -56,7 +56,7 @@ def headers(key: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("prefix", ["", "/fashion"])
 def test_the_page_the_documentation_and_health_need_no_key(guarded, prefix):
-    assert {path: guarded.get(prefix + path).status_code for path in FREE} == dict.fromkeys(FREE, 200)
+    assert {path: guarded.get(prefix + path).status_code for path in KEYLESS} == dict.fromkeys(KEYLESS, 200)
 
 
 @pytest.mark.parametrize("prefix", ["", "/fashion"])

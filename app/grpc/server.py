@@ -19,7 +19,7 @@ from app.grpc.messages import InferenceCall, decode, message, read_call, respons
 from app.inference.errors import Overloaded, UnknownModel
 from app.inference.predictor import Predictor, Predictors
 from app.inference.sandbox import CallEnded
-from app.keys import is_free
+from app.keys import is_keyless
 from app.logs import request_id
 from app.metrics import measure_inference
 from app.middleware import identify, record_request
@@ -35,7 +35,7 @@ Method = Callable[[bytes], Awaitable[Any]]
 SERVICE = "inference.GRPCInferenceService"
 ARRIVALS = 8
 """Most messages that arrive at once: gRPC passes on complete messages alone, so this bounds their memory."""
-FREE_ARRIVALS, FREE_SECONDS = 16, 1
+KEYLESS_ARRIVALS, KEYLESS_SECONDS = 16, 1
 """The same for methods that need no key, such as health checks, and the seconds in which their bytes must arrive."""
 CODES = {
     401: grpc.StatusCode.UNAUTHENTICATED, 404: grpc.StatusCode.NOT_FOUND, 408: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -68,7 +68,7 @@ class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]
         self.state = state
         self.settings = settings = cast("Settings", state.settings)
         self._arrivals = asyncio.Semaphore(ARRIVALS), settings.body_timeout_seconds
-        self._free_arrivals = asyncio.Semaphore(FREE_ARRIVALS), FREE_SECONDS
+        self._keyless_arrivals = asyncio.Semaphore(KEYLESS_ARRIVALS), KEYLESS_SECONDS
         self._methods: dict[str, Method] = {
             f"/{SERVICE}/ServerLive": self._server_live,
             f"/{SERVICE}/ServerReady": self._server_ready,
@@ -102,7 +102,7 @@ class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]
         try:
             if self.state.keys:
                 self.state.keys.require(call.method, headers)
-            content = await self._receive(context, free=is_free(call.method))
+            content = await self._receive(context, keyless=is_keyless(call.method))
             encoded = (await self._methods[call.method](content)).SerializeToString()
             status = 200
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a code
@@ -117,9 +117,9 @@ class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]
             await context.abort(CODES.get(status, grpc.StatusCode.INVALID_ARGUMENT), problem.detail)
         return encoded
 
-    async def _receive(self, context: grpc.aio.ServicerContext, *, free: bool) -> bytes:
+    async def _receive(self, context: grpc.aio.ServicerContext, *, keyless: bool) -> bytes:
         """Returns the encoded message once it has arrived; methods that need no key do not wait for the others."""
-        arrivals, seconds = self._free_arrivals if free else self._arrivals
+        arrivals, seconds = self._keyless_arrivals if keyless else self._arrivals
         try:
             async with asyncio.timeout(self.settings.max_wait_seconds):
                 await arrivals.acquire()

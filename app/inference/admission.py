@@ -22,7 +22,7 @@ CHUNKS_AT_ONCE = 2
 """While the engine runs one chunk, the pictures of the next are decoded."""
 SMALL_BODY = 8192
 """Bytes; a larger body hardly contains a native image of the data set."""
-FREE_BYTES = 64 * 1024
+UNCOUNTED_BYTES = 64 * 1024
 """Bytes of each body that are not counted. The maximum of connections limits their sum."""
 
 IMAGE_COST = 1e-4
@@ -143,7 +143,7 @@ class BodyMemory:
     def add(self, count: int) -> None:
         """Counts bytes that have arrived; raises Overloaded if there is no room for them."""
         self._seen += count
-        if self._seen <= FREE_BYTES:
+        if self._seen <= UNCOUNTED_BYTES:
             return
         if self._admission.body_bytes + count > self._admission.max_body_bytes:
             raise Overloaded

@@ -15,7 +15,7 @@ logger = logging.getLogger("fashionnet")
 
 MOST_DEATHS = 10
 LONGEST_PAUSE = 2.0
-LEAST_FREE_BYTES = 1_000_000
+LEAST_DISK_BYTES = 1_000_000
 
 
 class CrashLoop:
@@ -58,7 +58,7 @@ def _restore_metrics_folder() -> None:
 def _reason() -> str:
     folder = metrics_folder()
     try:
-        if folder and shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
+        if folder and shutil.disk_usage(folder).free < LEAST_DISK_BYTES:
             return f"the disk of {folder}, where workers share their metrics, is full; free space there."
     except OSError as error:
         return f"workers share their metrics in {folder}, which cannot be used ({error.strerror}); start again."
