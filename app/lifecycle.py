@@ -26,7 +26,7 @@ logger = logging.getLogger("fashionnet")
 
 
 class Readiness:
-    """Not ready until a self-test has passed, and again once the service stops."""
+    """Ready from the passed self-test until the service stops."""
 
     def __init__(self) -> None:
         self.reason: str | None = "The service is starting: its self-test has not finished yet."

@@ -1,6 +1,7 @@
 """The gRPC server of a process. It has the models, the admission, the keys and the metrics in common with HTTP.
 
-Every method takes its message as a stream of one. So it runs before the message arrives, and decides when it may.
+Every method takes its message as a stream of one. So it runs before the message arrives, and can refuse the call or
+make it wait.
 """
 
 import asyncio

@@ -2,8 +2,9 @@
 
 Nothing can interrupt a decoder in a thread: a picture of some bytes may occupy it for minutes. The helper decodes
 instead. The kernel ends it once a call has used its CPU time, or waits for too long, and refuses memory beyond the
-limit. A second process, the keeper, then forks the next helper at once. It is forked while the service starts, when
-hardly anything runs besides, because a process with threads should not be forked (docs/decisions/0024-decoding.md).
+limit. A second process, the keeper, then forks the next helper at once. The keeper itself is forked while the service
+starts, when hardly anything runs besides, because a process with threads should not be forked
+(docs/decisions/0024-decoding.md).
 """
 
 import logging
