@@ -94,7 +94,8 @@ class Figures(NamedTuple):
     """Each photo predicted by the network whose training had no photo of its sender."""
     unknown_kinds: dict[str, UnknownKind]
     accuracies: dict[str, float]
-    """Of the graphs in full precision and in 8 bits, on the photos of the folds whose export kept both."""
+    """Of the graphs in full precision and in 8 bits, on the photos of the folds that were exported with both; and the
+    number of these photos."""
 
 
 def measure(photos: Photos, configs: Sequence[RunConfig], paths: Sequence[Path]) -> Figures:
@@ -126,11 +127,12 @@ def measure(photos: Photos, configs: Sequence[RunConfig], paths: Sequence[Path])
 def graph_accuracies(cards: Sequence[ModelCard]) -> dict[str, float]:
     """Returns the accuracies on the held-out photos of the cards with both graphs, each photo counted once."""
     both = [card for card in cards if card.int8_metrics]
-    count = max(sum(card.metrics["photos"].count for card in both), 1)
-    return {
-        name: sum(card.metrics["photos"].count * getattr(card, name)["photos"].accuracy for card in both) / count
+    count = sum(card.metrics["photos"].count for card in both)
+    shares = {
+        name: sum(card.metrics["photos"].count * getattr(card, name)["photos"].accuracy for card in both)
         for name in ("metrics", "int8_metrics")
     }
+    return {name: share / max(count, 1) for name, share in shares.items()} | {"photos": count}
 
 
 def known_rows(held_out: HeldOut) -> HeldOut:
@@ -159,12 +161,13 @@ def as_markdown(found: dict[int, Figures], precision: Precision) -> str:
     """Returns the report of every seed."""
     parts = ["# Grouped cross-validation of the photo model"]
     for seed, (report, unknown, accuracies) in found.items():
+        full, int8 = accuracies["metrics"], accuracies["int8_metrics"]
         kinds = ", ".join(f"{kind} {one.auroc:.3f} ({one.photos} photos)" for kind, one in unknown.items())
         parts += [
             f"## Seed {seed}",
             f"```text\n{as_text(report)}\n```",
             f"AUROC of kinds that were left out of training, of unseen people: {kinds}.",
-            f"Right in full precision: {accuracies['metrics']:.2%}, in 8 bits: {accuracies['int8_metrics']:.2%}.",
+            f"Right of {accuracies['photos']:,} photos: {full:.2%}, in 8 bits {int8:.2%}.",
             confusion(report),
         ]
     machine = ", ".join(describe_machine("cpu").values())

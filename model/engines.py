@@ -29,8 +29,8 @@ CLASS_MAPS = "class_maps"
 """Name of the output with class activation maps, which graphs of the photo model have."""
 BATCH_SIZE = 64
 """Images per engine call where many are computed. Larger batches take hardly less time per image."""
-BATCH_BYTES = 450_000
-"""Largest batch of colour images, which bounds the memory of their activations: 4 images of 192x192."""
+BATCH_BYTES = 460_000
+"""Largest batch of colour images, which bounds the memory of their activations: 3 images of 224x224."""
 
 
 class ImageOutput(NamedTuple):

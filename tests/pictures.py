@@ -12,7 +12,7 @@ from model.inputs import ModelInput
 
 FILES = Path(__file__).parent / "files"
 """Pictures in HEIC, which takes long to write: ``trousers`` saved in several ways, ``phone`` as iPhones do."""
-COLOUR_SQUARE = ModelInput(height=192, width=192, channels=3, convention="photo", fit="squeeze")
+COLOUR_SQUARE = ModelInput(height=224, width=224, channels=3, convention="photo", fit="squeeze")
 """The input of a model for photos."""
 
 

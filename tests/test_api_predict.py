@@ -109,8 +109,8 @@ def test_the_input_of_the_network_for_photos_is_a_colour_square(client):
     answer = client.post("/predict", params={"image": "true"}, files={"file": encode(photo)}).json()
     assert answer["model"] == "fashionnet-photo"
     with Image.open(io.BytesIO(base64.b64decode(answer["image"].partition(",")[2]))) as seen:
-        assert (seen.format, seen.mode, seen.size) == ("PNG", "RGB", (192, 192))
-        assert (np.asarray(seen) == np.asarray(photo.resize((192, 192), Image.Resampling.BILINEAR))).all()
+        assert (seen.format, seen.mode, seen.size) == ("PNG", "RGB", (224, 224))
+        assert (np.asarray(seen) == np.asarray(photo.resize((224, 224), Image.Resampling.BILINEAR))).all()
 
 
 @pytest.mark.parametrize("value", ["1", "yes", ""])
@@ -177,7 +177,7 @@ def test_the_network_for_photos_answers_every_picture_where_it_is_asked_for(clie
     batch = client.post("/predict/batch", params=asked, files=[("files", CONTENTS[kind])]).json()["predictions"]
     assert batch == [answer]
     with Image.open(io.BytesIO(base64.b64decode(answer["image"].partition(",")[2]))) as seen:
-        assert seen.size == (192, 192)
+        assert seen.size == (224, 224)
 
 
 @pytest.mark.parametrize("form", ["JPEG", "small PNG"])

@@ -122,7 +122,7 @@ def test_the_statistics_count_what_a_model_has_done(inference, artifact):
 
 
 def test_the_metadata_have_the_shape_that_the_card_declares(inference):
-    shapes = {"fashionnet": [-1, 28, 28], "fashionnet-deep": [-1, 28, 28], "fashionnet-photo": [-1, 192, 192, 3]}
+    shapes = {"fashionnet": [-1, 28, 28], "fashionnet-deep": [-1, 28, 28], "fashionnet-photo": [-1, 224, 224, 3]}
     for name, shape in shapes.items():
         (images,) = inference.get_model_metadata(name)["inputs"]
         assert images == {"name": "images", "datatype": "UINT8", "shape": shape}
@@ -172,7 +172,7 @@ def photo_expected(client):
 
 @pytest.mark.parametrize(("datatype", "type_", "count"), [("UINT8", np.uint8, 3), ("FP32", np.float32, 1)])
 def test_the_photo_model_takes_colour_tensors(inference, photo_expected, datatype, type_, count):
-    images = np.repeat(squeeze(PHOTO, 192)[None], count, axis=0).astype(type_)
+    images = np.repeat(squeeze(PHOTO, 224)[None], count, axis=0).astype(type_)
     found = inference.infer("fashionnet-photo", [tensor(images, datatype)]).as_numpy("probabilities")
     assert found.shape == (count, 10)
     np.testing.assert_allclose(found, [photo_expected] * count, atol=1e-3)
@@ -185,7 +185,7 @@ def test_the_photo_model_takes_encoded_pictures(inference, photo_expected, conte
     np.testing.assert_allclose(found[0], photo_expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("content", [squeeze(PHOTO, 192).tobytes(), encode(PHOTO)], ids=["tensor", "picture"])
+@pytest.mark.parametrize("content", [squeeze(PHOTO, 224).tobytes(), encode(PHOTO)], ids=["tensor", "picture"])
 def test_a_raw_request_for_the_photo_model_is_one_image_alone(client, photo_expected, content):
     path = "/v2/models/fashionnet-photo/infer"
     response = client.post(path, content=content, headers={"Inference-Header-Content-Length": "0"})
@@ -193,16 +193,16 @@ def test_a_raw_request_for_the_photo_model_is_one_image_alone(client, photo_expe
     assert CLASSES[int(np.argmax(photo_expected))].encode() in response.content
 
 
-@pytest.mark.parametrize("shape", [[1, 28, 28], [1, 3, 192, 192], [1, 1, 192, 192, 3]])
+@pytest.mark.parametrize("shape", [[1, 28, 28], [1, 3, 224, 224], [1, 1, 224, 224, 3]])
 def test_the_photo_model_refuses_other_shapes_by_the_one_it_takes(client, shape):
     image = {"name": "images", "shape": shape, "datatype": "UINT8", "data": [0] * int(np.prod(shape))}
     response = client.post("/v2/models/fashionnet-photo/infer", json={"inputs": [image]})
     detail = assert_error(response, 400, "invalid-inference")
-    assert "is not [-1, 192, 192, 3]" in detail
+    assert "is not [-1, 224, 224, 3]" in detail
 
 
 def test_no_image_gives_the_photo_model_no_answer(client):
-    image = {"name": "images", "shape": [0, 192, 192, 3], "datatype": "UINT8", "data": []}
+    image = {"name": "images", "shape": [0, 224, 224, 3], "datatype": "UINT8", "data": []}
     response = client.post("/v2/models/fashionnet-photo/infer", json={"inputs": [image]})
     assert response.json()["outputs"][0]["shape"] == [0, 10]
 

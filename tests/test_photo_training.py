@@ -72,7 +72,7 @@ def exported(photos_dir, data_dir, tmp_path_factory):
 def test_one_command_trains_calibrates_and_exports(exported):
     artifact = load_artifact(exported, "fashionnet-photo")
     card = artifact.card
-    assert card.input.shape == (192, 192, 3)
+    assert card.input.shape == (224, 224, 3)
     assert card.license == "Apache-2.0"
     assert (card.training["fold"], len(card.training["photos"])) == (0, 64)
     assert "ImageNet" in card.notice
@@ -114,7 +114,7 @@ def test_another_data_set_measures_no_model(exported, small_data, tmp_path, caps
 @pytest.mark.slow
 def test_all_engines_give_the_same_logits_scores_and_maps(exported):
     artifact = load_artifact(exported, "fashionnet-photo")
-    images = np.random.default_rng(0).integers(0, 256, (3, 192, 192, 3), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), np.uint8)
     torch_, onnx = (create_engine(name, artifact) for name in ("torch", "onnx"))
     for ours, theirs in zip(onnx.run(images), torch_.run(images), strict=True):
         assert np.allclose(ours, theirs, rtol=1e-3, atol=1e-2)

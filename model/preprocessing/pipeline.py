@@ -24,7 +24,7 @@ from model.preprocessing.decode import DEFAULT_LIMITS, Decoded, DecodeLimits, de
 from model.preprocessing.fit import fit_data_set, squeeze
 
 DECODED_EDGE = 240
-"""Pixels of the shorter edge that suffice: models take 192 at most, but an article that is trimmed fills only a part of
+"""Pixels of the shorter edge that suffice: models take 224 at most, but an article that is trimmed fills only a part of
 the picture, and was too small at 192. A larger JPEG is decoded at a half, a quarter or an eighth of its size, but not
 below this edge. Of a HEIC its thumbnail is decoded: those of iPhones have 320x240 pixels
 (docs/decisions/0027-heic.md)."""

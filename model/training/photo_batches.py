@@ -15,6 +15,7 @@ from model.training.photo_mix import PhotoMix
 from model.training.synthesis import affine_maps, draw_articles, draw_backgrounds, draw_outliers, enlarge
 
 SIZE = PhotoFashionNet.input.height
+"""Edge of the model's input in pixels."""
 ON_ITS_SIDE = 0.1
 """Share of the photos that are turned by 90 degrees while training."""
 _EPOCH = 11  # purpose of a seed; model.training.batches has others
@@ -66,14 +67,14 @@ class PhotoBatches:
             yield self._batch(indices)
 
     def _batch(self, indices: Tensor) -> Batch:
-        mix, tensors = self.mix, self.tensors
-        photos = vary_colours(crop_randomly(tensors.photos[indices], SIZE))
+        mix, tensors, size = self.mix, self.tensors, self.mix.crop_size
+        photos = vary_colours(crop_randomly(tensors.photos[indices], size))
         count = mix.drawn + mix.outliers
-        backgrounds = draw_backgrounds(tensors.photos[torch.randint(len(tensors.photos), (count,))], SIZE)
+        backgrounds = draw_backgrounds(tensors.photos[torch.randint(len(tensors.photos), (count,))], size)
         chosen = torch.multinomial(self._weights, mix.drawn)
         images = torch.where(
             torch.rand(mix.drawn, 1, 1, 1) < mix.enlarged,
-            enlarge(tensors.images[chosen], SIZE),
+            enlarge(tensors.images[chosen], size),
             vary_colours(draw_articles(tensors.images[chosen], backgrounds[: mix.drawn])),
         )
         outliers = draw_outliers(backgrounds[mix.drawn :])

@@ -9,6 +9,12 @@ class PhotoMix(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     stored_size: int = Field(ge=32, description="edge of the photos in memory, which random crops are taken from")
+    crop_size: int = Field(
+        default=192,
+        ge=32,
+        description="edge of the pictures that train; the model takes larger ones, because random crops enlarge what "
+        "they show (Touvron et al., arXiv:1906.06423)",
+    )
     drawn: int = Field(ge=1, description="images of Fashion-MNIST in a batch")
     outliers: int = Field(ge=1, description="drawn pictures of none of the classes in a batch")
     class_weights: dict[int, float] = Field(

@@ -1,4 +1,4 @@
-"""The initial weights of the photo model: EfficientNet-Lite0 as trained on ImageNet."""
+"""The initial weights of the photo model: EfficientNet-Lite2 as trained on ImageNet."""
 
 import torch
 

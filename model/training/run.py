@@ -11,6 +11,7 @@ from model.artifact import Artifact, ModelCard, load_artifact, save_artifact
 from model.data import FashionMnist, Split, split_validation
 from model.errors import ArtifactCorrupt, ArtifactMissing, TrainingError
 from model.export.build import describe, export
+from model.export.half_precision import round_weights
 from model.export.photo import HeldOut, export_photo_model, read_held_out, run_held_out, unscaled_score
 from model.files import write_atomically
 from model.installation import python_command, script
@@ -136,6 +137,7 @@ class Run:
         tensors: PhotoTensors,
         validation: Examples,
     ) -> Artifact:
+        round_weights(network)
         score = unscaled_score(network, tensors)
         held_out = self._held_out(network, score, validation)
         images = None if self.config.fold is None else validation.images[: len(held_out.sets)].numpy()
