@@ -110,7 +110,7 @@ def settings(small_data: FashionMnist) -> Settings:
         data_dir=small_data.root,
         model_dir=WEIGHTS,
         max_upload_bytes=200_000,
-        max_request_bytes=600_000,
+        max_request_bytes=700_000,
         max_files=8,
     )
 

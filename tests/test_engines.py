@@ -93,7 +93,7 @@ def test_engines_give_logits_features_and_scores(name, model, features):
     assert {array.dtype for array in outputs} == {np.dtype(np.float32)}
 
 
-@pytest.mark.parametrize(("model", "shape"), [("fashionnet", None), ("fashionnet-photo", (3, 10, 6, 6))])
+@pytest.mark.parametrize(("model", "shape"), [("fashionnet", None), ("fashionnet-photo", (3, 10, 7, 7))])
 @pytest.mark.parametrize("name", ["onnx", "onnx-int8", "torch"])
 def test_the_photo_model_alone_has_class_maps(name, model, shape):
     artifact = load_artifact(WEIGHTS, model)

@@ -40,7 +40,7 @@ CODE = grpc.StatusCode
 SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
 """Each a HealthCheckResponse."""
 INFER, CHECK = f"/{SERVICE}/ModelInfer", "/grpc.health.v1.Health/Check"
-MAX_BYTES = 600_000
+MAX_BYTES = 700_000
 IMAGES = np.stack([random_image(seed) for seed in range(5)])
 PHOTO = scene("wood")[0]
 OUTPUTS = ["log_probs", "logits", "probabilities", "label"]

@@ -134,7 +134,7 @@ def test_the_class_maps_of_the_photo_model_add_up_to_its_logits():
     with torch.inference_mode():
         maps, logits = network.class_maps(images), network.outputs(images).logits
         assert create_network("fashionnet").class_maps(random_images()) is None
-    assert maps.shape == (2, 10, 6, 6)
+    assert maps.shape == (2, 10, 7, 7)
     torch.testing.assert_close(maps.sum((2, 3)) + network.fc.bias[:10], logits, rtol=1e-4, atol=1e-4)
 
 

@@ -265,9 +265,9 @@ def test_the_input_of_the_photo_model_is_shown_in_colour_at_its_own_size(page, t
     (tmp_path / "photo.jpg").write_bytes(encode(scene("wood")[0], "JPEG"))
     (row,) = page.upload(tmp_path / "photo.jpg")
     assert row
-    page.wait(lambda: "192x192 pixels" in page.one("#answers").text)
+    page.wait(lambda: "224x224 pixels" in page.one("#answers").text)
     assert "Model: fashionnet-photo. Reason: photo." in page.one("#answers").text
-    assert page.one("#answers .pixels").size == {"width": 192, "height": 192}
+    assert page.one("#answers .pixels").size == {"width": 224, "height": 224}
     assert page.driver.execute_script(COLOURS)
 
 
@@ -548,7 +548,7 @@ def test_the_model_tab_shows_the_card_and_that_of_another_network(page, client, 
     assert "models/fashionnet-deep" in page.one("#models-curl").text
     assert "28x28 pixels in grey, as in Fashion-MNIST" in page.one("#models-content").text
     Select(page.one("#model")).select_by_value("fashionnet-photo")
-    page.wait(lambda: "192x192 pixels in colour, photos" in page.one("#models-content").text)
+    page.wait(lambda: "224x224 pixels in colour, photos" in page.one("#models-content").text)
     assert "None was measured on photos of bags" in page.one("#models-content").text
 
 

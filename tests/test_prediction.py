@@ -73,7 +73,7 @@ def test_a_picture_is_prepared_as_the_card_of_its_model_declares(models):
         picture = preprocess(content, partial(input_of, models))
         assert picture.kind is kind
         assert picture.image.shape == models.choose(kind).card.input.shape == input_of(models, kind).shape
-    assert input_of(models, PictureKind.PHOTO).shape == (192, 192, 3)
+    assert input_of(models, PictureKind.PHOTO).shape == (224, 224, 3)
     assert input_of(models, PictureKind.PLAIN).shape == (28, 28)
 
 
@@ -109,7 +109,7 @@ def test_one_model_for_all_is_loaded_and_called_once():
 
 def test_pictures_for_one_model_are_stacked(models):
     photo = preprocess(CONTENTS[PictureKind.PHOTO], partial(input_of, models))
-    assert stack([photo, photo]).shape == (2, 192, 192, 3)
+    assert stack([photo, photo]).shape == (2, 224, 224, 3)
     assert list(run_pictures(models.photos.engine, [])) == []
 
 

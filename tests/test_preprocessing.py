@@ -423,7 +423,7 @@ def test_a_colour_square_has_the_shape_of_the_input_whatever_the_picture(format_
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "I;16", "F"])
 def test_every_mode_becomes_a_colour_square(mode):
     image = Image.fromarray(np.full((50, 40), 40_000, np.uint16)) if mode == "I;16" else trousers().convert(mode)
-    assert for_photos(encode(image, "TIFF")).image.shape == (192, 192, 3)
+    assert for_photos(encode(image, "TIFF")).image.shape == (224, 224, 3)
 
 
 def test_a_colour_square_shows_the_whole_picture_in_its_colours():
@@ -435,13 +435,13 @@ def test_a_colour_square_shows_the_whole_picture_in_its_colours():
     for format_, tolerance in (("PNG", 0), ("JPEG", 6)):
         seen = for_photos(encode(page, format_, quality=95)).image
         for (left, top), colour in quarters.items():
-            down, across = (96 if top else 0), (96 if left else 0)
-            part = seen[down + 4 : down + 92, across + 4 : across + 92].astype(int)
+            down, across = (112 if top else 0), (112 if left else 0)
+            part = seen[down + 4 : down + 108, across + 4 : across + 108].astype(int)
             assert np.abs(part - Image.new("RGB", (1, 1), colour).getpixel((0, 0))).max() <= tolerance
 
 
 def test_a_picture_of_the_size_of_the_input_is_used_as_it_is():
-    noise = np.random.default_rng(0).integers(0, 256, (192, 192, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
     assert (for_photos(encode(Image.fromarray(noise))).image == noise).all()
 
 
@@ -460,7 +460,7 @@ def test_the_colour_square_of_a_photo_follows_its_exif_orientation():
     assert difference.mean() < 3
     assert lying.preprocessing.steps == [
         "turned upright, as its EXIF says",
-        "the whole picture in colour, scaled to 192x192 pixels",
+        "the whole picture in colour, scaled to 224x224 pixels",
     ]
 
 
@@ -483,7 +483,7 @@ def test_a_28x28_grey_picture_is_enlarged_for_a_model_that_takes_larger_ones():
     pictures = [for_photos(encode(Image.fromarray(pixels).convert(mode))) for mode in ("L", "RGB")]
     for picture in pictures:
         assert picture.kind is PictureKind.DATA_SET
-        assert picture.image.shape == (192, 192, 3)
+        assert picture.image.shape == (224, 224, 3)
         assert (picture.image == picture.image[..., :1]).all(), "grey"
         assert picture.preprocessing.steps == ["28x28 and grey: enlarged to the model's size"]
         assert picture.warnings == ()
@@ -495,11 +495,11 @@ def test_a_28x28_grey_picture_is_enlarged_for_a_model_that_takes_larger_ones():
 def test_images_of_the_data_set_are_fitted_as_one_of_them_sent_alone_is():
     images = np.stack([random_image(seed) for seed in range(3)])
     fitted = fit_data_set(images, COLOUR_SQUARE)
-    assert fitted.shape == (3, 192, 192, 3)
+    assert fitted.shape == (3, 224, 224, 3)
     for seed in range(3):
         assert (fitted[seed] == for_photos(grey_png(seed)).image).all()
     assert (fit_data_set(images, ModelInput()) == images).all()
-    assert fit_data_set(images[:0], COLOUR_SQUARE).shape == (0, 192, 192, 3)
+    assert fit_data_set(images[:0], COLOUR_SQUARE).shape == (0, 224, 224, 3)
 
 
 @pytest.mark.parametrize(
