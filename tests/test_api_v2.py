@@ -5,6 +5,7 @@ import base64
 import gzip
 import json
 import struct
+import time
 import tracemalloc
 import zlib
 from typing import Any
@@ -407,6 +408,14 @@ def test_gzip_may_have_several_members(client):
     packed = b"".join(gzip.compress(part) for part in (text[:900], text[900:], b""))
     response = client.post(INFER, content=packed, headers={"Content-Encoding": "gzip"})
     assert response.json() == client.post(INFER, json=body()).json()
+
+
+def test_thousands_of_gzip_members_are_refused_at_once(client):
+    packed = gzip.compress(b"") * 30_000
+    start = time.perf_counter()
+    response = client.post(INFER, content=packed, headers={"Content-Encoding": "gzip"})
+    assert "more than 16 gzip members" in assert_error(response, 400, "invalid-inference")
+    assert time.perf_counter() - start < 0.5
 
 
 def test_a_bomb_of_several_members_is_413(client):

@@ -20,6 +20,8 @@ Given = NDArray[np.uint8] | list[bytes]
 """Images ``[N, *shape]`` as the model takes them, or encoded pictures."""
 QUICK_BYTES = 32_768
 """JSON up to this size takes at most some milliseconds to parse."""
+MAX_MEMBERS = 16
+"""Most members of a gzip body. What follows each of them is copied, so thousands of empty ones would take seconds."""
 
 
 class Body(NamedTuple):
@@ -82,11 +84,13 @@ def _decompress(body: Body, max_bytes: int) -> bytes:
 def _unpack(packed: bytes, most: int) -> tuple[bytes, bool]:
     """Returns at most ``most`` bytes of what was packed, and whether its end is there; gzip may have members."""
     plain, is_complete = b"", False
-    while packed and len(plain) < most:
+    for _ in range(MAX_MEMBERS):
         unpacker = zlib.decompressobj(wbits=47)  # gzip or zlib, by its header
         plain += unpacker.decompress(packed, most - len(plain))
         packed, is_complete = unpacker.unused_data, unpacker.eof
-    return plain, is_complete
+        if not packed or len(plain) >= most:
+            return plain, is_complete
+    raise InvalidInference(f"The body has more than {MAX_MEMBERS} gzip members: send one.")
 
 
 def images_of(tensors: Mapping[str, NDArray[Any]], model_input: ModelInput) -> Given:
