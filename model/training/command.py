@@ -150,7 +150,8 @@ def train_and_export(arguments: Namespace, run: Run, path: Path, signals: Signal
             signals.check()
         if not first or arguments.no_export:
             return None
-        say("Exporting, calibrating and measuring, which takes a minute or two ...", sys.stderr)
+        duration = "some minutes" if run.photos else "a minute or two"
+        say(f"Exporting, calibrating and measuring, which takes {duration} ...", sys.stderr)
         card = run.export(path, *([arguments.publish_to] if arguments.publish_to else []))
         log(run.trainer.epoch, figures_of_card(card))
         return card

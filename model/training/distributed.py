@@ -27,7 +27,9 @@ def process_group(device: str) -> Iterator[None]:
     if device == "cuda":
         number = distributed.get_node_local_rank()
         if number >= torch.cuda.device_count():
-            raise TrainingError(f"There are {torch.cuda.device_count()} GPUs here: start as many processes.")
+            raise TrainingError(
+                f"This machine has {torch.cuda.device_count()} GPUs: start one process for each, or add --device cpu."
+            )
         torch.cuda.set_device(number)
     distributed.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
     yield
