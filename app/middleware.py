@@ -1,5 +1,6 @@
 """Around every request: its identifier, its duration, its line in the access log, and the catch-all. Pure ASGI."""
 
+import asyncio
 import logging
 import os
 import re
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.disconnection import CLIENT_CLOSED_REQUEST
 from app.logs import request_id
 from app.metrics import REQUESTS
-from app.problems import render, route_path
+from app.problems import NotReady, render, route_path
 
 access = logging.getLogger("fashionnet.access")
 ACCEPTED_ID = re.compile(rb"[\w.:-]{1,64}")
@@ -99,7 +100,7 @@ class HeadMiddleware:
 
 
 class CatchAllMiddleware:
-    """Responds with 500 to an unforeseen error and keeps the connection usable.
+    """Responds with 500 to an unforeseen error and keeps the connection usable; with 503 if the server stops.
 
     Starlette's own catch-all raises the error again after its response. uvicorn then closes the connection
     unannounced, and a client that sends its next request at that moment loses it.
@@ -122,6 +123,11 @@ class CatchAllMiddleware:
             if started:  # half a response cannot be repaired; the server closes the connection
                 raise
             await render(error, route_path(scope))(scope, receive, send)
+        except asyncio.CancelledError:  # by the server, which has waited long enough for the open requests
+            if started:
+                raise
+            stopped = NotReady("The service stopped before this response was ready: send the request again.")
+            await render(stopped, route_path(scope))(scope, receive, send)
 
 
 class RootPathMiddleware:

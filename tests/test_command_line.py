@@ -5,13 +5,14 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from app.commands import COMMANDS
 from tests.pictures import grey_png
-from tests.servers import children_of, client_of, process, run, wait_until
+from tests.servers import children_of, client_of, port_of, process, run, wait_until
 
 FASHIONNET = str(Path(sys.executable).with_name("fashionnet"))
 SERVICE_LINKS = {
@@ -103,6 +104,25 @@ def test_uvicorn_alone_warns_and_ignores_service_links_too():
         _, log = server.communicate(timeout=20)
     assert log.count("did you mean FASHIONNET_PORT?") == 1
     assert log.count("describes a service of Kubernetes") == 1
+
+
+def test_a_request_that_outlasts_the_time_to_stop_gets_a_problem():
+    command = ["-m", "uvicorn", "--factory", "app.main:create_app", "--port", "0", "--timeout-graceful-shutdown", "1"]
+    with (
+        process(*command) as server,
+        client_of(server),
+        socket.create_connection(("127.0.0.1", port_of(server))) as one,
+    ):
+        one.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 100\r\n\r\nhalf")
+        time.sleep(0.5)  # it has begun
+        server.terminate()
+        response = one.makefile("rb").read()
+        _, log = server.communicate(timeout=20)
+    head, _, body = response.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: 1" in head.lower()
+    assert json.loads(body)["detail"] == "The service stopped before this response was ready: send the request again."
+    assert "Traceback" not in log
 
 
 def test_the_scripts_warn_of_misspelt_variables(small_data):
