@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import itertools
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from model.preprocessing.decode import decode
 from tests.in_process import call
 from tests.pictures import encode
 from tests.problems import assert_problem
@@ -76,6 +78,35 @@ def interlaced() -> bytes:
         rows += b"".join(b"\0" + row.tobytes() for row in pixels[top::down, left::across])
     header = struct.pack(">IIBBBBB", SIZE, SIZE, 8, 0, 0, 0, 1)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def packed(values: np.ndarray, bits: int) -> np.ndarray:
+    """Rows of values of ``bits`` bits, the highest bit first."""
+    planes = values[..., None] >> np.arange(bits)[::-1] & 1
+    return np.packbits(planes.reshape(len(values), -1).astype(np.uint8), axis=1)
+
+
+def see_through(bits: int) -> bytes:
+    """The boot as a grey PNG of ``bits`` bits; its paper is of a grey that is transparent."""
+    most, paper = 2**bits - 1, 2 ** (bits - 1)
+    values = (np.asarray(boot("L")) / 255 * most).round().astype(int)
+    values[values == paper] -= 1
+    values[np.asarray(boot("L")) > 250] = paper
+    rows = b"".join(b"\0" + row.tobytes() for row in packed(values, bits))
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", SIZE, SIZE, bits, 0, 0, 0, 0)), (b"tRNS", struct.pack(">H", paper)),
+              (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]  # fmt: skip
+    return b"\x89PNG\r\n\x1a\n" + b"".join(itertools.starmap(chunk, chunks))
+
+
+def tiff(bits: int, white: int) -> bytes:
+    """The boot as a grey TIFF of ``bits`` bits without a sign, white as the greatest value (1) or as 0 (0)."""
+    shades = np.asarray(boot("L")) if white else 255 - np.asarray(boot("L"))
+    values = (shades / 255 * (2**bits - 1)).round()
+    pixels = packed(values.astype(int), 12).tobytes() if bits == 12 else values.astype(f"<u{bits // 8}").tobytes()
+    tags = {256: SIZE, 257: SIZE, 258: bits, 259: 1, 262: white, 273: 0, 277: 1, 278: SIZE, 279: len(pixels)}
+    tags[273] = 8 + 2 + 12 * len(tags) + 4
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + pixels
 
 
 def wide_gamut() -> bytes:
@@ -172,6 +203,29 @@ def test_each_is_answered_as_the_plain_picture(client: httpx.Client, files):
         assert np.abs(model_input(found) - model_input(plain)).mean() < TOLERANCES.get(name, 4), name
 
 
+def shades(content: bytes) -> np.ndarray:
+    """The grey of the decoded picture."""
+    return np.asarray(decode(content).image.convert("L"), int)
+
+
+@pytest.mark.parametrize(("bits", "difference"), [(1, 90), (2, 45), (4, 10), (8, 2), (16, 1)])
+def test_a_transparent_grey_becomes_white(bits, difference):
+    found, boot_alone = shades(see_through(bits)), np.asarray(boot("L"), int) <= 250
+    assert set(found[~boot_alone]) == {255}
+    assert np.abs(found - np.asarray(boot("L"), int))[boot_alone].mean() < difference
+
+
+@pytest.mark.parametrize(("bits", "white"), [(8, 0), (8, 1), (12, 1), (16, 0), (16, 1)])
+def test_a_grey_tiff_of_any_depth_has_the_shades_of_8_bits(bits, white):
+    assert np.abs(shades(tiff(bits, white)) - np.asarray(boot("L"), int)).max() <= 1
+
+
+def test_a_tiff_of_32_bits_without_a_sign_has_its_own_range():
+    expected = np.asarray(boot("L"), float)
+    expected = (expected - expected.min()) / (expected.max() - expected.min()) * 255
+    assert np.abs(shades(tiff(32, 1)) - expected).max() <= 1
+
+
 def test_a_folder_of_them_is_classified_by_the_command(files, tmp_path):
     (tmp_path / "pictures").mkdir()
     for name, content in files.items():
@@ -189,7 +243,7 @@ def test_other_formats_are_refused_with_those_that_are_accepted(client: httpx.Cl
     slug = "unknown-format" if REFUSED[format_] else "not-an-image"
     detail = assert_problem(response, 415, slug)
     assert f"the format {REFUSED[format_]};" in detail or not REFUSED[format_]
-    assert "PNG, JPEG, WEBP, GIF, BMP, TIFF, AVIF and HEIC are accepted" in detail
+    assert re.search("PNG, JPEG, WEBP, GIF, BMP, TIFF, AVIF (and HEIC are accepted|or HEIC file)", detail)
 
 
 @pytest.mark.parametrize("paper", ["white", "noise"])

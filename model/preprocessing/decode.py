@@ -12,6 +12,8 @@ import numpy as np
 import pyspng
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT, TiffImageFile
 
 from model.errors import DamagedImage, EmptyImage, ImageError, NotAnImage, TooManyPixels, UnknownFormat
 from model.installation import install_command
@@ -230,11 +232,12 @@ def _unidentified(content: bytes) -> ImageError:
     names, name = [known_as(format_) for format_ in FORMATS], format_name(content)
     if name in names:
         return _damaged()
-    accepted = f"{', '.join(names[:-1])} and {names[-1]} are accepted"
+    first = ", ".join(names[:-1])
     if name:
+        accepted = f"{first} and {names[-1]} are accepted"
         remedy = f", or install its decoder: {install_command('heic')}" if name == "HEIC" else ""
         return UnknownFormat(f"This is a file of the format {name}; {accepted}: convert it first{remedy}.")
-    return NotAnImage(f"This is not a picture that can be read; {accepted}.")
+    return NotAnImage(f"This is not a picture that can be read: send a {first} or {names[-1]} file.")
 
 
 def _loaded(image: Image.Image) -> Image.Image:
@@ -243,6 +246,7 @@ def _loaded(image: Image.Image) -> Image.Image:
 
 
 def _decoded(image: Image.Image, size: tuple[int, int], needed: int) -> Decoded:
+    _scale_transparent_grey(image)
     orientation = _orientation(image)
     image.load()
     left = _orientation(image)  # 1 for a TIFF, which Pillow itself turns
@@ -250,6 +254,12 @@ def _decoded(image: Image.Image, size: tuple[int, int], needed: int) -> Decoded:
     upright = reduced if method is None else reduced.transpose(method)
     upright_size = size[::-1] if left in (5, 6, 7, 8) else size
     return Decoded(upright, upright_size, orientation in _TRANSPOSE, image.has_transparency_data)
+
+
+def _scale_transparent_grey(image: Image.Image) -> None:
+    """Scales the grey that is transparent in a PNG of 2 or 4 bits to 8 bits: Pillow scales the pixels alone."""
+    if isinstance(image, PngImageFile) and image.mode == "L" and isinstance(image.info.get("transparency"), int):
+        image.info["transparency"] *= {"L;2": 85, "L;4": 17}.get(str(image.tile[0].args), 1)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -266,12 +276,12 @@ def _factor(size: tuple[int, int], needed: int) -> int:
 
 def _reduced(image: Image.Image, factor: int) -> Image.Image:
     """Any mode -> ``L`` or ``RGB``, reduced by a whole factor. Only a strip of it is converted at a time."""
-    spread = _spread(image)
+    depth = _depth(image) if _is_deep(image) else None
     if factor == 1:
-        return _flatten(image, spread)
-    small = Image.new(_flatten(image.crop((0, 0, 1, 1)), spread).mode, _divided(image.size, factor))
+        return _flatten(image, depth)
+    small = Image.new(_flatten(image.crop((0, 0, 1, 1)), depth).mode, _divided(image.size, factor))
     for top, strip in _strips(image, factor):
-        small.paste(_flatten(strip, spread).reduce(factor), (0, top // factor))
+        small.paste(_flatten(strip, depth).reduce(factor), (0, top // factor))
     return small
 
 
@@ -286,10 +296,10 @@ def _strips(image: Image.Image, factor: int) -> Iterator[tuple[int, Image.Image]
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
-def _flatten(image: Image.Image, spread: tuple[float, float]) -> Image.Image:
-    """Any mode -> ``L`` or ``RGB``; ``spread`` are the values that become 0 and 255 in modes of more than 8 bits."""
-    if _is_deep(image):
-        return _to_eight_bits(image, *spread)
+def _flatten(image: Image.Image, depth: "_Depth | None") -> Image.Image:
+    """Any mode -> ``L`` or ``RGB``; ``depth`` is that of a mode of more than 8 bits."""
+    if depth:
+        return _to_eight_bits(image, depth)
     if image.has_transparency_data:
         layers = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers).convert("RGB")
@@ -300,23 +310,46 @@ def _is_deep(image: Image.Image) -> bool:
     return image.mode.startswith("I") or image.mode == "F"
 
 
-def _spread(image: Image.Image) -> tuple[float, float]:
-    """Returns the least and the greatest value of a mode of more than 8 bits.
+class _Depth(NamedTuple):
+    """What the values of a mode of more than 8 bits mean."""
 
-    Those of 16 bits are 0 and 65535. 32-bit integers and floats, whose range nobody states, have the picture's own.
+    unsigned: bool
+    """Whether the 32-bit integers, which Pillow takes for signed ones, have no sign."""
+    black: float = 0
+    white: float = 65535
+    transparent: int | None = None
+
+
+def _depth(image: Image.Image) -> _Depth:
+    """Returns the depth of a picture of more than 8 bits.
+
+    Values of 16 bits and less have the range of their bits. 32-bit integers and floats, whose range nobody states, have
+    the picture's own.
     """
-    if not _is_deep(image) or image.mode.startswith("I;16"):
-        return 0, 65535
-    ranges = [(values.min(), values.max()) for values in (_finite(strip) for _, strip in _strips(image, 1))]
+    tags = dict(image.tag_v2) if isinstance(image, TiffImageFile) else {}
+    bits, sample_format = (tags.get(tag, (default,))[0] for tag, default in ((BITSPERSAMPLE, 16), (SAMPLEFORMAT, 1)))
+    unsigned = image.mode == "I" and bits == 32 and sample_format == 1
+    black, white = (0.0, 2.0**bits - 1) if image.mode.startswith("I;16") else _range(image, unsigned)
+    if tags.get(PHOTOMETRIC_INTERPRETATION) == 0:  # white is 0; of 8 bits Pillow inverts the values itself
+        black, white = white, black
+    return _Depth(unsigned, black, white, image.info.get("transparency"))
+
+
+def _range(image: Image.Image, unsigned: bool) -> tuple[float, float]:
+    ranges = [(values.min(), values.max()) for values in (_finite(strip, unsigned) for _, strip in _strips(image, 1))]
     least, most = float(min(low for low, _ in ranges)), float(max(high for _, high in ranges))
     # Pillow opens some 16-bit PNGs and TIFFs as 32-bit integers.
     return (0, 65535) if least >= 0 and 255 < most <= 65535 else (least, most)
 
 
-def _to_eight_bits(image: Image.Image, least: float, most: float) -> Image.Image:
-    scaled = (_finite(image) - least) / max(most - least, 1e-12) * 255
+def _to_eight_bits(image: Image.Image, depth: _Depth) -> Image.Image:
+    values = _finite(image, depth.unsigned)
+    scaled = (values - depth.black) / (depth.white - depth.black or 1) * 255
+    if depth.transparent is not None:
+        scaled[values == depth.transparent] = 255
     return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8), "L")
 
 
-def _finite(image: Image.Image) -> NDArray[np.float64]:
-    return np.nan_to_num(np.asarray(image, np.float64), posinf=0, neginf=0)
+def _finite(image: Image.Image, unsigned: bool) -> NDArray[np.float64]:
+    values = np.asarray(image)
+    return np.nan_to_num(np.asarray(values.view(np.uint32) if unsigned else values, np.float64), posinf=0, neginf=0)
