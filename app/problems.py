@@ -23,6 +23,7 @@ from starlette.types import Scope
 from app.disconnection import CLIENT_CLOSED_REQUEST
 from app.inference.errors import DrawingTooLarge, HelperLost, InferenceError, Overloaded, UnknownImage, UnknownModel
 from app.metrics import PROBLEMS, MetricsUnavailable
+from app.validation import plain_message
 from model import FashionNetError
 from model.errors import (
     DamagedImage,
@@ -198,7 +199,15 @@ def _headers(error: Exception) -> Mapping[str, str] | None:
             return {"Retry-After": str(error.seconds)}
         case HelperLost():
             return RETRY_AFTER
+        case HTTPException(status_code=405):
+            return {"Allow": _allowed(error)}
     return getattr(error, "headers", None)
+
+
+def _allowed(error: HTTPException) -> str:
+    """Returns the methods that the path takes. Routes do not know of HEAD, which works where GET does."""
+    methods = str((error.headers or {}).get("Allow", "")).split(", ")
+    return ", ".join([*methods, *(["HEAD"] if "GET" in methods and "HEAD" not in methods else [])])
 
 
 def counted_problem(error: BaseException, path: str = "") -> Problem:
@@ -255,9 +264,12 @@ def _problem_response() -> dict[str, Any]:
 def _http_detail(error: HTTPException, path: str) -> str:
     if error.status_code == 404 and path.endswith("/"):
         return "There is no such path; try it without the slash at the end, or see /docs for all paths."
-    remedies = {404: "There is no such path; see /docs for all paths.", 405: "This path does not take that method."}
-    return remedies.get(error.status_code, str(error.detail))
+    if error.status_code == 405:
+        return f"This path does not take that method: use {_allowed(error)}."
+    return "There is no such path; see /docs for all paths." if error.status_code == 404 else str(error.detail)
 
 
 def _validation_sentence(error: Mapping[str, Any]) -> str:
-    return f"{'.'.join(str(part) for part in error['loc'][1:])}: {error['msg']}, not {error['input']!r:.80}"
+    return (
+        f"{'.'.join(str(part) for part in error['loc'][1:])}: {plain_message(error['msg'])}, not {error['input']!r:.80}"
+    )

@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.validation import plain_message
 from model import WEIGHTS, usable_cores
 from model.data import DEFAULT_URL as DEFAULT_DATA_URL
 from model.engines import EngineName
@@ -53,6 +54,8 @@ LINKED = {"FASHIONNET_PORT", "FASHIONNET_GRPC_PORT"}
 
 Item = TypeVar("Item")
 UserPath = Annotated[Path, AfterValidator(user_path)]
+BodySize = Annotated[int, Field(ge=1, le=2**31 - 1)]
+"""Bytes; gRPC has no larger messages."""
 
 
 def _split(value: object) -> object:
@@ -121,10 +124,10 @@ class Settings(BaseSettings):
     shadow_share: float = Field(0.1, gt=0, le=1, description="share of the pictures that the shadow model classifies")
     data_dir: UserPath = Field(DEFAULT_DATA_DIR, description="folder that holds FashionMNIST/raw")
     data_url: str = Field(DEFAULT_DATA_URL, description="mirror that the data set is downloaded from")
-    max_upload_bytes: int = Field(10_000_000, ge=1, description="largest picture, in bytes")
+    max_upload_bytes: BodySize = Field(10_000_000, description="largest picture, in bytes")
     max_files: int = Field(256, ge=1, description="most pictures in one /predict/batch, /v2 or gRPC request")
-    max_request_bytes: int = Field(50_000_000, ge=1, description="largest body of /predict/batch or /v2, in bytes")
-    max_json_bytes: int = Field(8_000_000, ge=1, description="largest JSON of a /v2 request, or gRPC message, in bytes")
+    max_request_bytes: BodySize = Field(50_000_000, description="largest body of /predict/batch or /v2, in bytes")
+    max_json_bytes: BodySize = Field(8_000_000, description="largest JSON of a /v2 request, or gRPC message, in bytes")
     max_pixels: int = Field(50_000_000, ge=1, description="largest picture, in pixels")
     decode_seconds: float = Field(
         0.8,
@@ -135,15 +138,16 @@ class Settings(BaseSettings):
     memory_bytes: int = Field(
         default_factory=lambda settings: MEMORY_PER_WORKER * settings["workers"],
         ge=1,
+        le=2**50,
         description="memory that the service may take for requests, in bytes",
     )
     max_connections: int = Field(1000, ge=1, description="most connections of a worker at once; more wait")
-    keep_alive_seconds: int = Field(75, ge=1, description="seconds that an idle connection waits for a request")
+    keep_alive_seconds: int = Field(75, ge=1, le=DAY, description="seconds that an idle connection waits for a request")
     body_timeout_seconds: float = Field(30, gt=0, le=DAY, description="seconds in which a request body must arrive")
     queue_size: int = Field(96, ge=1, description="28x28 pictures pending in one worker; more get 429")
     max_wait_seconds: float = Field(1, gt=0, le=DAY, description="longest expected wait of a picture; past it, 429")
     max_batch_size: int = Field(
-        32, ge=1, description="most pictures in a batch of single predictions; the engine takes at most 4 photos a call"
+        32, ge=1, description="most pictures in a batch of single predictions; the engine takes at most 3 photos a call"
     )
     inference: Literal["auto", "event-loop", "thread"] = Field(
         "auto", description="where single predictions run; auto: quick models on the event loop, others in a thread"
@@ -207,9 +211,11 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _grpc_is_installed(self) -> Self:
+    def _grpc_can_start(self) -> Self:
         if self.grpc_port is not None and find_spec("grpc") is None:
             raise ValueError(f"FASHIONNET_GRPC_PORT: grpcio is not installed; install it: {install_command('grpc')}")
+        if self.grpc_port and self.grpc_port == self.port and not self.uds:
+            raise ValueError(f"FASHIONNET_GRPC_PORT: HTTP has the port {self.port} already: choose another one")
         return self
 
     def models_among(self, names: Collection[str]) -> ModelPair[str]:
@@ -300,7 +306,7 @@ def _sentence(field: str, message: str, value: object, flags: Mapping[str, Any])
     if not field:  # a validator of the whole class names the variable itself
         return message.removeprefix("Value error, ") + "."
     name = flag_of(field) if field in flags else PREFIX + field.upper()
-    return f"{name}={value!r}: {message}."
+    return f"{name}={value!r}: {plain_message(message)}."
 
 
 def flag_of(field: str) -> str:

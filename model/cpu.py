@@ -90,7 +90,9 @@ def limit_memory(additional: int) -> None:
     """Makes the system refuse this process more than ``additional`` bytes above what it has now (Linux)."""
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() + additional
+        limit, (_, most) = pages * resource.getpagesize() + additional, resource.getrlimit(resource.RLIMIT_AS)
+        if most != resource.RLIM_INFINITY:  # by an operator's ulimit -v, which may only be lowered
+            limit = min(limit, most)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 

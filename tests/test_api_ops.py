@@ -84,8 +84,16 @@ def test_an_unknown_path_is_a_problem(client):
 
 def test_a_wrong_method_is_a_problem(client):
     response = client.get("/predict")
-    assert_problem(response, 405, "method-not-allowed")
+    assert assert_problem(response, 405, "method-not-allowed") == "This path does not take that method: use POST."
     assert response.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/gallery", "/metrics", "/health/live", "/models", "/openapi.json"])
+def test_head_is_allowed_where_get_is(client, path):
+    assert client.head(path).status_code == 200
+    response = client.delete(path)
+    assert_problem(response, 405, "method-not-allowed")
+    assert set(response.headers["allow"].split(", ")) == {"GET", "HEAD"}
 
 
 def test_the_root_is_the_page_which_leads_to_the_documentation(client):

@@ -338,7 +338,7 @@ def assert_error(response, status: int, slug: str) -> str:
 
 BAD = {
     "no json": ({"content": b"nonsense"}, "not an inference request"),
-    "no inputs": ({"json": {}}, "inputs: Field required"),
+    "no inputs": ({"json": {}}, "inputs: the field is missing"),
     "other input": ({"json": body(name="pixels")}, "The one input is 'images'"),
     "two inputs of one name": ({"json": {"inputs": body()["inputs"] * 2}}, "Two inputs have the same name"),
     "no data": ({"json": body(data=None)}, "data or binary_data_size is missing"),

@@ -32,7 +32,7 @@ from model import preprocess
 from model.errors import ImageError
 from model.preprocessing.decode import DecodeLimits
 from tests.pictures import encode, scene
-from tests.servers import wait_until
+from tests.servers import run, wait_until
 
 LIMITS = CallLimits(seconds=0.3, memory=160_000_000, message=4_000_000)
 
@@ -270,6 +270,26 @@ def has_ended(process: int) -> bool:
         return psutil.Process(process).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def test_a_helper_that_cannot_be_limited_leaves_the_calls_to_the_thread(caplog):
+    sandbox = create_sandbox(CallLimits(seconds=1, memory=10**30, message=1000))
+    assert sandbox.run(len, "abc") == 3
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"][-1] == (
+        "No helper process can run here: pictures are decoded without limits on time and memory."
+    )
+    sandbox.close()
+
+
+def test_the_limit_of_an_operator_is_only_lowered():
+    """As ``ulimit -v`` sets it."""
+    code = (
+        "import resource; from model.cpu import limit_memory; limit = 4 << 30; "
+        "resource.setrlimit(resource.RLIMIT_AS, (limit, limit)); limit_memory(8 << 30); "
+        "assert resource.getrlimit(resource.RLIMIT_AS) == (limit, limit); limit_memory(1 << 30); "
+        "assert resource.getrlimit(resource.RLIMIT_AS)[1] < limit"
+    )
+    assert run("-c", code).returncode == 0
 
 
 def test_without_fork_calls_run_in_the_thread():

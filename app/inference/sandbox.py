@@ -34,6 +34,8 @@ _WALL_FACTOR = 10
 """Wall-clock limit of a call as a multiple of its CPU limit: other processes may need the cores meanwhile."""
 CALLS = 1000
 """After so many calls a helper ends and another one starts, because decoders fragment its memory."""
+_UNLIMITED = 2
+"""Exit code of a helper that could not be given its limits. The keeper then ends, and no other helper is started."""
 _LARGE = 1 << 20
 """Bytes from which on the shared memory is returned to the system after a call."""
 
@@ -194,10 +196,10 @@ def _death(number: int) -> Exception:
 
 
 def _keep_helper(control: socket.socket, memory: mmap.mmap, taken: mmap.mmap, limits: CallLimits) -> None:
-    """Runs in the keeper: forks helpers until one ends because the service has closed its end; never returns."""
+    """Runs in the keeper: forks helpers until the service has closed its end, or one gets no limits; never returns."""
     try:
         _forget_parent(control)
-        while (code := _run_helper(control, memory, taken, limits)) != 0:
+        while (code := _run_helper(control, memory, taken, limits)) not in (0, _UNLIMITED):
             if code != -signal.SIGUSR2:  # by which a helper ends itself between two calls
                 (number,) = _NUMBER.unpack(taken[:])
                 control.sendall(_HEAD.pack(number, -code if code < 0 else signal.SIGABRT, 0))
@@ -231,8 +233,7 @@ def _forget_parent(control: socket.socket) -> None:
 def _help(control: socket.socket, memory: mmap.mmap, taken: mmap.mmap, limits: CallLimits) -> None:
     """Runs in a helper: executes ``CALLS`` calls, fewer if the service closes its end; never returns."""
     try:
-        release_freed_memory()
-        limit_memory(limits.memory)
+        _limit_helper(limits)
         for _ in range(CALLS):
             number, size = _take(control, taken)
             call = pickle.loads(memory[:size])  # noqa: S301 - the service wrote it
@@ -243,6 +244,14 @@ def _help(control: socket.socket, memory: mmap.mmap, taken: mmap.mmap, limits: C
         os.kill(os.getpid(), signal.SIGUSR2)
     finally:
         os._exit(1)
+
+
+def _limit_helper(limits: CallLimits) -> None:
+    try:
+        release_freed_memory()
+        limit_memory(limits.memory)
+    except (OSError, ValueError, OverflowError):
+        os._exit(_UNLIMITED)
 
 
 def _take(control: socket.socket, taken: mmap.mmap) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
 from app.problems import InvalidInference, TooManyFiles
+from app.validation import plain_message
 
 DTYPES = {
     "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2",
@@ -120,7 +121,7 @@ def one_sentence() -> Iterator[None]:
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"]) or "body"
-        raise InvalidInference(f"This is not an inference request: {where}: {problem['msg']}.") from None
+        raise InvalidInference(f"This is not an inference request: {where}: {plain_message(problem['msg'])}.") from None
 
 
 def _tensors(inputs: Sequence[InputTensor], binary: memoryview) -> Iterator[tuple[str, Array]]:
