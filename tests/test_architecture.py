@@ -47,7 +47,7 @@ def test_arrows_point_one_way(path):
 
 
 LEVELS = [
-    {"app.hangup", "app.instance", "app.logs", "app.metrics", "app.settings"},
+    {"app.connections", "app.hangup", "app.instance", "app.logs", "app.metrics", "app.settings"},
     {"app.inference"},
     {"app.problems"},
     {"app.keys", "app.lifecycle", "app.middleware", "app.reload", "app.schemas", "app.uploads"},

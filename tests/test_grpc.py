@@ -1,5 +1,6 @@
 """The Open Inference Protocol over gRPC, by Triton's own client, in two workers that also serve HTTP."""
 
+import contextlib
 import random
 import re
 import signal
@@ -32,7 +33,7 @@ from app.settings import Settings
 from model import CLASSES
 from model.preprocessing.fit import squeeze
 from tests.pictures import encode, grey_png, random_image, scene, trousers
-from tests.servers import ROOT, process, run, serve, service, wait_until
+from tests.servers import ROOT, is_ready, process, run, serve, service, wait_until
 
 KEY, KEY_LINE = create_key("shop")
 WITH_KEY = {"x-api-key": KEY}
@@ -308,12 +309,11 @@ def test_messages_that_do_not_come_end_their_calls_and_keep_few_others_waiting(c
         over.wait(20)
         yield from ()
 
-    calls = [channel.stream_unary(INFER).future(silence(), metadata=[("x-api-key", KEY)]) for _ in range(ARRIVALS + 1)]
-    *slow, rejected = sorted(calls, key=lambda call: call.code() == CODE.RESOURCE_EXHAUSTED)
-    assert (rejected.code(), rejected.details()) == (CODE.RESOURCE_EXHAUSTED, str(Overloaded()))
-    for call in slow:
-        assert call.code() == CODE.DEADLINE_EXCEEDED
-        assert "took too long to arrive" in call.details()
+    calls = [channel.stream_unary(INFER).future(silence(), metadata=[("x-api-key", KEY)]) for _ in range(ARRIVALS + 4)]
+    ends = [(call.code(), call.details()) for call in calls]
+    late = (CODE.DEADLINE_EXCEEDED, "The message took too long to arrive: send a smaller one, or try again.")
+    assert set(ends) == {late, (CODE.RESOURCE_EXHAUSTED, str(Overloaded()))}
+    assert ends.count(late) >= ARRIVALS
     over.set()
 
 
@@ -330,6 +330,74 @@ def test_silent_calls_without_a_key_end_soon_and_keep_no_other_waiting(channel):
     assert [call.code() for call in silent] == [CODE.DEADLINE_EXCEEDED] * ARRIVALS
     assert time.monotonic() - start < 10
     over.set()
+
+
+@pytest.fixture
+def bounded(small_data, monkeypatch) -> Iterator[tuple[httpx.Client, int]]:
+    """A client for a service with few connections in this process, and its port for gRPC."""
+    monkeypatch.setattr("app.grpc.server.SETTLE_SECONDS", 1)
+    settings = Settings(data_dir=small_data.root, workers=1, grpc_port=free_port(), max_connections=ARRIVALS + 2)
+    with serve(settings) as client:
+        yield client, settings.grpc_port
+
+
+def test_silent_calls_leave_a_place_to_others_and_their_number_is_limited(bounded):
+    over = threading.Event()
+
+    def silence() -> Iterator[bytes]:
+        over.wait(20)
+        yield from ()
+
+    with grpc.insecure_channel(f"127.0.0.1:{bounded[1]}") as channel:
+        assert failure(channel, raw()) == (CODE.OK, "")
+        silent = [channel.stream_unary(INFER).future(silence()) for _ in range(ARRIVALS)]
+        time.sleep(0.1)
+        for _ in range(10):
+            assert failure(channel, raw()) == (CODE.OK, "")
+        assert sum(call.done() for call in silent) == 1, "the one that had the last place"
+        silent += [channel.stream_unary(INFER).future(silence()) for _ in range(ARRIVALS)]
+        wait_until(lambda: any(call.done() and "Concurrent RPC limit" in call.details() for call in silent))
+        over.set()
+        wait_until(lambda: failure(channel, raw()) == (CODE.OK, ""))
+
+
+def received(connection: socket.socket) -> bytes:
+    """What a server sends before it closes the connection."""
+    connection.settimeout(10)
+    return b"".join(iter(lambda: connection.recv(1000), b""))
+
+
+def test_connections_are_limited_and_silent_ones_are_closed(bounded):
+    http, port = bounded
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(ARRIVALS + 3)]
+        *kept, excess = sorted(map(received, silent), key=len, reverse=True)
+        assert excess == b"", "closed at once"
+        assert all(content.endswith(b"settings_timeout") for content in kept)
+        assert all(b"\x00\x03\x00\x00\x00\x64" in content for content in kept), "at most 100 streams"
+    assert http.get("/health/live").status_code == 200
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        assert failure(channel, raw()) == (CODE.OK, "")
+
+
+def test_connections_leave_files_to_http():
+    code = "import resource; _, most = resource.getrlimit(resource.RLIMIT_NOFILE); "
+    code += "resource.setrlimit(resource.RLIMIT_NOFILE, (64, most)); from app.__main__ import main; main([])"
+    ports = [free_port(), free_port()]
+    environment = dict(zip(("FASHIONNET_PORT", "FASHIONNET_GRPC_PORT"), map(str, ports), strict=True))
+    with process("-c", code, FASHIONNET_WORKERS="1", **environment) as server, contextlib.ExitStack() as stack:
+        http = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{ports[0]}", timeout=5))
+        http.headers["connection"] = "close"
+        wait_until(lambda: is_ready(http))
+        for _ in range(100):
+            stack.enter_context(socket.create_connection(("127.0.0.1", ports[1])))
+        time.sleep(0.5)
+        for _ in range(10):
+            assert http.get("/health/live").status_code == 200
+        server.send_signal(signal.SIGTERM)
+        _, log = server.communicate(timeout=60)
+    assert "allows 8 connections instead of 1000 over HTTP and gRPC each" in log
+    assert "Traceback" not in log
 
 
 def test_a_call_without_a_message_is_invalid(channel):

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from starlette.datastructures import State
 
 from app import lifecycle
+from app.connections import affordable_connections
 from app.disconnection import CLIENT_CLOSED_REQUEST
 from app.grpc.messages import InferenceCall, decode, message, read_call, response_of
 from app.inference.errors import Overloaded, UnknownModel
@@ -38,6 +39,10 @@ ARRIVALS = 8
 """Most messages that arrive at once: gRPC passes on complete messages alone, so this bounds their memory."""
 KEYLESS_ARRIVALS, KEYLESS_SECONDS = 16, 1
 """The same for methods that need no key, such as health checks, and the seconds in which their bytes must arrive."""
+SETTLE_SECONDS = 10
+"""For a client to begin with HTTP/2, as long as it may take for the head of a request over HTTP."""
+STREAMS = 100
+"""Most calls of a connection at once; the clients of gRPC keep more of them waiting."""
 CODES = {
     401: grpc.StatusCode.UNAUTHENTICATED, 404: grpc.StatusCode.NOT_FOUND, 408: grpc.StatusCode.DEADLINE_EXCEEDED,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED, 500: grpc.StatusCode.INTERNAL, 503: grpc.StatusCode.UNAVAILABLE,
@@ -52,10 +57,17 @@ async def lifespan_with_grpc(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     async with lifecycle.lifespan(app) as server_state:
         options = {
             "grpc.max_receive_message_length": settings.max_json_bytes,
+            "grpc.max_allowed_incoming_connections": affordable_connections(settings),
+            "grpc.max_concurrent_streams": STREAMS,
+            "grpc.http2.settings_timeout": SETTLE_SECONDS * 1000,
             "grpc.max_connection_idle_ms": settings.keep_alive_seconds * 1000,
             "grpc.http2.bdp_probe": 0,  # else megabytes of a message arrive before it is read
         }
-        server = grpc.aio.server(handlers=[InferenceService(app.state)], options=tuple(options.items()))
+        server = grpc.aio.server(
+            handlers=[InferenceService(app.state)],
+            options=tuple(options.items()),
+            maximum_concurrent_rpcs=settings.max_connections,
+        )
         server.add_insecure_port(f"{settings.url_host}:{settings.grpc_port}")
         await server.start()
         yield server_state
@@ -126,6 +138,8 @@ class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]
                 await arrivals.acquire()
         except TimeoutError:
             raise Overloaded from None
+        if arrivals.locked():  # this is the last place, for which others wait; silent calls may have the rest for long
+            seconds = min(seconds, self.settings.max_wait_seconds / 2)
         try:
             async with asyncio.timeout(seconds):
                 content: bytes = await context.read()

@@ -14,6 +14,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from app.connections import affordable_connections
 from app.instance import announced
 from app.server.sockets import open_sockets
 from app.settings import Settings, inherited_descriptors
@@ -73,7 +74,7 @@ def serve_by_one_process(app: FastAPI, settings: Settings) -> None:
 
 def make_server(config: uvicorn.Config, settings: Settings, others_listen: Callable[[], bool]) -> uvicorn.Server:
     """Returns the server of one process; uvicorn's own if that is not the one that ours builds on."""
-    return uvicorn.Server(config) if HTTP == "auto" else Server(config, settings.max_connections, others_listen)
+    return uvicorn.Server(config) if HTTP == "auto" else Server(config, affordable_connections(settings), others_listen)
 
 
 def uvicorn_options() -> dict[str, Any]:

@@ -14,37 +14,13 @@ from app.server.connection import Connection
 from app.server.members import require_members
 from app.server.sockets import accept_all, ignore_new_connections
 
-resource: Any
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None
-
 SWEEP_SECONDS = 1
 RETRY_SECONDS = 1
 """Until a process that could not listen again, such as for want of files, tries it once more."""
 HANDSHAKE_SECONDS = 0.05
 """For connections that are being established when the service stops to listen."""
 require_members(uvicorn.Server, {"capture_signals", "shutdown", "startup"}, {"config", "server_state"})
-
-RESERVED_FILES = 48
-"""Open files of a process that are no connections: libraries, models, metrics, pipes."""
 logger = logging.getLogger("fashionnet")
-
-
-def affordable(max_connections: int) -> int:
-    """Returns ``max_connections``, or fewer if the process may not open so many files."""
-    if resource is None:
-        return max_connections
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if files == resource.RLIM_INFINITY or files - RESERVED_FILES >= max_connections:
-        return max_connections
-    count: int = max(files - RESERVED_FILES, 1)
-    logger.warning(
-        "A process may open %d files here, which allows %d connections instead of %d: raise the limit by ulimit -n, "
-        "or set FASHIONNET_MAX_CONNECTIONS.", files, count, max_connections,
-    )  # fmt: skip
-    return count
 
 
 class Connections(set[Any]):
@@ -79,7 +55,7 @@ class Server(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         self._others_listen = others_listen
-        self.max_connections = affordable(max_connections)
+        self.max_connections = max_connections
         self.server_state.connections = Connections(self._changed)
         self._listening: list[socket.socket] = []
         """Duplicates of the listening sockets, which stay open while nothing is accepted."""
