@@ -49,9 +49,11 @@ USER 10001:10001
 EXPOSE 8000
 # FASHIONNET_PORT may be a service link of Kubernetes (tcp://...), which the service ignores. http.client ignores proxies.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s CMD ["python", "-c", "\
-import http.client, os, sys; \
-port = os.environ.get('FASHIONNET_PORT', ''); \
+import http.client, os, socket, sys; \
+port, uds = os.environ.get('FASHIONNET_PORT', ''), os.environ.get('FASHIONNET_UDS'); \
 probe = http.client.HTTPConnection('127.0.0.1', port if port.isdigit() else 8000, timeout=2); \
+probe.sock = socket.socket(socket.AF_UNIX) if uds else None; \
+uds and (probe.sock.settimeout(2), probe.sock.connect(uds)); \
 probe.request('GET', '/health/ready'); \
 sys.exit(probe.getresponse().status != 200)"]
 CMD ["python", "-m", "app"]

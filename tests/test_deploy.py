@@ -121,14 +121,17 @@ def test_the_port_is_that_of_the_image(container):
     assert exposed == [str(port["containerPort"]) for port in container["ports"]] == [str(Settings().port)]
 
 
-def test_the_health_check_follows_the_readiness():
+@pytest.mark.parametrize("uds", [False, True], ids=["port", "Unix socket"])
+def test_the_health_check_follows_the_readiness(uds, tmp_path):
     (check,) = re.findall(r"^HEALTHCHECK .*CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)
     _, *command = json.loads(check)
     # Docker's client sets the proxies of its user in every container.
     environment = {"FASHIONNET_PORT": "9", "http_proxy": "http://127.0.0.1:9"}
+    environment |= {"FASHIONNET_UDS": str(tmp_path / "http.sock")} if uds else {}
     assert run(*command, **environment).returncode != 0, "nothing listens"
     with process("-m", "app", **environment | {"FASHIONNET_PORT": "0"}) as server:
-        environment["FASHIONNET_PORT"] = str(port_of(server))
+        if not uds:
+            environment["FASHIONNET_PORT"] = str(port_of(server))
         wait_until(lambda: run(*command, **environment).returncode == 0)
 
 
