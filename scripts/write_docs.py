@@ -26,6 +26,7 @@ PURPOSES = {
     "fashionnet-deep": "most accurate",
     "fashionnet-photo": "photos",
 }
+"""The models that the documents show; others in the folder, such as your own, are left out."""
 PEERS = {
     "fashionnet": "**FashionNet**",
     "naive": "FastAPI with torch, hand-written",
@@ -80,8 +81,7 @@ def reasons() -> str:
     peers = [name for name in PEERS if name != "fashionnet" and name in found]
     best = max(found[name]["closed"]["16"]["rate"] for name in peers)
     drawing = statistics.median(start["predict_ms"] for start in results("service"))
-    cards = [read_card(WEIGHTS, name) for name in list_artifacts(WEIGHTS)]
-    tests = {card.name: card.int8_metrics["test"] for card in cards if card.input.convention == "fashion-mnist"}
+    tests = {card.name: card.int8_metrics["test"] for card in cards() if card.input.convention == "fashion-mnist"}
     usual, most = tests["fashionnet"].accuracy, tests["fashionnet-deep"].accuracy
     error = max(test.ece for test in tests.values())
     photos = cross_validation()["accuracy"]
@@ -103,14 +103,18 @@ def models() -> str:
     """Returns the table of the committed models, with the figures of the 8-bit graphs, which are served by default."""
     durations = results("photos-times")["figures"]
     lines = ["| model | input | accuracy | size | inference, one core |", "|---|---|---|---|---|"]
-    for name in list_artifacts(WEIGHTS):
-        card = read_card(WEIGHTS, name)
-        lines.append(
-            f"| `{name}` ({PURPOSES[name]}) | {card.input.height}x{card.input.width} "
-            f"{'grey' if card.input.channels == 1 else 'colour'} | {accuracy_of(card)} | "
-            f"{card.files['int8.onnx'].bytes / 1e6:.1f} MB | {durations[f'{name}: inference']:.1f} ms |"
-        )
+    lines += [
+        f"| `{card.name}` ({PURPOSES[card.name]}) | {card.input.height}x{card.input.width} "
+        f"{'grey' if card.input.channels == 1 else 'colour'} | {accuracy_of(card)} | "
+        f"{card.files['int8.onnx'].bytes / 1e6:.1f} MB | {durations[f'{card.name}: inference']:.1f} ms |"
+        for card in cards()
+    ]
     return "\n".join(lines)
+
+
+def cards() -> list[ModelCard]:
+    """Returns the cards of the models that the documents show."""
+    return [read_card(WEIGHTS, name) for name in list_artifacts(WEIGHTS) if name in PURPOSES]
 
 
 def accuracy_of(card: ModelCard) -> str:

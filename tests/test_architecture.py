@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -16,6 +17,8 @@ from packaging.utils import canonicalize_name
 import app
 import model
 from app.settings import Settings
+from model import WEIGHTS, load_artifact
+from model.artifact import save_artifact
 from scripts import write_docs
 from tests.servers import ROOT
 
@@ -131,6 +134,14 @@ DOCUMENTS = [
 
 
 def test_the_generated_documentation_is_up_to_date(capsys):
+    assert write_docs.main(["--check"]) == 0, capsys.readouterr().err
+
+
+def test_the_documents_leave_out_a_model_of_your_own(tmp_path, monkeypatch, capsys):
+    shutil.copytree(WEIGHTS, tmp_path, dirs_exist_ok=True)
+    own = load_artifact(WEIGHTS, "fashionnet")
+    save_artifact(tmp_path, own.card.model_copy(update={"name": "mine", "int8_metrics": {}}), own.content)
+    monkeypatch.setattr(write_docs, "WEIGHTS", tmp_path)
     assert write_docs.main(["--check"]) == 0, capsys.readouterr().err
 
 
