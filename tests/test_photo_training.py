@@ -1,7 +1,10 @@
 """The photo model from photos to answers: a short run on drawn photos, its artefact, and the set-valued loss."""
 
 import json
+import os
 import shutil
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -21,7 +24,7 @@ from model.training.photo_batches import PhotoBatches, PhotoTensors
 from model.training.photo_mix import PhotoMix
 from model.training.run import HELD_OUT_FILE, Run
 from tests.data_sets import make_data_set
-from tests.servers import run
+from tests.servers import process, run
 from tests.training_runs import changed, finished, make_config, state_of
 
 COLOURS = {"Dress": (180, 30, 60), "Trouser": (30, 40, 120), "shoe": (60, 50, 40), "none": (90, 160, 70)}
@@ -194,6 +197,23 @@ def test_a_damaged_photo_is_named(small_data, photos_dir, tmp_path):
     (tmp_path / "photos" / "images" / "7.jpg").write_bytes(b"no photo")
     with pytest.raises(TrainingError, match=r"7\.jpg cannot be used: "):
         Run.start(tmp_path / "run", configured(small_data, tmp_path / "photos", limit=None), small_data)
+
+
+@pytest.mark.slow
+def test_a_signal_while_the_photos_are_loaded_is_one_sentence(photos_dir, data_dir, tmp_path):
+    shutil.copytree(photos_dir, tmp_path / "photos")
+    pipe = tmp_path / "photos/images/39.jpg"
+    pipe.unlink()
+    os.mkfifo(pipe)
+    arguments = ["--photos-dir", tmp_path / "photos", "--data-dir", data_dir, "--out", tmp_path / "run"]
+    with process("scripts/train.py", "--recipe", "photo", *map(str, arguments)) as child:
+        with pipe.open("wb"):  # once it is opened to be read
+            child.send_signal(signal.SIGINT)
+            time.sleep(1)
+        _, errors = child.communicate(timeout=180)
+    assert child.returncode == 130
+    sentence = "Stopped before the first epoch; nothing was kept: start again by the same command."
+    assert errors.splitlines() == ["", sentence]
 
 
 @pytest.mark.parametrize(("people", "fold"), [(1, 0), (3, 4)])

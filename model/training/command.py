@@ -64,6 +64,11 @@ def run_training(arguments: Namespace, data_set: FashionMnist, path: Path) -> in
     with distributed.process_group(device):
         try:
             return train(arguments, data_set, path, signals)
+        except KeyboardInterrupt as stop:
+            if distributed.rank() == 0 or isinstance(stop, Terminated):  # process 0 may have ended
+                with suppress(OSError):  # the terminal may have closed
+                    print(stopped(arguments, path), file=sys.stderr)
+            return STOPPED
         except RuntimeError as error:
             if not distributed.peer_failed(error):
                 raise
@@ -122,14 +127,7 @@ def hold(path: Path, *, new: bool) -> AbstractContextManager[None]:
 def finish(arguments: Namespace, run: Run, path: Path, signals: Signals) -> int:
     """Trains the remaining epochs and exports; returns the exit status."""
     kept = not arguments.dry_run
-    try:
-        card = train_and_export(arguments, run, path, signals)
-    except KeyboardInterrupt as stop:
-        if distributed.rank() == 0 or isinstance(stop, Terminated):  # process 0 may have ended
-            with suppress(OSError):  # the terminal may have closed
-                command = resume_command(path, distributed.world_size(), flags_again(arguments))
-                print(stopped(run.folder.saved_epochs(), command, kept=kept), file=sys.stderr)
-        return STOPPED
+    card = train_and_export(arguments, run, path, signals)
     if card is None:
         if arguments.no_export:
             arguments.no_export = False
@@ -249,10 +247,14 @@ def opening(run: Run) -> str:
     )
 
 
-def stopped(epochs: int, command: str, *, kept: bool) -> str:
+def stopped(arguments: Namespace, path: Path) -> str:
     """Says what an interrupted run has saved, and how to resume it."""
-    if not kept:
+    if arguments.dry_run:
         return "\nStopped; nothing was kept."
+    if not RunFolder(path).config_file.exists():
+        return "\nStopped before the first epoch; nothing was kept: start again by the same command."
+    epochs = RunFolder(path).saved_epochs()
+    command = resume_command(path, distributed.world_size(), flags_again(arguments))
     return f"\nStopped after {epochs} completed epochs, which are saved; resume by:\n  {command}"
 
 
