@@ -32,9 +32,10 @@ COPY scripts scripts
 RUN find model/weights -name '*.safetensors' -delete
 # Compiles what a start imports to byte code: a container is ready a second sooner.
 RUN PYTHONPATH=. /opt/venv/bin/python -c "from app.main import create_app; create_app()"
-# Downloads the test set for /evaluate and /gallery. The build goes on without it if the download fails.
+# Downloads the test set for /evaluate and /gallery. The build goes on without it if the download fails, and the cache
+# keeps that layer: later builds do not try again, unless they get --no-cache.
 RUN PYTHONPATH=. /opt/venv/bin/python scripts/download.py --split test --data-dir data \
- || { mkdir -p data; echo "WARNING: this image has no test set; /evaluate and /gallery answer 503 until one is mounted at /srv/data"; }
+ || { mkdir -p data; echo "WARNING: this image has no test set; /evaluate and /gallery answer 503; build again with --no-cache, or mount one at /srv/data"; }
 
 FROM ${PYTHON}
 RUN groupadd --gid 10001 fashionnet \

@@ -1,10 +1,12 @@
 """The image and what lies under deploy/ fit the service: schemas, users, paths, variables, metrics and commands."""
 
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 
 import kubernetes_validate
 import pytest
@@ -133,6 +135,18 @@ def test_the_health_check_follows_the_readiness(uds, tmp_path):
         if not uds:
             environment["FASHIONNET_PORT"] = str(port_of(server))
         wait_until(lambda: run(*command, **environment).returncode == 0)
+
+
+def test_a_build_that_gets_no_test_set_says_how_to_get_it(tmp_path):
+    (command,) = re.findall(r"^RUN (.* scripts/download\.py .*)$", DOCKERFILE, re.MULTILINE)
+    for name in ("app", "model", "scripts"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    done = subprocess.run(
+        ["sh", "-c", command.replace("/opt/venv/bin/python", sys.executable)], cwd=tmp_path, text=True,
+        capture_output=True, check=True, env=os.environ | {"FASHIONNET_DATA_URL": "http://127.0.0.1:9/"},
+    )  # fmt: skip
+    assert "build again with --no-cache" in done.stdout
+    assert (tmp_path / "data").is_dir()
 
 
 def test_the_probes_ask_for_what_is_served(container, client):
