@@ -145,8 +145,8 @@ def classify_pictures(
 
 
 def run_pictures(engine: Engine, pictures: Sequence[Picture]) -> Iterator[ImageOutput]:
-    """Runs the engine on the pictures, in batches. Yields the output of each."""
-    return run_batches(engine, stack(pictures)).image_outputs() if pictures else iter(())
+    """Runs the engine on the pictures, at least one, in batches. Yields the output of each."""
+    return run_batches(engine, stack(pictures)).image_outputs()
 
 
 def stack(pictures: Sequence[Picture]) -> NDArray[np.uint8]:

@@ -14,7 +14,6 @@ from model.prediction import (
     input_of,
     load_model_pair,
     run_pictures,
-    stack,
 )
 from model.preprocessing import PictureKind
 from tests.pictures import encode, grey_png, scene, trousers
@@ -105,12 +104,6 @@ def test_one_model_for_all_is_loaded_and_called_once():
     assert counted.engine.calls == [4]
     assert all(prediction.image.startswith("data:image/png") for prediction in predictions)
     assert {prediction.model_choice for prediction in predictions} == {SINGLE_MODEL}
-
-
-def test_pictures_for_one_model_are_stacked(models):
-    photo = preprocess(CONTENTS[PictureKind.PHOTO], partial(input_of, models))
-    assert stack([photo, photo]).shape == (2, 224, 224, 3)
-    assert list(run_pictures(models.photos.engine, [])) == []
 
 
 def test_no_picture_needs_no_engine(models):

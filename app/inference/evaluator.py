@@ -125,22 +125,17 @@ class Evaluator:
         self._measurements: dict[Key, asyncio.Task[Measurement]] = {}
         self._progress: dict[Key, Progress] = {}
 
-    @property
-    def fingerprint(self) -> str:
-        """A string that changes when the test files change."""
-        return self.data_set.fingerprint("test")
-
     def key(self, predictor: Predictor) -> Key:
         """Returns what a measurement depends on: the checksums of the model's files, the engine and the data.
 
         The version is that of the weights alone, whose graphs may be exported anew.
         """
         sums = tuple(file.sha256 for file in predictor.card.files.values())
-        return sums, predictor.engine.name, self.fingerprint
+        return sums, predictor.engine.name, self.data_set.fingerprint("test")
 
     async def load(self) -> Split:
         """Returns the 10,000 test images and labels; raises DataError if they cannot be loaded."""
-        return await asyncio.to_thread(self._load, self.fingerprint)
+        return await asyncio.to_thread(self._load, self.data_set.fingerprint("test"))
 
     async def measure(self, predictor: Predictor) -> Measurement:
         """Runs the model on the whole test set, or returns the earlier result.
@@ -162,29 +157,27 @@ class Evaluator:
             **figures.model_dump(), model=card.name, model_version=card.version, seconds=measurement.seconds
         )
 
-    async def prepare(self, predictor: Predictor, selection: "Selection") -> None:
+    async def prepare(self, predictor: Predictor, selection: Selection) -> None:
         """Loads and measures what the selection needs; that takes seconds, but only once."""
         await (self.measure(predictor) if selection.needs_predictions else self.load())
 
-    async def draw_gallery(self, predictor: Predictor, selection: "Selection") -> bytes:
+    async def draw_gallery(self, predictor: Predictor, selection: Selection) -> bytes:
         """Draws a PNG grid of the selected test images with their predicted and true labels."""
         split, (chosen, predicted, _) = await self.load(), await self.choose(predictor, selection)
         draw = partial(draw_gallery, columns=selection.columns)
         return await predictor.draw(draw, split.images[chosen], split.labels[chosen], predicted)
 
-    async def choose(self, predictor: Predictor, selection: "Selection") -> Chosen:
+    async def choose(self, predictor: Predictor, selection: Selection) -> Chosen:
         """Returns the selected test images and their predicted classes."""
         split = await self.load()
-        if selection.needs_predictions:
-            everywhere = (await self.measure(predictor)).logits.argmax(1)
-            found = selection.order(split.labels, everywhere)
-            chosen = selection.on_page(found)
-            return Chosen(chosen, everywhere[chosen], len(found))
-        found = selection.order(split.labels)
+        everywhere = (await self.measure(predictor)).logits.argmax(1) if selection.needs_predictions else None
+        found = selection.order(split.labels, everywhere)
         chosen = selection.on_page(found)
-        return Chosen(chosen, await _classes(predictor, split.images[chosen]), len(found))
+        if everywhere is not None:
+            return Chosen(chosen, everywhere[chosen], len(found))
+        return Chosen(chosen, (await _infer(predictor, split.images[chosen])).argmax(1), len(found))
 
-    async def gallery(self, predictor: Predictor, selection: "Selection") -> GalleryItems:
+    async def gallery(self, predictor: Predictor, selection: Selection) -> GalleryItems:
         """Returns the selected test images as a list."""
         split, (chosen, predicted, count) = await self.load(), await self.choose(predictor, selection)
         return GalleryItems(
@@ -220,15 +213,10 @@ class Evaluator:
 
 
 async def _infer(predictor: Predictor, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Returns the logits ``[N, 10]`` of test images ``[N, 28, 28]``; predictions go first."""
+    """Returns the logits ``[N, 10]`` of test images ``[N, 28, 28]``, N from 0; predictions go first."""
     fitted = await predictor.run_in_background(partial(fit_data_set, images, predictor.card.input))
     return (await predictor.run(fitted, background=True)).logits
 
 
-async def _classes(predictor: Predictor, images: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Returns the predicted classes ``[N]`` of test images ``[N, 28, 28]``, N from 0."""
-    return (await _infer(predictor, images)).argmax(1) if len(images) else np.empty(0, np.int64)
-
-
-def _failed(task: "asyncio.Task[Measurement]") -> bool:
+def _failed(task: asyncio.Task[Measurement]) -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)

@@ -1,7 +1,7 @@
 """From encoded pictures to predictions."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -23,7 +23,7 @@ from model import Engine, ModelCard, Picture, Prediction, classify
 from model.engines import EngineOutputs, ImageOutput, batches
 from model.explanation import attribute
 from model.plots import draw_explanation
-from model.prediction import LoadedModel, ModelPair, choice_reason, classify_pictures, input_of, run_pictures, stack
+from model.prediction import LoadedModel, ModelPair, choice_reason, classify_pictures, input_of, run_pictures
 from model.preprocessing import IDENTITY, PictureKind
 
 CHUNK = 32
@@ -123,10 +123,6 @@ class Predictor:
             if not background:
                 self._observer.count(len(batch))
         return EngineOutputs(*(np.concatenate(parts) for parts in zip(*outputs, strict=True)))
-
-    async def run_pictures(self, pictures: Sequence[Picture]) -> Iterator[ImageOutput]:
-        """Returns the engine's output for each picture."""
-        return (await self.run(stack(pictures))).image_outputs() if pictures else iter(())
 
     async def run_in_background(self, work: Callable[[], Item]) -> Item:
         """Returns the result of ``work``, which runs in a thread that leaves time for predictions."""

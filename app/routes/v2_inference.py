@@ -12,6 +12,7 @@ from app.routes.v2_codec import OUTPUTS, InferenceRequest, Output, RequestedOutp
 from app.routes.v2_request import Given
 from model import ModelCard, Picture
 from model.engines import ImageOutput, log_softmax, softmax
+from model.prediction import stack
 from model.preprocessing import IDENTITY
 
 
@@ -49,9 +50,9 @@ async def _infer(given: Given, predictor: Predictor, classifier: Classifier) -> 
 async def _infer_many(given: Given, predictor: Predictor, classifier: Classifier) -> list[ImageOutput]:
     if isinstance(given, list) and given:
         budget = classifier.decoder.budget()
-        pictures = [await classifier.preprocess(content, budget) for content in given]
-        return list(await predictor.run_pictures(pictures))
-    images = np.asarray(given, np.uint8).reshape(-1, *predictor.card.input.shape)
+        images = stack([await classifier.preprocess(content, budget) for content in given])
+    else:
+        images = np.asarray(given, np.uint8).reshape(-1, *predictor.card.input.shape)
     return list((await predictor.run(images)).image_outputs())
 
 
