@@ -92,13 +92,12 @@ _batches = itertools.count()
 
 
 class StageTimer:
-    """Times the consecutive stages of one request; on by default for one request in ``SAMPLE``."""
+    """Times the consecutive stages of one request in ``SAMPLE``."""
 
     __slots__ = ("_last",)
 
-    def __init__(self, *, on: bool | None = None) -> None:
-        on = next(_requests) % SAMPLE == 0 if on is None else on
-        self._last = time.perf_counter() if on else None
+    def __init__(self) -> None:
+        self._last = time.perf_counter() if next(_requests) % SAMPLE == 0 else None
 
     def end(self, stage: str) -> None:
         """Records that ``stage`` ends now; it began when the previous one ended."""

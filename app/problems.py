@@ -180,7 +180,7 @@ def route_path(scope: Scope) -> str:
     return path.removeprefix(scope.get("root_path", ""))
 
 
-def render(error: Exception, path: str = "") -> Response:
+def render(error: Exception, path: str) -> Response:
     """Returns the response to a request for ``path`` that failed with ``error``.
 
     Under ``/v2`` the body also has the Open Inference Protocol's key ``error``.

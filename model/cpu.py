@@ -58,7 +58,6 @@ def sysctl_flags(text: str) -> frozenset[str]:
     return frozenset(line.removesuffix(": 1").rsplit(".")[-1] for line in text.splitlines() if line.endswith(": 1"))
 
 
-@cache
 def cpu_name() -> str:
     """Returns the name of the CPU, for reports."""
     return _cpuinfo().get("model name") or platform.processor() or platform.machine()
@@ -96,7 +95,6 @@ def limit_memory(additional: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-@cache
 def _cpuinfo(root: Path = Path("/")) -> dict[str, str]:
     try:
         first = (root / "proc/cpuinfo").read_text().split("\n\n")[0]

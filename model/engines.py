@@ -208,12 +208,12 @@ def create_engine(name: EngineName, artifact: Artifact, threads: int = 1) -> Eng
     return _ENGINES[choose_engine(name, artifact.card)](artifact, threads)
 
 
-def batches(images: NDArray[np.uint8], size: int = BATCH_SIZE) -> Iterator[NDArray[np.uint8]]:
-    """Splits images ``[N, *shape]`` into consecutive batches of at most ``size``; one empty batch if N is 0.
+def batches(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    """Splits images ``[N, *shape]`` into consecutive batches of at most ``BATCH_SIZE``; one empty batch if N is 0.
 
     Batches of large images are smaller, so that they have at most ``BATCH_BYTES``.
     """
-    size = max(1, min(size, BATCH_BYTES // math.prod(images.shape[1:])))
+    size = max(1, min(BATCH_SIZE, BATCH_BYTES // math.prod(images.shape[1:])))
     return (np.ascontiguousarray(images[i : i + size]) for i in range(0, max(1, len(images)), size))
 
 

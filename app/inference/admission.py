@@ -189,7 +189,7 @@ class Admission:
         """Returns the queue of a single picture in a body of this size."""
         return self.images if body_bytes <= SMALL_BODY else self.pictures
 
-    def announce(self, body_bytes: int = 0) -> bool:
+    def announce(self, body_bytes: int) -> bool:
         """Returns whether a request for a single picture is accepted. Called before the application has the request.
 
         One iteration of the event loop reads many requests before the application runs for any of them. Therefore

@@ -30,7 +30,6 @@ CHUNK = 32
 """Pictures of a request for many that are decoded and classified together."""
 CHUNK_BYTES = 4_000_000
 """Bytes of encoded pictures after which a chunk has no more pictures."""
-NO_TIMER = StageTimer(on=False)
 
 Item = TypeVar("Item")
 Outcomes = list[Prediction | Exception]
@@ -168,9 +167,7 @@ class Classifier:
         """Whether a prediction takes long enough that the client may disconnect meanwhile."""
         return not (self.default.on_event_loop and isinstance(given, Picture))
 
-    async def predict(
-        self, given: Picture | bytes, timer: StageTimer = NO_TIMER, *, with_image: bool = False
-    ) -> Prediction:
+    async def predict(self, given: Picture | bytes, timer: StageTimer, *, with_image: bool = False) -> Prediction:
         """Classifies what ``prepare`` returned; ``with_image`` adds the network's input.
 
         Raises:
@@ -325,7 +322,7 @@ class Predictors:
             if predictor is not shadow and predictor.card.input == shadow.card.input:
                 predictor.shadow = Shadow(shadow.card, shadow.engine, shadow.executors.background, share)
 
-    def classifier(self, name: str | None = None) -> Classifier:
+    def classifier(self, name: str | None) -> Classifier:
         """Returns what classifies for requests that name this model, or no model; raises UnknownModel."""
         return self._unnamed if name is None else self._classifiers[self[name].card.name]
 

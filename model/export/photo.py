@@ -227,7 +227,7 @@ def training_pictures(tensors: PhotoTensors) -> tuple[NDArray[np.uint8], NDArray
     known = tensors.sets[:, : len(CLASSES)]
     single = known.sum(1) == 1
     split = Split(tensors.images[:DRAWN].numpy(), tensors.labels[:DRAWN].numpy().astype(np.uint8))
-    drawn, sets = draw_validation(tensors, split, SIZE)
+    drawn, sets = draw_validation(tensors, split)
     labels = torch.cat([known[single].int().argmax(1), sets.int().argmax(1)])
     return np.concatenate([reduced(tensors.photos[single]), drawn.numpy()]), labels.numpy()
 
@@ -236,7 +236,7 @@ def calibration_images(tensors: PhotoTensors) -> NDArray[np.uint8]:
     """Returns training photos and drawn images in equal parts."""
     half = CALIBRATION_IMAGES // 2
     order = np.random.default_rng(0).permutation(len(tensors.photos))[:half]
-    drawn, _ = draw_validation(tensors, Split(tensors.images[:half].numpy(), tensors.labels[:half].numpy()), SIZE)
+    drawn, _ = draw_validation(tensors, Split(tensors.images[:half].numpy(), tensors.labels[:half].numpy()))
     return np.concatenate([reduced(tensors.photos[order]), drawn.numpy()])
 
 

@@ -27,11 +27,11 @@ def encode_png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def encode_figure(figure: "Figure", dpi: int = 120) -> bytes:
-    """Returns a Matplotlib figure as a PNG file of ``dpi`` pixels per inch."""
+def encode_figure(figure: "Figure") -> bytes:
+    """Returns a Matplotlib figure as a PNG file of 120 pixels per inch."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    figure.set_dpi(dpi)
+    figure.set_dpi(120)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
     pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]

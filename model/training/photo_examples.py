@@ -61,7 +61,7 @@ def load_examples(config: RunConfig, train: Split, validation: Split) -> tuple[P
         torch.from_numpy(np.array(train.images)),
         torch.from_numpy(train.labels.astype(np.int64)),
     )
-    pictures, sets = draw_validation(tensors, validation, SIZE)
+    pictures, sets = draw_validation(tensors, validation)
     photographs = torch.from_numpy(load(held_out, SIZE))
     return tensors, Examples(torch.cat([photographs, pictures]), torch.cat([torch.from_numpy(held_out.sets), sets]))
 
@@ -73,13 +73,13 @@ def training_rows(photos: Photos, config: RunConfig) -> NDArray[np.bool_]:
     return rows
 
 
-def draw_validation(tensors: PhotoTensors, validation: Split, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def draw_validation(tensors: PhotoTensors, validation: Split) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns images of Fashion-MNIST on backgrounds, uint8 ``[M, S, S, 3]``, and their sets, bool ``[M, 11]``."""
     torch.manual_seed(derived_seed(_VALIDATION))
     chosen = validation.take(np.arange(min(DRAWN_VALIDATION, len(validation.labels))))
     drawn = []
     for images in torch.split(torch.from_numpy(np.array(chosen.images)), 50):
-        backgrounds = draw_backgrounds(tensors.photos[torch.randint(len(tensors.photos), (len(images),))], size)
+        backgrounds = draw_backgrounds(tensors.photos[torch.randint(len(tensors.photos), (len(images),))], SIZE)
         drawn.append(draw_articles(images, backgrounds).permute(0, 2, 3, 1).to(torch.uint8))
     sets = torch.nn.functional.one_hot(torch.from_numpy(chosen.labels.astype(np.int64)), PHOTO_OUTPUTS).bool()
     return torch.cat(drawn), sets

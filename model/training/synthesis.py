@@ -113,7 +113,8 @@ def _coloured(pixels: Tensor, size: int) -> Tensor:
 
 def _placements(count: int) -> Tensor:
     """Affine maps ``[N, 2, 3]`` from the picture to the article, which fills most of it or less than half."""
-    scale, stretch, angle = torch.empty(count).uniform_(1.02, 2.2), _log_uniform(count, 0.2), torch.randn(count) * 0.2
+    scale, stretch = torch.empty(count).uniform_(1.02, 2.2), torch.empty(count).uniform_(-0.2, 0.2).exp()
+    angle = torch.randn(count) * 0.2
     across, down = ((torch.rand(count) * 2 - 1) * (scale - 1) * 0.8 for _ in range(2))
     return affine_maps(scale * stretch, scale / stretch, angle, across, down)
 
@@ -178,10 +179,6 @@ def _coin(count: int) -> Tensor:
 
 def _uniform(count: int, least: float, most: float) -> Tensor:
     return torch.empty(count, 1, 1, 1).uniform_(least, most)
-
-
-def _log_uniform(count: int, spread: float) -> Tensor:
-    return torch.empty(count).uniform_(-spread, spread).exp()
 
 
 def _grain(size: int) -> Tensor:
