@@ -10,7 +10,7 @@ import struct
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 
 from prometheus_client import (
     REGISTRY,
@@ -131,7 +131,7 @@ def create_files(model: str, labels: Iterable[str]) -> None:
     A worker whose file is open already does not notice when the folder is removed.
     """
     for label in labels:
-        _confidence(model, label)
+        CONFIDENCE.labels(model, label)
     for outcome in ("success", "fail"):
         INFERENCES.labels(model, outcome)
     PROBLEMS.labels("overloaded")
@@ -139,7 +139,7 @@ def create_files(model: str, labels: Iterable[str]) -> None:
 
 def count_prediction(prediction: Prediction) -> None:
     """Counts a prediction by model and label, and sums up its confidence."""
-    _confidence(prediction.model, prediction.label).observe(prediction.confidence)
+    CONFIDENCE.labels(prediction.model, prediction.label).observe(prediction.confidence)
 
 
 @contextmanager
@@ -155,17 +155,7 @@ def measure_inference(model: str) -> Iterator[None]:
 
 def count_key(name: str) -> None:
     """Counts a request with the API key of this name."""
-    _key(name).inc()
-
-
-@cache
-def _key(name: str) -> Counter:
-    return KEYS.labels(name)
-
-
-@cache
-def _confidence(model: str, label: str) -> Summary:
-    return CONFIDENCE.labels(model, label)
+    KEYS.labels(name).inc()
 
 
 class MetricsUnavailable(FashionNetError):

@@ -6,9 +6,7 @@ import os
 import re
 import time
 from collections.abc import Iterable
-from functools import cache
 
-from prometheus_client import Histogram
 from starlette.datastructures import State
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -154,7 +152,7 @@ class RootPathMiddleware:
 
 def record_request(route: str, status: int, seconds: float, path: str, *, method: str, client: str, log: bool) -> None:
     """Counts a request, and logs it if ``log``."""
-    _requests(route, status).observe(seconds)
+    REQUESTS.labels(route, status).observe(seconds)
     if log:
         level = logging.DEBUG if status < 300 and route in PROBES else logging.INFO
         access.log(
@@ -169,11 +167,6 @@ def identify(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         if name == _HEADER and ACCEPTED_ID.fullmatch(value):
             return value
     return os.urandom(8).hex().encode()
-
-
-@cache
-def _requests(route: str, status: int) -> Histogram:
-    return REQUESTS.labels(route, status)
 
 
 def _pattern(scope: Scope) -> str:

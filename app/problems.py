@@ -6,13 +6,11 @@ Errors of the HTTP application are subclasses of ``ServiceError`` and carry thei
 
 import logging
 from collections.abc import Mapping
-from functools import cache
 from http import HTTPStatus
 from typing import Any, ClassVar, NamedTuple
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from prometheus_client import Counter
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
@@ -219,12 +217,7 @@ def counted_problem(error: BaseException, path: str = "") -> Problem:
 
 def count_problems(slug: str, count: int = 1) -> None:
     """Counts responses with a problem of this type."""
-    _problems(slug).inc(count)
-
-
-@cache
-def _problems(slug: str) -> Counter:
-    return PROBLEMS.labels(slug)
+    PROBLEMS.labels(slug).inc(count)
 
 
 def problem_responses(*errors: type[Exception]) -> Responses:
