@@ -1,7 +1,7 @@
 """What the commands have in common: flags for settings, and one sentence for what goes wrong."""
 
 import sys
-from argparse import SUPPRESS, Action, ArgumentParser, Namespace
+from argparse import SUPPRESS, Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin
 
@@ -10,6 +10,13 @@ from model import FashionNetError
 
 INTERRUPTED = 130
 """The exit status that shells report for a command that Ctrl-C ends."""
+
+
+def command_parser(command: str, description: str | None) -> ArgumentParser:
+    """Returns the parser of ``fashionnet COMMAND``, whose help keeps the lines of the description."""
+    return ArgumentParser(
+        prog=f"fashionnet {command}", description=description, formatter_class=RawDescriptionHelpFormatter
+    )
 
 
 def add_settings(parser: ArgumentParser, *fields: str) -> None:

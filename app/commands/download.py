@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 
-from app.command_line import add_settings, run, settings_of
+from app.command_line import add_settings, command_parser, run, settings_of
 from model import FashionMnist
 
 
@@ -27,9 +27,7 @@ def download(arguments: argparse.Namespace) -> int:
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Returns the command line."""
-    parser = argparse.ArgumentParser(
-        prog="fashionnet download", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("download", __doc__)
     add_settings(parser, "data_dir", "data_url")
     parser.add_argument("--url", dest="data_url", help="the same as --data-url")
     parser.add_argument("--split", choices=["train", "test"], help="only this part (default: both)")

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from app.command_line import add_renamed, add_settings, run, settings_of
+from app.command_line import add_renamed, add_settings, command_parser, run, settings_of
 from app.settings import Settings
 from model import (
     CLASSES,
@@ -261,9 +261,7 @@ def table(evaluation: Evaluation) -> str:
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Returns the command line."""
-    parser = argparse.ArgumentParser(
-        prog="fashionnet evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("evaluate", __doc__)
     add = parser.add_argument
     add("--model", dest="default_model", metavar="NAME", help="name of the model (FASHIONNET_DEFAULT_MODEL)")
     add_settings(parser, "model_dir", "data_dir", "engine")

@@ -15,7 +15,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from app.command_line import add_settings, run, settings_of
+from app.command_line import add_settings, command_parser, run, settings_of
 from model import FashionMnist, load_artifact
 from model.artifact import Artifact, ModelCard, require_artifact, save_artifact, save_card
 from model.cpu import keep_freed_memory
@@ -87,9 +87,7 @@ def data_set_of(card: ModelCard, folder: Path) -> FashionMnist:
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Returns the command line."""
-    parser = argparse.ArgumentParser(
-        prog="fashionnet export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("export", __doc__)
     parser.add_argument("name", help="name of the model, such as fashionnet")
     parser.add_argument("--out", type=user_path, help="folder to write (default: the folder of the model)")
     parser.add_argument("--figures", action="store_true", help="measure the graphs that are there; write only the card")

@@ -6,7 +6,7 @@ fashionnet key NAME
 import argparse
 from collections.abc import Sequence
 
-from app.command_line import run
+from app.command_line import command_parser, run
 from app.keys import NAME, create_key
 
 
@@ -24,9 +24,7 @@ def print_key(name: str) -> int:
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Returns the command line."""
-    parser = argparse.ArgumentParser(
-        prog="fashionnet key", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("key", __doc__)
     parser.add_argument("name", help="who gets the key; letters, digits, -, _ and . (shown in the metrics)")
     arguments = parser.parse_args(argv)
     if not NAME.fullmatch(arguments.name):

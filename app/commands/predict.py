@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from app.command_line import add_settings, run, settings_of
+from app.command_line import add_settings, command_parser, run, settings_of
 from app.settings import Settings
 from model import list_artifacts, usable_cores
 from model.artifact import require_artifact
@@ -133,9 +133,7 @@ def show(outcome: Outcome, width: int, as_json: bool) -> bool:
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Returns the command line."""
-    parser = argparse.ArgumentParser(
-        prog="fashionnet predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("predict", __doc__)
     add = parser.add_argument
     add(
         "files",

@@ -1,21 +1,18 @@
 """``fashionnet reload``: makes the running service read its models anew."""
 
-import argparse
 import os
 import signal
 import sys
 from collections.abc import Sequence
 
-from app.command_line import add_settings, run, settings_of
+from app.command_line import add_settings, command_parser, run, settings_of
 from app.instance import find
 from app.settings import Settings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="fashionnet reload", description="Make the running service read its models anew."
-    )
+    parser = command_parser("reload", "Make the running service read its models anew.")
     add_settings(parser, "port", "uds")
     arguments = parser.parse_args(argv)
     return run(lambda: reload(settings_of(arguments)))

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from app.command_line import add_renamed, add_settings, run, settings_of
+from app.command_line import add_renamed, add_settings, command_parser, run, settings_of
 from model import FashionMnist
 from model.files import user_path
 from model.installation import requires_extra
@@ -105,9 +105,7 @@ def refuse(parser: argparse.ArgumentParser, arguments: argparse.Namespace, names
 
 def create_parser() -> argparse.ArgumentParser:
     """Returns the parser, with the flags' names of version 0.1 too."""
-    parser = argparse.ArgumentParser(
-        prog="fashionnet train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("train", __doc__)
     add = parser.add_argument
     add(
         "--recipe",
