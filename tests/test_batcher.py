@@ -116,14 +116,6 @@ def test_a_caller_that_left_costs_no_computation():
     assert all(9 not in batch for batch in gate.batches)
 
 
-def test_a_function_that_loses_an_item_is_found_out():
-    async def use(batcher):
-        return await asyncio.gather(*(submit(batcher, value) for value in range(3)), return_exceptions=True)
-
-    answers = with_batcher(use, lambda values: values[1:])
-    assert [str(answer) for answer in answers] == ["1 items went in, 0 came out"] * 3
-
-
 def test_the_loop_goes_on_between_two_batches_that_run_on_it():
     beats, sizes = [], []
 
@@ -140,14 +132,3 @@ def test_the_loop_goes_on_between_two_batches_that_run_on_it():
     with_batcher(use, slow, inline=True, observe=lambda size, *_: sizes.append(size))
     assert sizes == [4, 4, 4], "what arrived in one turn of the loop is gathered"
     assert {1, 2} <= set(beats), "something else ran after the first and after the second"
-
-
-def test_every_batch_is_told_of():
-    batches = []
-
-    async def use(batcher):
-        await asyncio.gather(*(submit(batcher, value) for value in range(3)))
-
-    with_batcher(use, observe=lambda *batch: batches.append(batch))
-    assert sum(size for size, _, _ in batches) == 3
-    assert all(waited >= 0 and took > 0 for _, waited, took in batches)

@@ -110,9 +110,5 @@ class MicroBatcher(Generic[Value, Result]):
 
     async def _call(self, values: list[Value]) -> Sequence[Result]:
         if self.executor is None:
-            results = self.function(values)
-        else:
-            results = await asyncio.get_running_loop().run_in_executor(self.executor, self.function, values)
-        if len(results) != len(values):
-            raise ValueError(f"{len(values)} items went in, {len(results)} came out")
-        return results
+            return self.function(values)
+        return await asyncio.get_running_loop().run_in_executor(self.executor, self.function, values)
