@@ -7,8 +7,7 @@ import pytest
 
 from app import VERSION
 from app.inference.predictor import Inferred, Predictor, Predictors
-from app.lifecycle import Readiness
-from app.problems import MEDIA_TYPE, OTHER_ERRORS, NotReady, ServiceError
+from app.problems import MEDIA_TYPE, OTHER_ERRORS, ServiceError
 from app.settings import Settings
 from model import ModelCard
 from model.engines import ImageOutput, choose_engine
@@ -48,13 +47,6 @@ def test_a_process_whose_engine_answers_nonsense_never_becomes_ready(small_data,
     with serve(Settings(data_dir=small_data.root), ready=False) as client:
         wait_until(lambda: "self-test failed" in caplog.text)
         assert "self-test inference failed" in assert_problem(client.get("/health/ready"), 503, "not-ready")
-
-
-def test_a_stopping_process_is_not_ready():
-    readiness = Readiness()
-    readiness.stop()
-    with pytest.raises(NotReady, match="stopping"):
-        readiness.require()
 
 
 def test_the_models_are_listed_with_their_figures(client, artifact, engine):

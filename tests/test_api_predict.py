@@ -141,11 +141,6 @@ def test_a_stranger_is_warned_of(client):
     assert answer["warnings"][-1].startswith("This picture does not resemble")
 
 
-def test_the_deep_network_answers_where_it_is_asked_for(client):
-    answer = client.post("/predict", files={"file": trousers_png()}, params={"model": "fashionnet-deep"}).json()
-    assert (answer["label"], answer["model"]) == ("Trouser", "fashionnet-deep")
-
-
 CONTENTS = {
     PictureKind.DATA_SET: grey_png(),
     PictureKind.PLAIN: trousers_png(),

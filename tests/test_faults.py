@@ -239,14 +239,6 @@ def test_a_signal_to_the_master_and_its_workers_is_one():
         assert_ended_well(server, 3 + SLACK)
 
 
-def test_while_it_drains_clients_are_told_to_connect_anew():
-    with service(workers=1, drain_seconds=60) as (server, client):
-        assert "connection" not in predict(client).headers
-        server.send_signal(signal.SIGTERM)
-        wait_until(lambda: client.get("/health/ready").status_code == 503)
-        assert predict(client).headers["connection"] == "close"
-
-
 def test_a_self_test_that_ends_late_does_not_make_a_stopping_service_ready():
     readiness = Readiness()
     readiness.stop()

@@ -1,16 +1,13 @@
 """What a request leaves behind: its identifier, its log line, its trace; and how the service ends."""
 
 import http.server
-import logging
 import signal
 import threading
 import time
 from typing import ClassVar
 
-import httpx
 import pytest
 
-from app.logs import RequestIdFilter, request_id
 from tests.pictures import grey_png
 from tests.servers import run, service, wait_until
 
@@ -30,14 +27,6 @@ def test_the_callers_identifier_is_taken_over(client):
 def test_an_identifier_that_is_not_fit_for_a_log_is_replaced(client, sent):
     response = client.get("/health/live", headers={"X-Request-ID": sent.encode()})
     assert response.headers["x-request-id"] not in (sent, "")
-
-
-def test_a_log_record_names_its_request():
-    record = logging.LogRecord("fashionnet", logging.INFO, "", 0, "said", (), None)
-    token = request_id.set("abc")
-    assert RequestIdFilter().filter(record)
-    request_id.reset(token)
-    assert record.request_id == "abc"
 
 
 def test_text_logs_are_quiet_about_requests_by_default():
@@ -62,30 +51,6 @@ def test_it_is_unready_and_still_serves_before_it_stops():
         server.communicate(timeout=20)
         assert time.monotonic() - start > 3.9
     assert server.returncode == 0
-
-
-def test_no_request_is_lost_where_the_callers_turn_away_when_it_is_unready():
-    """As a load balancer does: it looks at readiness, and takes the server out before the server stops."""
-    with service(workers=2, drain_seconds=4) as (server, client):
-        statuses, unready = [], threading.Event()
-
-        def load():
-            with httpx.Client(base_url=client.base_url) as mine:
-                while not unready.is_set():
-                    statuses.append(mine.post("/predict", files={"file": grey_png()}).status_code)
-
-        threads = [threading.Thread(target=load) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        wait_until(lambda: len(statuses) > 20)
-        server.send_signal(signal.SIGTERM)
-        wait_until(lambda: client.get("/health/ready").status_code == 503, 3)
-        unready.set()
-        for thread in threads:
-            thread.join()
-        client.close()
-        server.communicate(timeout=20)
-    assert set(statuses) == {200}
 
 
 def test_without_a_handler_to_hand_on_to_sigterm_still_ends_the_process():

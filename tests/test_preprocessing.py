@@ -118,25 +118,10 @@ def test_dark_on_light_and_light_on_dark_are_the_same_article():
     np.testing.assert_allclose(dark_on_light, light_on_dark.astype(int), atol=1)  # a half is rounded up in both
 
 
-def test_exif_orientation_is_followed():
-    upright = trousers()
-    exif = Image.Exif()
-    exif[274] = 6  # to be turned by 270 degrees
-    lying = encode(upright.transpose(Image.Transpose.ROTATE_90), "JPEG", exif=exif, quality=95)
-    difference = np.abs(pixels_of(lying).astype(int) - pixels_of(encode(upright)))
-    assert difference.mean() < 2
-
-
 def test_alpha_is_laid_on_white():
     image = trousers("RGBA")
     image.putalpha(Image.fromarray(np.where(np.asarray(image)[:, :, 0] == 255, 0, 255).astype(np.uint8)))
     assert (pixels_of(encode(image)) == pixels_of(encode(trousers()))).all()
-
-
-def test_only_the_first_frame_of_an_animation_counts():
-    frames = [trousers(), Image.new("RGB", (300, 300), "black")]
-    animated = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert (pixels_of(animated) == pixels_of(encode(frames[0], "GIF"))).all()
 
 
 def test_an_empty_page_gives_an_empty_image():

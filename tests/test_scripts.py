@@ -29,15 +29,6 @@ def test_predict_prints_a_row_a_file_and_goes_on_after_a_bad_one(tmp_path):
     assert " Trouser " in rows[2]
 
 
-def test_predict_prints_json(tmp_path):
-    path = tmp_path / "x.png"
-    path.write_bytes(encode(trousers()))
-    done = call("predict", "--json", path)
-    answer = json.loads(done.stdout)
-    assert done.returncode == 0
-    assert (answer["file"], answer["label"], len(answer["probabilities"])) == (str(path), "Trouser", 10)
-
-
 @pytest.mark.parametrize(
     "command",
     ["predict x.png --model nope", "evaluate --model nope", "evaluate --compare-with nope", "export nope"],
@@ -122,12 +113,6 @@ def test_evaluate_without_data_says_how_to_get_them(tmp_path):
     done = run("scripts/evaluate.py", "--data-dir", str(tmp_path))
     assert done.returncode == 2
     assert "scripts/download.py" in done.stderr
-
-
-def test_download_leaves_a_complete_folder_alone(small_data):
-    done = run("scripts/download.py", "--data-dir", str(small_data.root), "--url", "http://127.0.0.1:9/")
-    assert done.returncode == 0
-    assert "is complete" in done.stdout
 
 
 def test_download_fails_with_one_sentence(tmp_path):

@@ -54,14 +54,6 @@ print(len(os.listdir("/proc/self/task")) - threads)
     assert done.stdout == "True False\n0\n", "no thread may be lost by a fork; " + done.stderr
 
 
-def test_no_worker_outlives_its_parent():
-    with service(workers=2) as (server, _):
-        workers = children_of(server)
-        server.kill()
-        server.wait()
-        wait_until(lambda: not any(worker.is_running() for worker in workers))
-
-
 @pytest.mark.parametrize("missing", ["HttpToolsProtocol.on_response_complete", "RequestResponseCycle.__init__"])
 def test_another_uvicorn_is_served_by_without_the_protocol(missing):
     owner, name = missing.split(".")
@@ -195,10 +187,3 @@ def test_a_bad_artefact_stops_the_start_with_one_sentence(tmp_path, damage, comm
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("fashionnet: ")
     assert len(done.stderr.splitlines()) == 1
-
-
-def test_a_setting_that_cannot_be_stops_the_start_with_one_sentence():
-    done = run("-m", "app", FASHIONNET_PORT="high")
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[0].startswith("fashionnet: FASHIONNET_PORT='high'")
-    assert "Traceback" not in done.stderr
