@@ -398,14 +398,6 @@ def test_an_unknown_model_is_named_with_those_there_are(client, path):
     assert "fashionnet" in assert_problem(response, 404, "unknown-model")
 
 
-def test_a_large_picture_is_decoded_beside_the_event_loop(client):
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (230, 230, 3), np.uint8))
-    content = encode(noise)
-    assert 64 * 1024 < len(content) < 200_000
-    assert post(client, content).status_code == 200
-    assert_problem(post(client, content[:-5000]), 422, "damaged-image")
-
-
 def test_a_caller_that_left_costs_a_slow_network_nothing(small_data, monkeypatch):
     """One picture is in hand and two wait; the caller of the second leaves, and it is never computed."""
     engines = hold_engines(monkeypatch)

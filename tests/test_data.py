@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from model.data import CLASSES, PUBLISHED_SHA256, FashionMnist, parse_idx, split_validation
+from model.data import PUBLISHED_SHA256, FashionMnist, parse_idx, split_validation
 from model.errors import DataCorrupt, DataError, DataMissing, DownloadFailed
 from model.files import user_path
 from model.installation import download_command
@@ -286,10 +286,6 @@ def test_the_validation_set_is_stratified_fixed_by_its_seed_and_apart(seed, size
 def test_another_seed_gives_another_validation_set():
     labels = np.repeat(np.arange(10, dtype=np.uint8), 50)
     assert set(split_validation(labels, 50, 1)[1]) != set(split_validation(labels, 50, 2)[1])
-
-
-def test_there_are_ten_classes():
-    assert len(set(CLASSES)) == 10
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

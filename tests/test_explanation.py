@@ -7,7 +7,6 @@ from PIL import Image
 from model import WEIGHTS, create_engine, load_artifact, preprocess
 from model.explanation import PATCH, STEPS, attribute, heat_map, occlusions, support
 from model.plots import draw_canvas, draw_heat_map
-from model.plots.style import CORRECT, INCORRECT, OPPOSES, SUPPORTS
 from model.preprocessing import IDENTITY
 from model.preprocessing.decode import decode
 from tests.pictures import COLOUR_SQUARE, encode, grey_png, scene, trousers
@@ -111,10 +110,6 @@ def test_brightness_alone_is_that_of_the_whole_picture():
     assert brightness.size == whole.size == (1000, 1000)
     difference = np.asarray(brightness.image, int) - np.asarray(whole.image.convert("L"), int)
     assert np.abs(difference).mean() < 0.5, "edges apart, where JPEG leaves colours that RGB has not"
-
-
-def test_no_colour_has_two_meanings():
-    assert len({CORRECT, INCORRECT, SUPPORTS, OPPOSES}) == 4
 
 
 def test_green_supports_and_purple_opposes_and_a_small_picture_is_enlarged():

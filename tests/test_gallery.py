@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from model import draw_gallery, show
+from model import draw_gallery
 from model.plots.gallery import CAPTION, GAP, TILE
 from model.plots.style import CORRECT, INCORRECT
 from tests.pictures import random_image
@@ -46,8 +46,3 @@ def test_captions_name_both_labels():
 def test_no_image_is_a_picture_that_says_so():
     picture = Image.open(io.BytesIO(draw_gallery(np.zeros((0, 28, 28), np.uint8), [], [], columns=4)))
     assert picture.getextrema() != ((255, 255),) * 3
-
-
-def test_show_gives_a_notebook_the_same_picture():
-    picture, images = draw([1, 2], [1, 3], 2)
-    assert show(images, [1, 2], [1, 3], columns=2).tobytes() == picture.tobytes()

@@ -66,11 +66,6 @@ def test_normalisation_is_that_of_the_training_pixels(images):
     assert normalise(images).squeeze(1).allclose(expected, atol=1e-6)
 
 
-def test_an_unknown_architecture_is_a_key_error():
-    with pytest.raises(KeyError):
-        create_network("lenet-9000")
-
-
 @pytest.fixture
 def normalised(images) -> nn.Module:
     """The network with bottleneck and batch normalisation, all of whose weights and statistics are used."""

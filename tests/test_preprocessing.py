@@ -291,13 +291,6 @@ def test_any_bytes_are_a_picture_or_an_image_error(content):
         pixels_of(content)
 
 
-def test_the_file_is_not_needed_afterwards():
-    """What comes back owns its memory, or shares what nobody changes."""
-    buffer = io.BytesIO(grey_png())
-    pixels = pixels_of(buffer.getvalue())
-    assert pixels.sum() == pixels_of(grey_png()).sum()
-
-
 def test_what_was_done_is_told():
     page = trousers(size=900).transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()

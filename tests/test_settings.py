@@ -18,13 +18,6 @@ def test_the_defaults_serve_the_committed_weights_on_loopback():
     assert (settings.model_dir / "fashionnet.json").is_file()
 
 
-def test_every_setting_is_read_from_its_variable(monkeypatch, tmp_path):
-    monkeypatch.setenv("FASHIONNET_PORT", "9000")
-    monkeypatch.setenv("FASHIONNET_DATA_DIR", str(tmp_path))
-    settings = read_settings()
-    assert (settings.port, settings.data_dir) == (9000, tmp_path)
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [("PORT", "high"), ("PORT", "70000"), ("WORKERS", "0"), ("ENGINE_THREADS", "0"), ("ENGINE", "tensorrt"),
@@ -107,11 +100,6 @@ def test_a_misspelt_port_is_no_service_of_kubernetes(monkeypatch):
 )
 def test_an_ipv6_address_stands_in_brackets(host, address):
     assert address_of(Settings(host=host, port=80)) == address
-
-
-def test_settings_do_not_change():
-    with pytest.raises(ValueError, match="frozen"):
-        Settings().port = 1  # type: ignore[misc]
 
 
 def test_the_data_folder_is_the_same_from_every_folder(tmp_path):
