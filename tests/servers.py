@@ -122,6 +122,13 @@ def port_of(server: subprocess.Popen[str]) -> int:
     return listening()[0]
 
 
+def free_port() -> int:
+    """A port on which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def children_of(server: subprocess.Popen[str]) -> list[psutil.Process]:
     """The processes that a process has started. The first of several workers answers before the others start."""
     return psutil.Process(server.pid).children()

@@ -6,7 +6,6 @@ import http.server
 import os
 import re
 import shutil
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from model.installation import download_command
 from tests.data_sets import idx_bytes, make_data_set, real_data_set, write_sums
 from tests.permissions import obeying_permissions
 from tests.problems import LEAK
-from tests.servers import run
+from tests.servers import free_port, run
 
 IMAGES = "t10k-images-idx3-ubyte.gz"
 
@@ -166,7 +165,7 @@ def test_what_cannot_be_read_is_a_data_error(fresh_data, what, by, words):
     with contextlib.suppress(DataError):  # it needs no files
         fresh_data.fingerprint("test")
     with pytest.raises(DataError, match="FASHIONNET_DATA"):
-        fresh_data.download(f"http://127.0.0.1:{_closed_port()}/")
+        fresh_data.download(f"http://127.0.0.1:{free_port()}/")
 
 
 def test_an_error_of_the_disk_is_a_data_error(fresh_data, monkeypatch):
@@ -330,7 +329,7 @@ def test_a_good_file_is_left_alone_and_a_bad_one_replaced(mirror, empty):
 
 
 def test_a_complete_folder_needs_no_network(fresh_data):
-    fresh_data.download(f"http://127.0.0.1:{_closed_port()}/")
+    fresh_data.download(f"http://127.0.0.1:{free_port()}/")
 
 
 def test_a_folder_that_is_not_there_is_made_and_everybody_can_read_what_is_downloaded(mirror, tmp_path, monkeypatch):
@@ -384,7 +383,7 @@ def test_a_mirror_without_the_file_is_named(mirror, empty):
 
 def test_no_network_is_said_in_one_sentence(empty):
     with pytest.raises(DownloadFailed, match="cannot be reached: check the network"):
-        empty.download(f"http://127.0.0.1:{_closed_port()}/")
+        empty.download(f"http://127.0.0.1:{free_port()}/")
 
 
 @pytest.mark.parametrize(
@@ -397,9 +396,3 @@ def test_a_disk_that_takes_no_file_is_said_in_one_sentence(empty, monkeypatch, c
     monkeypatch.setattr(pooch, "retrieve", fail)
     with pytest.raises(DownloadFailed, match=words):
         empty.download("http://127.0.0.1/")
-
-
-def _closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

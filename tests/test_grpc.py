@@ -33,7 +33,7 @@ from app.settings import Settings
 from model import CLASSES
 from model.preprocessing.fit import squeeze
 from tests.pictures import encode, grey_png, random_image, scene, trousers
-from tests.servers import ROOT, is_ready, process, run, serve, service, wait_until
+from tests.servers import ROOT, free_port, is_ready, process, run, serve, service, wait_until
 
 KEY, KEY_LINE = create_key("shop")
 WITH_KEY = {"x-api-key": KEY}
@@ -54,12 +54,6 @@ INPUTS = {
     },
 }
 CONTENTS = {"UINT8": "uint_contents", "FP32": "fp32_contents", "BYTES": "bytes_contents"}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from app.settings import SettingsError, read_settings
 from tests.held_engines import hold_engines
 from tests.pictures import grey_png
 from tests.problems import assert_problem
-from tests.servers import ROOT, client_of, is_ready, process, serve, wait_until
+from tests.servers import ROOT, client_of, free_port, is_ready, process, serve, wait_until
 
 PREFIX = "/fashion"
 ORIGIN = "https://shop.example"
@@ -62,11 +62,6 @@ def service(settings):
     }
     with serve(settings.model_copy(update=changes)) as client:
         yield client
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return one.getsockname()[1]
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ import pty
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -31,7 +30,7 @@ from model import WEIGHTS, create_engine, load_artifact
 from model.artifact import save_artifact
 from tests.fuzz.target import Target, start
 from tests.pictures import grey_png
-from tests.servers import ROOT, client_of, is_ready, wait_until
+from tests.servers import ROOT, client_of, free_port, is_ready, wait_until
 
 NAME = "fashionnet"
 RELOADED, KEPT = "the models were reloaded", "The models stay as they are"
@@ -248,11 +247,6 @@ def pids_of(target: Target) -> set[int]:
 def test_without_a_service_the_command_says_so(capsys):
     assert reload.main(["--port", "1"]) == 1
     assert "No service was found on port 1" in capsys.readouterr().err
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 @contextlib.contextmanager
