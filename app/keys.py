@@ -109,7 +109,7 @@ def read_keys(path: Path) -> Iterator[tuple[bytes, str]]:
         lines = path.read_text(errors="replace").splitlines()
     except OSError as error:
         raise KeyFileError(f"The file of API keys {path} cannot be read ({error.strerror}): {remedy}.") from error
-    numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip() and line[0] != "#"]
+    numbered = [(number, line) for number, line in enumerate(map(str.strip, lines), 1) if line and line[0] != "#"]
     if not numbered:
         raise KeyFileError(f"The file of API keys {path} has none: {remedy}.")
     for number, line in numbered:

@@ -40,7 +40,7 @@ def keys(tmp_path_factory):
     """The file of the keys of ``shop`` and ``press``; the keys."""
     path = tmp_path_factory.mktemp("keys") / "keys"
     made = {name: create_key(name) for name in ("shop", "press")}
-    path.write_text("# who may call\n\n" + "".join(f"{line}\n" for _, line in made.values()))
+    path.write_text("# who may call\n  # and who else\n\n" + "".join(f"{line}\n" for _, line in made.values()))
     return path, {name: key for name, (key, _) in made.items()}
 
 
