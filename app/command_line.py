@@ -2,7 +2,7 @@
 
 import sys
 from argparse import SUPPRESS, Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from app.settings import PREFIX, Settings, SettingsError, environment_warnings, flag_of, read_settings
@@ -19,8 +19,14 @@ def command_parser(command: str, description: str | None) -> ArgumentParser:
     )
 
 
-def add_settings(parser: ArgumentParser, *fields: str) -> None:
-    """Add a flag for each of these settings; without the flag, the environment decides."""
+def add_settings(parser: ArgumentParser, *fields: str, helps: Mapping[str, str] | None = None) -> None:
+    """Add a flag for each of these settings; without the flag, the environment decides.
+
+    Args:
+        parser: gets the flags.
+        fields: names of settings.
+        helps: help texts of fields that mean something else here than in the service.
+    """
     for field in fields:
         info = Settings.model_fields[field]
         choices = get_args(info.annotation) if get_origin(info.annotation) is Literal else None
@@ -28,7 +34,7 @@ def add_settings(parser: ArgumentParser, *fields: str) -> None:
             flag_of(field),
             choices=choices,
             metavar=None if choices else field.rsplit("_", maxsplit=1)[-1].upper(),
-            help=f"{info.description} ({PREFIX}{field.upper()})",
+            help=f"{(helps or {}).get(field, info.description)} ({PREFIX}{field.upper()})",
         )
 
 

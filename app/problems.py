@@ -187,7 +187,7 @@ def render(error: Exception, path: str) -> Response:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     problem = counted_problem(error, path)
     headers = _headers(error)
-    members = problem.model_dump() | ({"error": problem.detail} if path.startswith("/v2") else {})
+    members = problem.model_dump() | ({"error": problem.detail} if path.startswith("/v2/") or path == "/v2" else {})
     return Response(to_json(members), problem.status, headers, MEDIA_TYPE)
 
 

@@ -109,7 +109,7 @@ class Settings(BaseSettings):
         "auto",
         description="onnx-int8 (8 bits), onnx, torch (extra train), or auto: 8 bits if the CPU has AVX2, SDOT or I8MM",
     )
-    model_dir: UserPath = Field(WEIGHTS, description="folder of the models; all of them are served")
+    model_dir: UserPath = Field(WEIGHTS, description="folder of the models; the service has all of them")
     default_model: str | None = Field(
         None,
         description="model for requests that name none",

@@ -1,4 +1,4 @@
-"""The shape of the house: who imports whom, how long functions are, what the README documents."""
+"""The architecture: who imports whom, how long functions are, what the README documents."""
 
 import ast
 import re
@@ -23,7 +23,7 @@ from scripts import write_docs
 from tests.servers import ROOT
 
 NEEDS_TORCH = {"model/efficientnet.py", "model/engines.py", "model/layers.py", "model/network.py"}
-SOURCES = sorted(path for room in ("app", "model", "scripts") for path in (ROOT / room).rglob("*.py"))
+SOURCES = sorted(path for package in ("app", "model", "scripts") for path in (ROOT / package).rglob("*.py"))
 
 
 def name(path: Path) -> str:
@@ -39,17 +39,18 @@ def imports(path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_arrows_point_one_way(path):
+def test_model_imports_nothing_of_app_and_app_only_what_packages_offer(path):
     modules = list(imports(path))
-    room = name(path).split("/")[0]
-    if room == "app" and "commands" not in path.parts:
+    package = name(path).split("/")[0]
+    if package == "app" and "commands" not in path.parts:
         deep = [module for module in modules if module.startswith("model.") and module.count(".") > 1]
         assert not deep, "app imports modules of model and what its packages offer, nothing behind them"
-    if room == "model":
+    if package == "model":
         assert not [module for module in modules if module.split(".")[0] in ("app", "scripts", "fastapi", "asyncio")]
 
 
 LEVELS = [
+    {"app.validation"},
     {"app.connections", "app.hangup", "app.instance", "app.logs", "app.metrics", "app.settings"},
     {"app.inference"},
     {"app.problems"},
@@ -92,7 +93,7 @@ def test_inference_runs_without_a_web_framework():
 
 
 @pytest.mark.parametrize("path", [path for path in SOURCES if name(path).startswith("model/")], ids=name)
-def test_torch_stays_in_its_rooms(path):
+def test_only_training_export_and_the_score_import_torch(path):
     if not (name(path) in NEEDS_TORCH or name(path).startswith(("model/training/", "model/export/", "model/ood/"))):
         assert not [module for module in imports(path) if module.split(".")[0] in ("torch", "torchvision")]
 

@@ -117,18 +117,18 @@ def test_a_caller_that_left_costs_no_computation():
 
 
 def test_the_loop_goes_on_between_two_batches_that_run_on_it():
-    beats, sizes = [], []
+    turns, sizes = [], []
 
-    async def heart():
+    async def count_turns():
         while True:
-            beats.append(len(sizes))
+            turns.append(len(sizes))
             await asyncio.sleep(0)
 
     async def use(batcher):
-        beating = asyncio.create_task(heart())
+        counting = asyncio.create_task(count_turns())
         await asyncio.gather(*(submit(batcher, value) for value in range(12)))
-        beating.cancel()
+        counting.cancel()
 
     with_batcher(use, slow, inline=True, observe=lambda size, *_: sizes.append(size))
     assert sizes == [4, 4, 4], "what arrived in one turn of the loop is gathered"
-    assert {1, 2} <= set(beats), "something else ran after the first and after the second"
+    assert {1, 2} <= set(turns), "something else ran after the first and after the second"

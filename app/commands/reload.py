@@ -13,7 +13,9 @@ from app.settings import Settings
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     parser = command_parser("reload", "Make the running service read its models anew.")
-    add_settings(parser, "port", "uds")
+    add_settings(
+        parser, "port", "uds", helps={"port": "port of the service", "uds": "Unix socket of the service, if it has one"}
+    )
     arguments = parser.parse_args(argv)
     return run(lambda: reload(settings_of(arguments)))
 
