@@ -147,7 +147,7 @@ class Settings(BaseSettings):
     queue_size: int = Field(96, ge=1, description="28x28 pictures pending in one worker; more get 429")
     max_wait_seconds: float = Field(1, gt=0, le=DAY, description="longest expected wait of a picture; past it, 429")
     max_batch_size: int = Field(
-        32, ge=1, description="most pictures in a batch of single predictions; the engine takes at most 3 photos a call"
+        32, ge=1, description="most 28x28 pictures that are computed together; photos are computed one by one"
     )
     inference: Literal["auto", "event-loop", "thread"] = Field(
         "auto", description="where single predictions run; auto: quick models on the event loop, others in a thread"

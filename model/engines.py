@@ -5,7 +5,7 @@ All take uint8 images. In full precision both give the same logits to 1e-4. Only
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
 
@@ -29,8 +29,8 @@ CLASS_MAPS = "class_maps"
 """Name of the output with class activation maps, which graphs of the photo model have."""
 BATCH_SIZE = 64
 """Images per engine call where many are computed. Larger batches take hardly less time per image."""
-BATCH_BYTES = 460_000
-"""Largest batch of colour images, which bounds the memory of their activations: 3 images of 224x224."""
+BATCH_BYTES = 100_000
+"""Of the images in one call. Photos are computed one by one: a batch takes as long for each, and more memory."""
 
 
 class ImageOutput(NamedTuple):
@@ -208,12 +208,14 @@ def create_engine(name: EngineName, artifact: Artifact, threads: int = 1) -> Eng
     return _ENGINES[choose_engine(name, artifact.card)](artifact, threads)
 
 
-def batches(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-    """Splits images ``[N, *shape]`` into consecutive batches of at most ``BATCH_SIZE``; one empty batch if N is 0.
+def images_per_call(shape: Sequence[int]) -> int:
+    """Returns how many images of this shape an engine should be given at once."""
+    return max(1, min(BATCH_SIZE, BATCH_BYTES // math.prod(shape)))
 
-    Batches of large images are smaller, so that they have at most ``BATCH_BYTES``.
-    """
-    size = max(1, min(BATCH_SIZE, BATCH_BYTES // math.prod(images.shape[1:])))
+
+def batches(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    """Splits images ``[N, *shape]`` into consecutive batches of ``images_per_call``; one empty batch if N is 0."""
+    size = images_per_call(images.shape[1:])
     return (np.ascontiguousarray(images[i : i + size]) for i in range(0, max(1, len(images)), size))
 
 
@@ -224,7 +226,7 @@ def run_batches(
     prepare: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = lambda batch: batch,
     progress: Callable[[int], object] = lambda _: None,
 ) -> EngineOutputs:
-    """Runs any number of images in batches of ``BATCH_SIZE``.
+    """Runs any number of images in batches.
 
     Args:
         engine: the engine.

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import re
 import socket
 import struct
 import threading
@@ -499,10 +500,17 @@ def test_work_that_is_not_quick_ends_when_its_client_leaves(small_data, monkeypa
 
 def test_a_client_that_leaves_while_it_sends_is_no_problem(small_data):
     with serve(Settings(data_dir=small_data.root, workers=1)) as client:
+
+        def counted(label: str) -> list[str]:
+            return re.findall(
+                rf"^fashionnet_\w+_(?:count|total){{.*{label}.*$", client.get("/metrics").text, re.MULTILINE
+            )
+
+        left, malformed = counted('status="499"'), counted("malformed-body")
         with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
             connection.sendall(head(5000) + b"abc")
-        wait_until(lambda: 'status="499"' in client.get("/metrics").text)
-        assert "malformed-body" not in client.get("/metrics").text
+        wait_until(lambda: counted('status="499"') != left)
+        assert counted("malformed-body") == malformed
 
 
 def test_a_form_is_classified_while_it_arrives_and_takes_little_memory(small_data):

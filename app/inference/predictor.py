@@ -20,7 +20,7 @@ from app.inference.shadow import Shadow
 from app.metrics import MODEL_INFO, QUEUE_DEPTH, BatchObserver, StageTimer, count_prediction, create_files
 from app.settings import Settings, metrics_folder
 from model import Engine, ModelCard, Picture, Prediction, classify
-from model.engines import EngineOutputs, ImageOutput, batches
+from model.engines import EngineOutputs, ImageOutput, batches, images_per_call
 from model.explanation import attribute
 from model.plots import draw_explanation
 from model.prediction import LoadedModel, ModelPair, choice_reason, classify_pictures, input_of, run_pictures
@@ -78,7 +78,7 @@ class Predictor:
         self.batcher = MicroBatcher(
             partial(_compute, self.engine),
             None if self.on_event_loop else executors.inference,
-            max_batch=settings.max_batch_size,
+            max_batch=settings.max_batch_size if images_per_call(self.card.input.shape) > 1 else 1,
             observe=self._observer,
         )
         self.info = self.card.name, self.card.version, self.card.architecture, self.engine.name
