@@ -65,14 +65,14 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     state, executors = app.state, Executors.create()
     readiness: Readiness = state.readiness
     release_freed_memory()
+    gc.collect()
+    gc.freeze()  # what exists now lives as long as the process, and the helper that decodes shares its memory
     state.admission = Admission(state.settings.queue_size, state.settings.max_wait_seconds, state.settings.body_memory)
     decoder = Decoder(state.settings, executors.decoding)
     state.predictors = Predictors(state.models, executors, state.settings, state.admission, decoder)
     state.predictors.show_in_metrics()
     self_test = asyncio.create_task(readiness.settle(state.predictors.self_test()))
     tasks = [asyncio.create_task(work(state)) for work in (_keep_gauges, reload_on_hangup)]
-    gc.collect()
-    gc.freeze()  # nearly everything that exists now lives as long as the process
     with drain_on_signal(readiness, state.settings.drain_seconds):
         yield _server_state(state)
         readiness.stop()

@@ -35,7 +35,7 @@ from model.preprocessing.pipeline import DECODED_EDGE
 from model.training.recipes import RECIPES
 from model.training.run import training_splits
 
-IMAGES_PER_CLASS = 60
+IMAGES_PER_CLASS = 200
 ARTICLE_SIZE, BACKGROUND_SIZE = 224, 320
 SERVED = "as served"
 Maker = Callable[[NDArray[np.uint8], np.random.Generator], Image.Image]

@@ -89,7 +89,7 @@ def reasons() -> str:
 - **Fast.** {load["rate"]:,.0f} requests per second for a 28x28 PNG on two cores, {load["rate"] / best:.1f} times \
 the best of
   {len(peers)} other servers ([benchmarks](docs/benchmarks.md)). A request with the 400x400 PNG of the
-  example takes {drawing:.0f} ms on a faster CPU.
+  example takes {drawing:.0f} ms.
 - **Small.** {own["installed_mb"]:,.0f} MB installed, {own["pss_mb"]:,.0f} MB of memory for two workers, ready in \
 {own["start_s"]:.1f} s. Serving needs no PyTorch.
 - **Accurate.** `fashionnet` classifies {usual:.2%} of the 10,000 test images correctly, `fashionnet-deep` {most:.2%}.

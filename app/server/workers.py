@@ -1,6 +1,7 @@
 """Several workers under gunicorn, each of which runs uvicorn (uvicorn-worker)."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -150,6 +151,8 @@ def serve_by_workers(app: FastAPI, settings: Settings) -> None:
         "post_fork": _end_if_told_already,
         "child_exit": partial(_after_end, crash_loop),
     }
+    gc.collect()
+    gc.freeze()  # else each worker's first collection writes to all objects, and so copies the memory that they share
     Service(app, options).run()
 
 
