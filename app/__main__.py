@@ -84,6 +84,8 @@ def start(settings: "Settings") -> None:
 
     if listens_on_port(settings):
         require_free_port(settings.host, settings.port, "port")
+        if settings.grpc_port and settings.grpc_port == settings.port:
+            sys.exit(f"fashionnet: FASHIONNET_GRPC_PORT: HTTP has the port {settings.port}: choose another one.")
     if settings.grpc_port:
         require_free_port(settings.host, settings.grpc_port, "grpc_port")
     require_descriptors()

@@ -83,7 +83,7 @@ def _add_middleware(app: FastAPI, settings: Settings, names: Sequence[str]) -> N
         app.add_middleware(FastPathMiddleware, routes={settings.root_path + path: at for path, at in routes.items()})
     if app.state.keys:
         app.add_middleware(KeyMiddleware, keys=app.state.keys)
-    app.add_middleware(CatchAllMiddleware)
+    app.add_middleware(CatchAllMiddleware, state=app.state)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -104,8 +104,9 @@ class CatchAllMiddleware:
     unannounced, and a client that sends its next request at that moment loses it.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, state: State) -> None:
         self.app = app
+        self.readiness = state.readiness
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
@@ -121,9 +122,10 @@ class CatchAllMiddleware:
             if started:  # half a response cannot be repaired; the server closes the connection
                 raise
             await render(error, route_path(scope))(scope, receive, send)
-        except asyncio.CancelledError:  # by the server, which has waited long enough for the open requests
-            if started:
+        except asyncio.CancelledError:
+            if started or not self.readiness.stopping:
                 raise
+            # The server has waited long enough for the open requests.
             stopped = NotReady("The service stopped before this response was ready: send the request again.")
             await render(stopped, route_path(scope))(scope, receive, send)
 

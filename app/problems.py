@@ -204,8 +204,8 @@ def _headers(error: Exception) -> Mapping[str, str] | None:
 
 def _allowed(error: HTTPException) -> str:
     """Returns the methods that the path takes. Routes do not know of HEAD, which works where GET does."""
-    methods = str((error.headers or {}).get("Allow", "")).split(", ")
-    return ", ".join([*methods, *(["HEAD"] if "GET" in methods and "HEAD" not in methods else [])])
+    methods = set(str((error.headers or {})["Allow"]).split(", "))
+    return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
 def counted_problem(error: BaseException, path: str = "") -> Problem:

@@ -141,7 +141,12 @@ class Settings(BaseSettings):
         le=2**50,
         description="memory that the service may take for requests, in bytes",
     )
-    max_connections: int = Field(1000, ge=1, description="most connections of a worker at once; more wait")
+    max_connections: int = Field(
+        1000,
+        ge=1,
+        le=1_000_000,
+        description="most connections of a worker over HTTP, where more wait, and over gRPC, where more are closed",
+    )
     keep_alive_seconds: int = Field(75, ge=1, le=DAY, description="seconds that an idle connection waits for a request")
     body_timeout_seconds: float = Field(30, gt=0, le=DAY, description="seconds in which a request body must arrive")
     queue_size: int = Field(96, ge=1, description="28x28 pictures pending in one worker; more get 429")
@@ -211,11 +216,9 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _grpc_can_start(self) -> Self:
+    def _grpc_is_installed(self) -> Self:
         if self.grpc_port is not None and find_spec("grpc") is None:
             raise ValueError(f"FASHIONNET_GRPC_PORT: grpcio is not installed; install it: {install_command('grpc')}")
-        if self.grpc_port and self.grpc_port == self.port and not self.uds:
-            raise ValueError(f"FASHIONNET_GRPC_PORT: HTTP has the port {self.port} already: choose another one")
         return self
 
     def models_among(self, names: Collection[str]) -> ModelPair[str]:
@@ -304,7 +307,7 @@ _CONSEQUENCE = "default_factory_not_called"
 
 def _sentence(field: str, message: str, value: object, flags: Mapping[str, Any]) -> str:
     if not field:  # a validator of the whole class names the variable itself
-        return message.removeprefix("Value error, ") + "."
+        return plain_message(message) + "."
     name = flag_of(field) if field in flags else PREFIX + field.upper()
     return f"{name}={value!r}: {plain_message(message)}."
 

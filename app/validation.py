@@ -3,6 +3,7 @@
 import re
 
 _WORDS = {
+    r"^Value error, ": "",
     r"^Input should": "the value must",
     r", unable to .*": "",
     r"\ba valid integer": "a whole number",

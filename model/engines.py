@@ -30,7 +30,7 @@ CLASS_MAPS = "class_maps"
 BATCH_SIZE = 64
 """Images per engine call where many are computed. Larger batches take hardly less time per image."""
 BATCH_BYTES = 100_000
-"""Of the images in one call. Photos are computed one by one: a batch takes as long for each, and more memory."""
+"""Most bytes of the images in one call. Photos are computed one by one: a batch is no faster and takes more memory."""
 
 
 class ImageOutput(NamedTuple):

@@ -126,7 +126,7 @@ def input_of(models: ModelPair[LoadedModel], kind: PictureKind) -> ModelInput:
 def classify_pictures(
     models: ModelPair[LoadedModel], pictures: Sequence[Picture | Other], *, with_image: bool = False
 ) -> list[Prediction | Other]:
-    """Classifies each picture with its model, in order. Each engine runs once, on all its pictures.
+    """Classifies each picture with its model, in order. Each model gets all its pictures together.
 
     Items that are not a ``Picture``, such as errors, are returned unchanged.
     """

@@ -107,6 +107,8 @@ def test_the_pages_are_all_images_of_a_class_once(client):
     pages = [client.get("/gallery/items", params={"label": "Bag", "page": page}).json() for page in (0, 1)]
     assert pages[0]["count"] == len({item["index"] for item in pages[0]["items"]}) == 20
     assert pages[1] == {"items": [], "count": 20}
+    for model in ("fashionnet-deep", "fashionnet-photo"):  # whose engines get no image
+        assert client.get("/gallery/items", params={"label": "Bag", "page": 1, "model": model}).json() == pages[1]
     gallery(client, label="Bag", page=1)
     query = {"rows": 1, "columns": 3, "seed": 2}
     items = [client.get("/gallery/items", params=query | {"page": page}).json()["items"] for page in range(3)]

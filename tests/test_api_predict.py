@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import httpx
@@ -24,7 +25,7 @@ from model.preprocessing.pipeline import NOT_A_PRODUCT_PICTURE
 from tests.held_engines import hold_engines
 from tests.pictures import article, encode, grey_png, scene, trousers
 from tests.problems import assert_problem, assert_problem_body
-from tests.servers import ROOT, run, serve, wait_for_queue
+from tests.servers import ROOT, run, serve, wait_for_queue, wait_until
 
 FIELDS = {
     "label", "class_id", "confidence", "in_distribution", "ood_score", "probabilities", "warnings", "preprocessing",
@@ -396,6 +397,20 @@ def test_a_bad_batch_gets_its_problem_and_the_service_lives_on(client, name):
 def test_an_unknown_model_is_named_with_those_there_are(client, path):
     response = client.post(path, params={"model": "nonsense"}, files={"file": trousers_png()})
     assert "fashionnet" in assert_problem(response, 404, "unknown-model")
+
+
+def test_photos_that_wait_are_computed_one_by_one(small_data, monkeypatch):
+    engines = hold_engines(monkeypatch)
+    photos = [encode(scene("wood", seed=number)[0]) for number in range(3)]
+    with serve(Settings(data_dir=small_data.root)) as client, ThreadPoolExecutor(3) as pool:
+        for held in engines:
+            held.hold.set()
+        responses = [pool.submit(post, client, photo) for photo in photos]
+        wait_until(lambda: 'fashionnet_queue_depth{model="fashionnet-photo"} 2.0' in client.get("/metrics").text)
+        for held in engines:
+            held.gate.set()
+        assert {response.result().json()["model"] for response in responses} == {"fashionnet-photo"}
+    assert [len(batch) for held in engines for batch in held.images] == [1, 1, 1]
 
 
 def test_a_caller_that_left_costs_a_slow_network_nothing(small_data, monkeypatch):

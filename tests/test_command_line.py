@@ -12,7 +12,7 @@ import pytest
 
 from app.commands import COMMANDS
 from tests.pictures import grey_png
-from tests.servers import children_of, client_of, port_of, process, run, wait_until
+from tests.servers import children_of, client_of, free_port, port_of, process, run, wait_until
 
 FASHIONNET = str(Path(sys.executable).with_name("fashionnet"))
 SERVICE_LINKS = {
@@ -104,6 +104,13 @@ def test_uvicorn_alone_warns_and_ignores_service_links_too():
         _, log = server.communicate(timeout=20)
     assert log.count("did you mean FASHIONNET_PORT?") == 1
     assert log.count("describes a service of Kubernetes") == 1
+
+
+def test_http_and_grpc_on_one_port_are_one_sentence():
+    port = str(free_port())
+    done = run("-m", "app", "--port", port, "--grpc-port", port)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"fashionnet: FASHIONNET_GRPC_PORT: HTTP has the port {port}: choose another one.\n"
 
 
 def test_a_request_that_outlasts_the_time_to_stop_gets_a_problem():

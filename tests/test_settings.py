@@ -24,7 +24,7 @@ def test_the_defaults_serve_the_committed_weights_on_loopback():
      ("MODEL_DIR", "/proc/nowhere"), ("MAX_PIXELS", "-1"), ("LOG_LEVEL", "loud"),
      ("MAX_WAIT_SECONDS", "inf"), ("DECODE_SECONDS", "inf"),
      ("DRAIN_SECONDS", "1e300"), ("BODY_TIMEOUT_SECONDS", "nan"), ("MEMORY_BYTES", "9" * 23),
-     ("KEEP_ALIVE_SECONDS", "3000000"), ("MAX_JSON_BYTES", "3000000000"), ("GRPC_PORT", "8000")],
+     ("KEEP_ALIVE_SECONDS", "3000000"), ("MAX_JSON_BYTES", "3000000000")],
 )  # fmt: skip
 def test_a_value_that_cannot_be_is_said_with_the_name_of_its_variable(monkeypatch, name, value):
     monkeypatch.setenv(f"FASHIONNET_{name}", value)

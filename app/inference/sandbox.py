@@ -35,7 +35,7 @@ _WALL_FACTOR = 10
 CALLS = 1000
 """After so many calls a helper ends and another one starts, because decoders fragment its memory."""
 _UNLIMITED = 2
-"""Exit code of a helper that could not be given its limits. The keeper then ends, and no other helper is started."""
+"""Exit code of a helper that could not be given its limits. The keeper then ends too."""
 _LARGE = 1 << 20
 """Bytes from which on the shared memory is returned to the system after a call."""
 
@@ -160,7 +160,7 @@ class HelperProcess:
                 raise HelperLost from None
 
     def _restart(self) -> None:
-        logger.warning("The process that decodes pictures was killed; another one is started.")
+        logger.warning("The process that decodes pictures has ended; another one is started.")
         self.close()
         try:
             self._start()  # by now this process has threads, but a service that decodes nothing is worse

@@ -22,7 +22,7 @@ PICTURE: Responses = {200: {"content": {"image/png": {}}, "description": "rows t
 async def evaluate(evaluator: EvaluatorDep, predictor: PredictorDep) -> Evaluation:
     """Measures a model on the 10,000 test images.
 
-    The first request takes some seconds; the result is kept. Predictions go on meanwhile.
+    The first request takes a second, or minutes for a model of photos; the result is kept. Predictions go on meanwhile.
     """
     return await evaluator.evaluate(predictor)
 

@@ -246,7 +246,7 @@ def _loaded(image: Image.Image) -> Image.Image:
 
 
 def _decoded(image: Image.Image, size: tuple[int, int], needed: int) -> Decoded:
-    _scale_transparent_grey(image)
+    _scale_transparent_colour(image)
     orientation = _orientation(image)
     image.load()
     left = _orientation(image)  # 1 for a TIFF, which Pillow itself turns
@@ -256,10 +256,18 @@ def _decoded(image: Image.Image, size: tuple[int, int], needed: int) -> Decoded:
     return Decoded(upright, upright_size, orientation in _TRANSPOSE, image.has_transparency_data)
 
 
-def _scale_transparent_grey(image: Image.Image) -> None:
-    """Scales the grey that is transparent in a PNG of 2 or 4 bits to 8 bits: Pillow scales the pixels alone."""
-    if isinstance(image, PngImageFile) and image.mode == "L" and isinstance(image.info.get("transparency"), int):
-        image.info["transparency"] *= {"L;2": 85, "L;4": 17}.get(str(image.tile[0].args), 1)
+def _scale_transparent_colour(image: Image.Image) -> None:
+    """Scales the colour that is transparent in a PNG to 8 bits, as Pillow scales the pixels alone."""
+    if not isinstance(image, PngImageFile) or "transparency" not in image.info:
+        return
+    colour = image.info["transparency"]
+    match image.tile[0].args:
+        case "L;2":
+            image.info["transparency"] = colour * 85
+        case "L;4":
+            image.info["transparency"] = colour * 17
+        case "RGB;16B":
+            image.info["transparency"] = tuple(value >> 8 for value in colour)
 
 
 def _orientation(image: Image.Image) -> int:
