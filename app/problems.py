@@ -204,7 +204,7 @@ def _headers(error: Exception) -> Mapping[str, str] | None:
 
 def _allowed(error: HTTPException) -> str:
     """Returns the methods that the path takes. Routes do not know of HEAD, which works where GET does."""
-    methods = set(str((error.headers or {})["Allow"]).split(", "))
+    methods = set(str((error.headers or {}).get("Allow", "GET")).split(", "))  # FastAPI's static files name none
     return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
