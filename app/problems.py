@@ -258,7 +258,7 @@ def _http_detail(error: HTTPException, path: str) -> str:
     if error.status_code == 404 and path.endswith("/"):
         return "There is no such path; try it without the slash at the end, or see /docs for all paths."
     if error.status_code == 405:
-        return f"This path does not take that method: use {_allowed(error)}."
+        return f"This path does not take that method: use {_allowed(error).replace(', ', ' or ')}."
     return "There is no such path; see /docs for all paths." if error.status_code == 404 else str(error.detail)
 
 
