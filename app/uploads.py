@@ -18,7 +18,7 @@ from app.problems import BodyTooLarge, MalformedBody, MissingFile, SlowBody, Too
 from app.settings import Settings
 
 FRAMING = 64 * 1024
-"""Bytes that a multipart body may have in addition to its files."""
+"""Bytes of boundaries, heads of parts and other fields in a form for one picture."""
 FIELDS = 32
 """Parts that a form for one picture may have; browsers and tools add a few."""
 HEADERS = "latin-1"
@@ -61,6 +61,8 @@ class Limits:
 
     file_bytes: int
     body_bytes: int
+    framing: int
+    """Bytes that the body may have besides."""
     files: int
     seconds: float
 
@@ -68,14 +70,13 @@ class Limits:
     def of_one(cls, settings: Settings) -> "Limits":
         """Returns the limits of a request with one picture."""
         most = settings.max_upload_bytes
-        return cls(most, most + FRAMING, files=8, seconds=settings.body_timeout_seconds)
+        return cls(most, most, FRAMING, files=8, seconds=settings.body_timeout_seconds)
 
     @classmethod
     def of_batch(cls, settings: Settings) -> "Limits":
         """Returns the limits of a request with many pictures."""
-        return cls(
-            settings.max_upload_bytes, settings.max_request_bytes, settings.max_files, settings.body_timeout_seconds
-        )
+        largest, seconds = settings.max_request_bytes, settings.body_timeout_seconds
+        return cls(settings.max_upload_bytes, largest, framing=0, files=settings.max_files, seconds=seconds)
 
 
 def declared_length(request: Request) -> int:
@@ -121,7 +122,7 @@ async def read_uploads(request: Request, limits: Limits, memory: BodyMemory) -> 
         parser = PushMultipartParser(
             _boundary(request), max_segment_count=limits.files + FIELDS, header_charset=HEADERS
         )
-        async for chunk in _chunks(request, limits.body_bytes, limits.seconds, memory):
+        async for chunk in _chunks(request, limits.body_bytes, limits.seconds, memory, limits.framing):
             for event in parser.parse(chunk):
                 upload = collector.add(event)
                 if upload is not None:
@@ -137,16 +138,19 @@ def _too_large(max_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(f"The limit is {max_bytes:,} bytes: send a smaller file.")
 
 
-async def _chunks(request: Request, max_bytes: int, seconds: float, memory: BodyMemory) -> AsyncIterator[bytes]:
+async def _chunks(
+    request: Request, max_bytes: int, seconds: float, memory: BodyMemory, framing: int = 0
+) -> AsyncIterator[bytes]:
     """Yields the body's chunks; stops at the limits, and before the first byte if Content-Length exceeds the limit.
 
     Args:
         request: nothing of its body was received yet.
-        max_bytes: of the whole body.
+        max_bytes: of the whole body, without its framing.
         seconds: that are spent waiting for the body; what the caller does between two chunks does not count.
         memory: counts the bytes.
+        framing: bytes that the body may have besides.
     """
-    if declared_length(request) > max_bytes:
+    if declared_length(request) > max_bytes + framing:
         raise _too_large(max_bytes)
     loop, size, more = asyncio.get_running_loop(), 0, True
     while more:
@@ -158,7 +162,7 @@ async def _chunks(request: Request, max_bytes: int, seconds: float, memory: Body
         more = message.get("more_body", False)
         chunk: bytes = message.get("body", b"")
         size += len(chunk)
-        if size > max_bytes:
+        if size > max_bytes + framing:
             raise _too_large(max_bytes)
         memory.add(len(chunk))
         yield chunk

@@ -336,6 +336,15 @@ def test_a_declared_length_past_the_limit_is_refused_before_the_body_comes(clien
     assert b"urn:fashionnet:problem:too-large" in answer
 
 
+@pytest.mark.parametrize("size", [200_001, 300_000], ids=["the file", "the form"])
+@pytest.mark.parametrize("body", ["content", "files"])
+def test_the_limit_of_the_file_is_named_whatever_exceeds_it(client, body, size):
+    content = bytes(size)
+    raw = {"content": content, "headers": {"content-type": "image/png"}}
+    options = {"files": {"file": content}} if body == "files" else raw
+    assert "The limit is 200,000 bytes" in assert_problem(client.post("/predict", **options), 413, "too-large")
+
+
 def test_a_client_that_leaves_in_the_middle_of_its_upload_does_no_harm(client, caplog):
     for _ in range(5):
         with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:

@@ -38,7 +38,7 @@ router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
 LENGTH_HEADER = "inference-header-content-length"
 LARGE_BYTES = 1_000_000
-"""A binary tensor from this size on is checked in a thread."""
+"""A larger body is read in a thread. One of this size, with a binary tensor, takes about a millisecond."""
 
 
 def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
