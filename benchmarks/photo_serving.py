@@ -47,7 +47,7 @@ def contenders(folder: Path) -> list[Contender]:
         traced = torch.jit.trace(LogProbs(network).eval(), torch.zeros(1, *network.input.shape, dtype=torch.uint8))
     file = folder / "network.pt"
     torch.jit.freeze(traced).save(str(file))
-    variables = {"NETWORK": str(file), "OMP_NUM_THREADS": "1"}
+    variables = {"NETWORK": str(file), "EDGE": str(network.input.height), "OMP_NUM_THREADS": "1"}
     known = {one.name: one for one in CONTENDERS}
     naive, lit = known["naive"], known["litserve"]
     photo_app = Contender("hand-written", naive.what, SERVE, naive.requirements, variables, environment=naive.name)

@@ -1,4 +1,7 @@
-"""A hand-written FastAPI app for photos: the network of fashionnet-photo as TorchScript, in the file of NETWORK."""
+"""A hand-written FastAPI app for photos: the network of fashionnet-photo as TorchScript.
+
+The environment names its file (NETWORK) and the edge of its input in pixels (EDGE).
+"""
 
 import io
 import os
@@ -10,7 +13,7 @@ from PIL import Image, ImageOps
 
 from benchmarks.contenders.tutorial import answer
 
-SIZE = 192
+EDGE = int(os.environ["EDGE"])
 
 
 def load() -> torch.jit.ScriptModule:
@@ -24,10 +27,10 @@ network = load()
 
 
 def decode(content: bytes) -> torch.Tensor:
-    """An encoded photo -> uint8 ``[192, 192, 3]``."""
+    """An encoded photo -> uint8 ``[EDGE, EDGE, 3]``."""
     photo = Image.open(io.BytesIO(content))
-    photo.draft("RGB", (2 * SIZE, 2 * SIZE))
-    small = ImageOps.exif_transpose(photo).convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    photo.draft("RGB", (2 * EDGE, 2 * EDGE))
+    small = ImageOps.exif_transpose(photo).convert("RGB").resize((EDGE, EDGE), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(small))
 
 
