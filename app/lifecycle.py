@@ -41,9 +41,13 @@ class Readiness:
             logger.exception("the self-test failed")
             self.reason = "The self-test inference failed; the log says how."
         else:
-            if not self.stopping:
-                self.reason = None
+            self.become_ready()
         self.on_settled()
+
+    def become_ready(self) -> None:
+        """Becomes ready, unless the service stops."""
+        if not self.stopping:
+            self.reason = None
 
     def stop(self) -> None:
         """Becomes unready because the service stops."""

@@ -29,6 +29,7 @@ async def reload(state: State) -> None:
         return
     predictors.show_in_metrics(state.predictors.values())
     state.models, state.predictors = models, predictors
+    state.readiness.become_ready()  # the models before may have failed their self-test
     state.evaluator = Evaluator(state.evaluator.data_set)  # without the measurements of models that are gone
     log_models("the models were reloaded", models, state.settings)
 

@@ -23,6 +23,7 @@ from app.hangup import handle_hangup
 from app.inference.models import load_tested_models
 from app.instance import announced, find
 from app.main import create_app
+from app.problems import NotReady
 from app.reload import reload as reload_models
 from app.settings import Settings
 from benchmarks.faults.callers import Callers
@@ -238,6 +239,30 @@ def test_a_thread_makes_the_engines(tmp_path, monkeypatch, settings):
     asyncio.run(run())
     assert threads
     assert threading.main_thread() not in threads
+
+
+def test_a_reload_makes_a_service_ready_whose_self_test_failed(tmp_path, monkeypatch):
+    def fail(*_):
+        raise ValueError("no logits")
+
+    app = create_app(Settings(model_dir=copy_model(tmp_path), workers=1))
+    readiness = app.state.readiness
+
+    async def run() -> None:
+        settled = asyncio.Event()
+        readiness.on_settled = settled.set
+        with monkeypatch.context() as broken:
+            broken.setattr("app.inference.predictor.run_pictures", fail)
+            async with app.router.lifespan_context(app):
+                await settled.wait()
+                await reload_models(app.state)
+                with pytest.raises(NotReady, match="self-test"):
+                    readiness.require()
+                broken.undo()
+                await reload_models(app.state)
+                readiness.require()
+
+    asyncio.run(run())
 
 
 def pids_of(target: Target) -> set[int]:
