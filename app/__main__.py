@@ -89,7 +89,7 @@ def start(settings: "Settings") -> None:
     if settings.grpc_port:
         require_free_port(settings.host, settings.grpc_port, "grpc_port")
     require_descriptors()
-    if settings.workers == 1 and not metrics_folder():
+    if settings.processes == 1 and not metrics_folder():
         serve(settings)
         return
     folder, owner = create_metrics_folder(metrics_folder(), settings.workers), os.getpid()

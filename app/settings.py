@@ -171,6 +171,11 @@ class Settings(BaseSettings):
     )
 
     @property
+    def processes(self) -> int:
+        """The server processes: one if the system cannot fork (Windows)."""
+        return self.workers if hasattr(os, "fork") else 1
+
+    @property
     def url_host(self) -> str:
         """The host as it stands before a port: an IPv6 address in brackets."""
         return f"[{self.host}]" if ":" in self.host else self.host

@@ -11,7 +11,6 @@ import psutil
 import pytest
 
 from app.main import create_app
-from app.server import processes
 from app.settings import Settings
 from model import WEIGHTS
 from tests.pictures import grey_png
@@ -70,19 +69,19 @@ processes.serve(None, processes.Settings(workers=1))
     assert "This version of uvicorn is not supported" in done.stderr
 
 
-def test_a_system_that_cannot_fork_runs_one_worker_and_says_so(monkeypatch, caplog):
-    served = []
-
-    def run(server, _sockets=None):
-        served.append(server.config.port)
-        server.started = True
-
-    monkeypatch.delattr("os.fork")
-    monkeypatch.setattr("uvicorn.Server.run", run)
-    settings = Settings(workers=2, port=8123)
-    processes.serve(create_app(settings), settings)
-    assert served == [8123]
-    assert "one worker runs instead of 2" in caplog.text
+def test_a_system_that_cannot_fork_runs_one_worker_and_says_so():
+    code = """
+import os, runpy, sys
+del os.fork
+sys.modules["fcntl"] = None  # as on Windows
+runpy.run_module("app", run_name="__main__")
+"""
+    with process("-c", code, FASHIONNET_PORT="0", FASHIONNET_WORKERS="2") as server, client_of(server) as client:
+        assert predict(client).status_code == 200
+        assert not children_of(server)
+        server.terminate()
+        _, log = server.communicate(timeout=20)
+    assert "one worker runs instead of 2" in log
 
 
 def test_uvicorn_serves_the_factory():

@@ -6,7 +6,6 @@ ends or hangs, and stops all of them on SIGTERM (docs/decisions/0021-processes.m
 
 import contextlib
 import logging
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -36,18 +35,17 @@ STARTUP_FAILURE = 3
 
 
 def serve(app: FastAPI, settings: Settings) -> None:
-    """Runs the application until the process is told to stop; in one process if the system cannot fork (Windows)."""
+    """Runs the application until the process is told to stop."""
     if UNSUPPORTED:
         logger.warning(
             "This version of uvicorn is not supported (%s), so connections and heads of requests have no limits: "
             "install the versions of requirements/serve.txt.",
             UNSUPPORTED,
         )
-    can_fork = hasattr(os, "fork")
-    if settings.workers > 1 and not can_fork:
+    if settings.processes < settings.workers:
         logger.warning("This system cannot fork: one worker runs instead of %d.", settings.workers)
     with announced(settings):
-        if settings.workers == 1 or not can_fork:
+        if settings.processes == 1:
             serve_by_one_process(app, settings)
         else:
             from app.server.workers import serve_by_workers  # gunicorn runs on Unix alone
