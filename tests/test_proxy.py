@@ -357,6 +357,12 @@ def test_a_unix_socket_that_cannot_be_opened_is_one_sentence(tmp_path):
     assert (tmp_path / "used").exists()
 
 
+def test_of_two_services_that_start_the_first_keeps_the_unix_socket(tmp_path):
+    path = tmp_path / "http.sock"
+    with bind(path), pytest.raises(SystemExit, match="Address already in use"):
+        bind(path)
+
+
 def fill_backlog(stack: contextlib.ExitStack, path: Path) -> Path:
     """Returns the path of a socket whose service accepts no connection at the moment."""
     listening = stack.enter_context(socket.socket(socket.AF_UNIX))

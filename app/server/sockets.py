@@ -14,6 +14,8 @@ from app.settings import Settings, inherited_descriptors
 
 logger = logging.getLogger("fashionnet")
 
+BACKLOG = 2048
+"""Connections that may wait to be accepted; the default of uvicorn and gunicorn."""
 _SO_ATTACH_FILTER = 26
 _DROP_SYN = (
     (0x30, 0, 0, 13),  # load the byte of the TCP header that has the flags
@@ -38,12 +40,13 @@ def open_sockets(settings: Settings) -> list[socket.socket] | None:
 
 
 def bind(path: Path) -> socket.socket:
-    """Returns a socket at ``path``, in the place of one that an ended service has left; exits as ``open_sockets``."""
+    """Returns a listening socket at ``path``, in the place of an ended service's; exits as ``open_sockets``."""
     opened = socket.socket(socket.AF_UNIX)
     try:
         if path.is_socket() and not _is_served(path):
             path.unlink()
         opened.bind(str(path))
+        opened.listen(BACKLOG)  # at once: a service that starts meanwhile takes a silent socket for an abandoned one
         path.chmod(0o666)  # as uvicorn does; the folder says who may connect
     except OSError as error:
         opened.close()
