@@ -22,10 +22,21 @@ def create_folder(parent: Path | None) -> Path:
     """
     parent = parent or Path(tempfile.gettempdir())
     remove_abandoned(parent)
-    hidden = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=parent))
-    with suppress(OSError):  # some network file systems have no locks
-        fcntl.flock(os.open(hidden, os.O_RDONLY), fcntl.LOCK_SH)
+    hidden = _create_locked(parent)
     return hidden.rename(parent / hidden.name[1:])  # with its lock, so that nobody takes it for abandoned
+
+
+def restore_folder(folder: Path) -> None:
+    """Makes the folder anew, with a lock, if somebody has removed it; raises OSError."""
+    if not folder.exists():
+        _create_locked(folder.parent).rename(folder)
+
+
+def _create_locked(parent: Path) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=parent))
+    with suppress(OSError):  # some network file systems have no locks
+        fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH)
+    return folder
 
 
 def remove_abandoned(parent: Path) -> None:

@@ -9,6 +9,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 from gunicorn.workers.base import Worker
 
+from app.metrics_files import restore_folder
 from app.settings import metrics_folder
 
 logger = logging.getLogger("fashionnet")
@@ -30,7 +31,9 @@ class CrashLoop:
         Raises:
             HaltServer: too many died, and no worker is ready.
         """
-        _restore_metrics_folder()
+        if folder := metrics_folder():
+            with suppress(OSError):  # the new worker fails, and _reason says why
+                restore_folder(folder)
         if self.deaths:
             self._wait_or_end([other for other in arbiter.WORKERS.values() if other.state.is_ready])
 
@@ -47,12 +50,6 @@ class CrashLoop:
         if self.deaths > 1:
             logger.warning("%s The next worker starts in %.1f s.", what, pause)
         time.sleep(pause)
-
-
-def _restore_metrics_folder() -> None:
-    if folder := metrics_folder():
-        with suppress(OSError):  # the new worker fails, and _reason says why
-            folder.mkdir(exist_ok=True)
 
 
 def _reason() -> str:
