@@ -183,7 +183,7 @@ def render(error: Exception, path: str) -> Response:
 
     Under ``/v2`` the body also has the Open Inference Protocol's key ``error``.
     """
-    if isinstance(error, ClientDisconnect):  # while it sent the body: nobody reads this, and nothing went wrong
+    if isinstance(error, ClientDisconnect):  # nobody reads this, and nothing went wrong
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     problem = counted_problem(error, path)
     headers = _headers(error)

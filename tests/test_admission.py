@@ -482,18 +482,19 @@ IMAGES = {"name": "images", "shape": [2, 28, 28], "datatype": "UINT8", "data": [
 def test_work_that_is_not_quick_ends_when_its_client_leaves(small_data, monkeypatch, path, body):
     engines = hold_engines(monkeypatch)
 
-    def left() -> float:
+    def count(label: str) -> float:
         lines = client.get("/metrics").text.splitlines()
-        return sum(float(line.split()[-1]) for line in lines if "duration_seconds_count{" in line and '"499"' in line)
+        return sum(float(line.split()[-1]) for line in lines if "duration_seconds_count{" in line and label in line)
 
     with serve(Settings(data_dir=small_data.root, workers=1, inference="thread")) as client:
-        before = left()
+        left, failed = count('"499"'), count('"fail"')
         engines[0].hold.set()
         with contextlib.suppress(httpx.ReadTimeout):
             client.post(path, timeout=0.5, **body)
         try:
             assert engines[0].begun.is_set()
-            wait_until(lambda: left() == before + 1, 10)
+            wait_until(lambda: count('"499"') == left + 1, 10)
+            assert count('"fail"') == failed + path.startswith("/v2")
         finally:
             engines[0].gate.set()
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request, Response
 
 from app.dependencies import ClassifierDep
-from app.disconnection import CLIENT_CLOSED_REQUEST, cancel_on_disconnect
+from app.disconnection import cancel_on_disconnect
 from app.inference.admission import Admission
 from app.problems import IMAGE_ERRORS, Responses, problem_responses
 from app.routes.predict import BODY_ERRORS, ONE_BODY
@@ -45,8 +45,6 @@ async def explain(
     with admission.body() as memory:
         content = await read_picture(request, request.app.state.upload_limits, memory)
         explanation = await cancel_on_disconnect(request, chosen.explain(content, drawn=format_ == "png"))
-    if explanation is None:
-        return Response(status_code=CLIENT_CLOSED_REQUEST)
     if explanation.drawing is not None:
         return Response(explanation.drawing, media_type="image/png")
     body = ExplainedPrediction.of(explanation)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.routing import Route
 
 from app.dependencies import classifier, find_classifier, image_wanted, wants_image
-from app.disconnection import CLIENT_CLOSED_REQUEST, cancel_on_disconnect
+from app.disconnection import cancel_on_disconnect
 from app.fast_path import DirectRoute
 from app.inference.admission import Admission, BodyMemory
 from app.inference.errors import HelperLost, Overloaded, UnknownModel
@@ -75,8 +75,6 @@ async def predict(request: Request) -> Response:
         given = chosen.prepare(content)
         work = chosen.predict(given, timer, with_image=with_image)
         prediction = await (cancel_on_disconnect(request, work) if chosen.runs_in_thread(given) else work)
-    if prediction is None:
-        return Response(status_code=CLIENT_CLOSED_REQUEST)
     response = Response(PREDICTION.dump_json(prediction, exclude_none=True), media_type="application/json")
     timer.end("encode")
     return response
@@ -102,8 +100,6 @@ async def predict_batch(request: Request) -> Response:
         contents = read_contents(request, state.settings, memory, arrived)
         predictions = chosen.predict_many(contents, memory, work, with_image=with_image)
         outcomes = await cancel_on_disconnect(request, predictions, arrived)
-    if outcomes is None:
-        return Response(status_code=CLIENT_CLOSED_REQUEST)
     if not outcomes:
         raise MissingFile("The form has no file: send them as  -F files=@shirt.png -F files=@bag.png")
     return Response(BatchPrediction.of(outcomes).model_dump_json(exclude_none=True), media_type="application/json")

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.routing import Route
 
-from app.disconnection import CLIENT_CLOSED_REQUEST, cancel_on_disconnect
+from app.disconnection import cancel_on_disconnect
 from app.fast_path import DirectRoute
 from app.inference.admission import BodyMemory
 from app.inference.decoding import Decoder
@@ -117,8 +117,6 @@ async def _respond(request: Request, predictors: Predictors, predictor: Predicto
         work = answer(asked, given, predictor, predictors.classifier(predictor.card.name))
         is_quick = not isinstance(given, list) and len(given) == 1
         outputs = await (work if is_quick else cancel_on_disconnect(request, work))
-    if outputs is None:
-        return Response(status_code=CLIENT_CLOSED_REQUEST)
     head = {"model_name": predictor.card.name, "model_version": predictor.card.version}
     head |= {"id": asked.id} if asked.id else {}
     content, json_length = encode_response(head, outputs)
