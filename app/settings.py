@@ -265,19 +265,22 @@ def read_settings(flags: Mapping[str, Any] | None = None) -> Settings:
     Raises:
         SettingsError: a value is invalid; the message names its variable or flag.
     """
-    flags = dict(flags or {})
+    flags, renamed = dict(flags or {}), _renamed_variables()
     try:
-        return Settings(**(_renamed_variables() | flags))
+        return Settings(**({field: os.environ[name] for field, name in renamed.items()} | flags))
     except ValidationError as error:
+        names = renamed | {field: flag_of(field) for field in flags}
         problems = [problem for problem in error.errors() if problem["type"] != _CONSEQUENCE]
-        sentences = [_sentence(".".join(map(str, p["loc"])), p["msg"], p["input"], flags) for p in problems]
+        sentences = [_sentence(".".join(map(str, p["loc"])), p["msg"], p["input"], names) for p in problems]
         raise SettingsError("\n".join(sentences)) from None
 
 
-def _renamed_variables() -> dict[str, Any]:
-    """Returns the values of variables that have an old name, by new name, unless the new name is set too."""
-    values = {new: os.environ.get(PREFIX + old.upper()) for old, new in RENAMED.items()}
-    return {new: value for new, value in values.items() if value and not os.environ.get(PREFIX + new.upper())}
+def _renamed_variables() -> dict[str, str]:
+    """Returns the variables that have an old name, by field, unless the variable of the new name is set too."""
+    names = {new: PREFIX + old.upper() for old, new in RENAMED.items()}
+    return {
+        new: name for new, name in names.items() if os.environ.get(name) and not os.environ.get(PREFIX + new.upper())
+    }
 
 
 def environment_warnings() -> list[str]:
@@ -310,11 +313,10 @@ _CONSEQUENCE = "default_factory_not_called"
 """The error type of pydantic for a default that depends on another, invalid setting."""
 
 
-def _sentence(field: str, message: str, value: object, flags: Mapping[str, Any]) -> str:
+def _sentence(field: str, message: str, value: object, names: Mapping[str, str]) -> str:
     if not field:  # a validator of the whole class names the variable itself
         return plain_message(message) + "."
-    name = flag_of(field) if field in flags else PREFIX + field.upper()
-    return f"{name}={value!r}: {plain_message(message)}."
+    return f"{names.get(field, PREFIX + field.upper())}={value!r}: {plain_message(message)}."
 
 
 def flag_of(field: str) -> str:

@@ -65,6 +65,12 @@ def test_an_old_name_is_read_with_a_warning_and_the_new_name_comes_first(monkeyp
     assert getattr(read_settings(), new) == 3
 
 
+def test_an_old_name_with_a_value_that_cannot_be_is_said(monkeypatch):
+    monkeypatch.setenv("FASHIONNET_THREADS", "abc")
+    with pytest.raises(SettingsError, match=r"^FASHIONNET_THREADS='abc': "):
+        read_settings()
+
+
 @pytest.mark.parametrize(
     ("name", "value", "package", "extra"), [("ENGINE", "torch", "torch", "train"), ("GRPC_PORT", "1", "grpcio", "grpc")]
 )
