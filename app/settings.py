@@ -109,7 +109,9 @@ class Settings(BaseSettings):
         "auto",
         description="onnx-int8 (8 bits), onnx, torch (extra train), or auto: 8 bits if the CPU has AVX2, SDOT or I8MM",
     )
-    model_dir: UserPath = Field(WEIGHTS, description="folder of the models; the service has all of them")
+    model_dir: UserPath = Field(
+        WEIGHTS, validate_default=True, description="folder of the models; the service has all of them"
+    )
     default_model: str | None = Field(
         None,
         description="model for requests that name none",
@@ -202,11 +204,12 @@ class Settings(BaseSettings):
             )
         return self
 
-    @model_validator(mode="after")
-    def _folders_are_there(self) -> Self:
-        if not os.path.isdir(self.model_dir):  # noqa: PTH112 - Path.is_dir raises if a parent cannot be read
-            raise ValueError(f"FASHIONNET_MODEL_DIR: {self.model_dir} is not a folder")
-        return self
+    @field_validator("model_dir")
+    @classmethod
+    def _folder_is_there(cls, folder: Path) -> Path:
+        if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises if a parent cannot be read
+            raise ValueError("this is not a folder")
+        return folder
 
     @field_validator("port", "grpc_port", mode="before")
     @classmethod
@@ -214,17 +217,19 @@ class Settings(BaseSettings):
         """Kubernetes sets FASHIONNET_PORT=tcp://ADDRESS:PORT in pods next to a Service called fashionnet."""
         return cls.model_fields[str(info.field_name)].default if "://" in str(value) else value
 
-    @model_validator(mode="after")
-    def _engine_is_installed(self) -> Self:
-        if self.engine == "torch" and find_spec("torch") is None:
-            raise ValueError(f"FASHIONNET_ENGINE: torch is not installed; install it: {install_command('train')}")
-        return self
+    @field_validator("engine")
+    @classmethod
+    def _engine_is_installed(cls, engine: EngineName) -> EngineName:
+        if engine == "torch" and find_spec("torch") is None:
+            raise ValueError(f"torch is not installed; install it: {install_command('train')}")
+        return engine
 
-    @model_validator(mode="after")
-    def _grpc_is_installed(self) -> Self:
-        if self.grpc_port is not None and find_spec("grpc") is None:
-            raise ValueError(f"FASHIONNET_GRPC_PORT: grpcio is not installed; install it: {install_command('grpc')}")
-        return self
+    @field_validator("grpc_port")
+    @classmethod
+    def _grpc_is_installed(cls, port: int | None) -> int | None:
+        if port is not None and find_spec("grpc") is None:
+            raise ValueError(f"grpcio is not installed; install it: {install_command('grpc')}")
+        return port
 
     def models_among(self, names: Collection[str]) -> ModelPair[str]:
         """Returns the default model and the photo model, given the names of all models in the folder.

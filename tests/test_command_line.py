@@ -52,7 +52,7 @@ def test_flags_override_the_environment_in_the_workers_too():
         (["--port", "high"], "--port='high'"),
         (["--port", "70000"], "--port='70000'"),
         (["--workers", "0"], "--workers='0'"),
-        (["--model-dir", "nowhere"], "nowhere is not a folder"),
+        (["--model-dir", "nowhere"], "--model-dir='nowhere': this is not a folder"),
         (["--host", "1.2.3.4"], "cannot listen on 1.2.3.4"),
         (["--host", "no.such.host.invalid"], "cannot listen on no.such.host.invalid"),
     ],

@@ -77,7 +77,9 @@ def test_an_old_name_with_a_value_that_cannot_be_is_said(monkeypatch):
 def test_what_is_not_installed_is_said_with_the_remedy(monkeypatch, name, value, package, extra):
     monkeypatch.setattr("app.settings.find_spec", lambda _name: None)
     monkeypatch.setenv(f"FASHIONNET_{name}", value)
-    with pytest.raises(SettingsError, match=rf"^FASHIONNET_{name}: {package} is not installed; .*\[{extra}\]'\.$"):
+    with pytest.raises(
+        SettingsError, match=rf"^FASHIONNET_{name}='{value}': {package} is not installed; .*\[{extra}\]'\.$"
+    ):
         read_settings()
 
 
