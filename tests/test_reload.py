@@ -23,6 +23,7 @@ from app.hangup import handle_hangup
 from app.inference.models import load_tested_models
 from app.instance import announced, find
 from app.main import create_app
+from app.metrics import QUEUE_DEPTH
 from app.problems import NotReady
 from app.reload import reload as reload_models
 from app.settings import Settings
@@ -65,8 +66,8 @@ class Reloaded(NamedTuple):
         return {answer.json()["model_version"] for answer in answers}
 
 
-def copy_model(folder: Path) -> Path:
-    for file in WEIGHTS.glob(f"{NAME}.*"):
+def copy_model(folder: Path, name: str = NAME) -> Path:
+    for file in WEIGHTS.glob(f"{name}.*"):
         shutil.copy(file, folder)
     return folder
 
@@ -239,6 +240,34 @@ def test_a_thread_makes_the_engines(tmp_path, monkeypatch, settings):
     asyncio.run(run())
     assert threads
     assert threading.main_thread() not in threads
+
+
+def test_the_gauges_of_a_model_that_is_gone_are_0(tmp_path):
+    gone = copy_model(copy_model(tmp_path), "fashionnet-deep") / "fashionnet-deep.json"
+    app = create_app(Settings(model_dir=tmp_path, workers=1))
+
+    async def run() -> None:
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://x") as client,
+        ):
+
+            async def values() -> set[str]:
+                text = (await client.get("/metrics")).text
+                pattern = r'^fashionnet_(?:queue_depth|recent_predictions){.*model="fashionnet-deep"} (.*)'
+                return set(re.findall(pattern, text, re.MULTILINE))
+
+            await client.post(
+                "/predict?model=fashionnet-deep", content=grey_png(), headers={"Content-Type": "image/png"}
+            )
+            assert await values() == {"0.0", "1.0"}
+            gone.unlink()
+            QUEUE_DEPTH.labels("fashionnet-deep").set(7)
+            await reload_models(app.state)
+            assert await values() == {"0.0"}
+
+    asyncio.run(run())
 
 
 def test_a_reload_makes_a_service_ready_whose_self_test_failed(tmp_path, monkeypatch):

@@ -333,6 +333,8 @@ class Predictors:
     def show_in_metrics(self, before: Iterable[Predictor] = ()) -> None:
         """Sets the gauge of the served models, and creates their series; they take the place of those ``before``."""
         for predictor in before:
+            QUEUE_DEPTH.labels(predictor.card.name).set(0)
+            RecentPredictions(predictor.card).set_gauges()  # to 0: it has none
             if metrics_folder():  # prometheus_client cannot remove what is in a file
                 MODEL_INFO.labels(*predictor.info).set(0)
             else:
