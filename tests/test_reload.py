@@ -299,8 +299,19 @@ def pids_of(target: Target) -> set[int]:
 
 
 def test_without_a_service_the_command_says_so(capsys):
-    assert reload.main(["--port", "1"]) == 1
-    assert "No service was found on port 1" in capsys.readouterr().err
+    for flag, value, place in (("--port", "1", "port 1"), ("--uds", "/x", "/x")):
+        assert reload.main([flag, value]) == 1
+        assert f"No service was found on {place}: name it by --port or --uds, or" in capsys.readouterr().err
+
+
+def test_the_service_of_another_user_is_one_sentence(monkeypatch, capsys):
+    def kill(*_):
+        raise PermissionError
+
+    monkeypatch.setattr("app.commands.reload.find", lambda _settings: 7)
+    monkeypatch.setattr("os.kill", kill)
+    assert reload.main([]) == 1
+    assert capsys.readouterr().err == "error: Process 7 belongs to another user: run the command as that user.\n"
 
 
 @contextlib.contextmanager

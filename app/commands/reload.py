@@ -24,12 +24,18 @@ def reload(settings: Settings) -> int:
     """Sends SIGHUP to the service with these settings; returns the exit status."""
     pid = find(settings)
     if pid is None:
-        print(
-            f"error: No service was found on {settings.uds or f'port {settings.port}'}: name its port by --port, or "
-            "send SIGHUP to its first process.",
-            file=sys.stderr,
+        return _fail(
+            f"No service was found on {settings.uds or f'port {settings.port}'}: name it by --port or --uds, or send "
+            "SIGHUP to its first process."
         )
-        return 1
-    os.kill(pid, signal.SIGHUP)
+    try:
+        os.kill(pid, signal.SIGHUP)
+    except PermissionError:
+        return _fail(f"Process {pid} belongs to another user: run the command as that user.")
     print(f"The service (process {pid}) reads its models anew; its log says what came of it.")
     return 0
+
+
+def _fail(sentence: str) -> int:
+    print(f"error: {sentence}", file=sys.stderr)
+    return 1
