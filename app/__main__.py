@@ -85,7 +85,10 @@ def start(settings: "Settings") -> None:
     if listens_on_port(settings):
         require_free_port(settings.host, settings.port, "port")
         if settings.grpc_port and settings.grpc_port == settings.port:
-            sys.exit(f"fashionnet: FASHIONNET_GRPC_PORT: HTTP has the port {settings.port}: choose another one.")
+            sys.exit(
+                f"fashionnet: HTTP and gRPC both have port {settings.port}: choose another one by --grpc-port or "
+                "FASHIONNET_GRPC_PORT."
+            )
     if settings.grpc_port:
         require_free_port(settings.host, settings.grpc_port, "grpc_port")
     require_descriptors()
@@ -161,18 +164,20 @@ def create_metrics_folder(parent: Path | None, workers: int) -> Path:
     """Returns a new folder in which workers share their metrics; exits with one sentence if it cannot be written."""
     from app.metrics_files import create_folder
 
+    variable, otherwise = ("PROMETHEUS_MULTIPROC_DIR", "") if parent else ("TMPDIR", ", or set FASHIONNET_WORKERS=1")
     try:
         folder = create_folder(parent)
         free = shutil.disk_usage(folder).free
     except OSError as error:
         sys.exit(
-            f"fashionnet: {error}: several workers share their metrics there; mount one, or set FASHIONNET_WORKERS=1"
+            f"fashionnet: The metrics folder cannot be created ({error}): set {variable} to a folder that this user "
+            f"may write to{otherwise}."
         )
     if free < workers * METRICS_BYTES:
         folder.rmdir()
         sys.exit(
             f"fashionnet: {folder.parent} has {free:,} bytes left, and the metrics need {workers * METRICS_BYTES:,}: "
-            "free space there, set TMPDIR to another folder, or set FASHIONNET_WORKERS=1."
+            f"free space there, or set {variable} to another folder{otherwise}."
         )
     return folder
 

@@ -110,7 +110,9 @@ def test_http_and_grpc_on_one_port_are_one_sentence():
     port = str(free_port())
     done = run("-m", "app", "--port", port, "--grpc-port", port)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"fashionnet: FASHIONNET_GRPC_PORT: HTTP has the port {port}: choose another one.\n"
+    assert done.stderr == (
+        f"fashionnet: HTTP and gRPC both have port {port}: choose another one by --grpc-port or FASHIONNET_GRPC_PORT.\n"
+    )
 
 
 def test_a_request_that_outlasts_the_time_to_stop_gets_a_problem():
