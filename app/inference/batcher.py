@@ -1,52 +1,43 @@
-"""A micro-batcher that adds no latency: asyncio only, over any function of a list.
+"""A micro-batcher that adds no latency: asyncio only.
 
-An idle function is called at once. Items that arrive while it is busy form its next batch. There is no timer.
+An idle model is run at once. Pictures that arrive while it is busy form its next batch. There is no timer.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
-Value = TypeVar("Value")
-Result = TypeVar("Result")
+from model import Picture
+from model.engines import ImageOutput
+
 Observer = Callable[[int, float, float], None]
 """Called after every successful batch with its size, the wait of its first item and its duration, in seconds."""
 
 
 @dataclass(slots=True)
-class _Item(Generic[Value, Result]):
-    value: Value
-    future: "asyncio.Future[Result]"
+class _Item:
+    picture: Picture
+    future: asyncio.Future[ImageOutput]
     since: float
 
-    def settle(self, result: Result | Exception) -> None:
-        if self.future.done():  # the caller was cancelled
-            return
-        if isinstance(result, Exception):
-            self.future.set_exception(result)
-        else:
-            self.future.set_result(result)
 
-
-class MicroBatcher(Generic[Value, Result]):
-    """Gathers single items into batches for ``function``.
+class MicroBatcher:
+    """Gathers single pictures into batches for ``function``.
 
     Args:
-        function: takes a list of items and returns as many results; a result that is an exception is raised for its
-            own item alone.
+        function: takes a list of pictures and returns the output for each.
         executor: where the function runs; None runs it on the event loop, which is quicker if a batch takes less than
             handing it to a thread and back.
-        max_batch: most items in one call.
+        max_batch: most pictures in one call.
         observe: is called after every successful batch.
     """
 
     def __init__(
         self,
-        function: Callable[[list[Value]], Sequence[Result]],
+        function: Callable[[list[Picture]], Iterable[ImageOutput]],
         executor: Executor | None,
         *,
         max_batch: int,
@@ -56,22 +47,21 @@ class MicroBatcher(Generic[Value, Result]):
         self.executor = executor
         self.max_batch = max_batch
         self.observe = observe
-        self._waiting: deque[_Item[Value, Result]] = deque()
+        self._waiting: deque[_Item] = deque()
         self._worker: asyncio.Task[None] | None = None
 
     @property
     def depth(self) -> int:
-        """The number of items that wait."""
+        """The number of pictures that wait."""
         return len(self._waiting)
 
-    async def submit(self, value: Value) -> Result:
-        """Returns the result of one item.
+    async def submit(self, picture: Picture) -> ImageOutput:
+        """Returns the output for one picture.
 
-        An item whose caller was cancelled while it waited is never computed. A batch that fails is tried again
-        one by one, so an exception reaches only the caller whose item caused it.
+        A picture whose caller was cancelled while it waited is never computed. A batch that fails is tried again
+        one by one, so an exception reaches only the caller whose picture caused it.
         """
-        # Not _Item[Value, Result](...): a subscripted class takes microseconds to call.
-        item: _Item[Value, Result] = _Item(value, asyncio.get_running_loop().create_future(), time.perf_counter())
+        item = _Item(picture, asyncio.get_running_loop().create_future(), time.perf_counter())
         self._waiting.append(item)
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
@@ -85,30 +75,31 @@ class MicroBatcher(Generic[Value, Result]):
         finally:
             self._worker = None
 
-    def _next_batch(self) -> list[_Item[Value, Result]]:
-        batch: list[_Item[Value, Result]] = []
+    def _next_batch(self) -> list[_Item]:
+        batch: list[_Item] = []
         while self._waiting and len(batch) < self.max_batch:
             item = self._waiting.popleft()
             if not item.future.done():
                 batch.append(item)
         return batch
 
-    async def _compute(self, batch: list[_Item[Value, Result]]) -> None:
+    async def _compute(self, batch: list[_Item]) -> None:
         start = time.perf_counter()
         try:
-            results = await self._call([item.value for item in batch])
+            outputs = await self._call([item.picture for item in batch])
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
-            if len(batch) == 1:
-                batch[0].settle(error)
-            else:
+            if len(batch) > 1:
                 for item in batch:
                     await self._compute([item])
+            elif not batch[0].future.done():  # else the caller was cancelled
+                batch[0].future.set_exception(error)
             return
-        for item, result in zip(batch, results, strict=True):
-            item.settle(result)
+        for item, output in zip(batch, outputs, strict=True):
+            if not item.future.done():
+                item.future.set_result(output)
         self.observe(len(batch), start - batch[0].since, time.perf_counter() - start)
 
-    async def _call(self, values: list[Value]) -> Sequence[Result]:
+    async def _call(self, pictures: list[Picture]) -> Iterable[ImageOutput]:
         if self.executor is None:
-            return self.function(values)
-        return await asyncio.get_running_loop().run_in_executor(self.executor, self.function, values)
+            return self.function(pictures)
+        return await asyncio.get_running_loop().run_in_executor(self.executor, self.function, pictures)

@@ -76,7 +76,7 @@ class Predictor:
         self.shadow: Shadow | None = None
         self._observer = BatchObserver(self.card.name)
         self.batcher = MicroBatcher(
-            partial(_compute, self.engine),
+            partial(run_pictures, self.engine),
             None if self.on_event_loop else executors.inference,
             max_batch=settings.max_batch_size if images_per_call(self.card.input.shape) > 1 else 1,
             observe=self._observer,
@@ -85,7 +85,7 @@ class Predictor:
 
     async def submit(self, picture: Picture) -> Inferred:
         """Returns the engine's output for one picture, computed in the next micro-batch."""
-        return await self.batcher.submit(picture)
+        return Inferred(picture, await self.batcher.submit(picture))
 
     def answer(self, inferred: Inferred, choice: str, *, with_image: bool = False) -> Prediction:
         """Returns the prediction for one picture and counts it; ``choice`` says why this model was chosen."""
@@ -138,10 +138,6 @@ class Predictor:
     async def self_test(self) -> None:
         """Predicts a black image; raises an exception if that fails."""
         check_logits(self.card, (await self.submit(Picture(self.card.input.blank(), IDENTITY))).output.logits)
-
-
-def _compute(engine: Engine, pictures: list[Picture]) -> list[Inferred]:
-    return [Inferred(*each) for each in zip(pictures, run_pictures(engine, pictures), strict=True)]
 
 
 class Classifier:
