@@ -58,15 +58,10 @@ def add_renamed(parser: ArgumentParser, old: str, new: Action) -> None:
     )
 
 
-def flags_of(arguments: Namespace) -> dict[str, Any]:
-    """Returns the settings that the command line gives, by field."""
-    given = {field: getattr(arguments, field, None) for field in Settings.model_fields}
-    return {field: value for field, value in given.items() if value is not None}
-
-
 def settings_of(arguments: Namespace) -> Settings:
     """Returns the settings of the command line and the environment; raises SettingsError."""
-    return read_settings(flags_of(arguments))
+    flags = {field: getattr(arguments, field, None) for field in Settings.model_fields}
+    return read_settings({field: value for field, value in flags.items() if value is not None})
 
 
 def run(command: Callable[[], int]) -> int:

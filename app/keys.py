@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.metrics import count_key
+from app.metrics import KEYS
 from app.problems import ProblemType, ServiceError, route_path
 from model import FashionNetError
 
@@ -66,7 +66,7 @@ class Keys:
         if name is None:
             problem = "The API key is unknown" if given else "The request has no API key"
             raise InvalidKey(f"{problem}: send a valid one as  Authorization: Bearer KEY  or  X-API-Key: KEY")
-        count_key(name)
+        KEYS.labels(name).inc()
 
     def _look(self) -> None:
         """Reads the file again if it has changed; keeps the keys if it is broken."""

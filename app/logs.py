@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
-from app.settings import Settings, environment_warnings
+from app.settings import Settings
 from model.files import one_line
 
 logger = logging.getLogger("fashionnet")
@@ -93,9 +93,3 @@ def configure(settings: Settings) -> None:
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     logger.critical("unexpected error", exc_info=(kind, error, traceback))
-
-
-def log_ignored_variables() -> None:
-    """Logs a warning for each ``FASHIONNET_`` variable that is ignored or has an old name."""
-    for sentence in environment_warnings():
-        logger.warning(sentence)

@@ -14,17 +14,18 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from app import VERSION
 from app.fast_path import FastPathMiddleware
 from app.inference.evaluator import Evaluator
-from app.inference.models import ServedModel, load_models_or_exit, log_models
+from app.inference.models import ServedModel, load_models, log_models
 from app.keys import KeyFileError, KeyMiddleware, Keys
 from app.lifecycle import Readiness, lifespan
-from app.logs import configure, log_ignored_variables
+from app.logs import configure, logger
 from app.middleware import CatchAllMiddleware, RequestMiddleware, RootPathMiddleware
 from app.openapi import TAGS, offer_models
 from app.problems import add_exception_handlers
 from app.routes import evaluate, explain, gallery, health, models, page, predict, v2, v2_metadata
-from app.settings import Settings, SettingsError, read_settings
+from app.settings import Settings, SettingsError, environment_warnings, read_settings
 from app.uploads import Limits
 from model import FashionMnist
+from model.errors import ArtifactError
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -35,15 +36,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """
     try:
         settings = settings or read_settings()
-    except SettingsError as error:
-        sys.exit(f"fashionnet: {error}")
-    configure(settings)
-    log_ignored_variables()
-    loaded = load_models_or_exit(settings)
-    log_models(f"FashionNet {VERSION} serves", loaded, settings)
-    try:
+        configure(settings)
+        for sentence in environment_warnings():
+            logger.warning(sentence)
+        loaded = load_models(settings)
+        log_models(f"FashionNet {VERSION} serves", loaded, settings)
         return assemble(settings, loaded)
-    except KeyFileError as error:
+    except (SettingsError, ArtifactError, KeyFileError) as error:
         sys.exit(f"fashionnet: {error}")
 
 

@@ -26,7 +26,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from app.settings import metrics_folder
-from model import FashionNetError, Prediction
+from model import FashionNetError
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _STAGE_SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, *_SECONDS[:-3])
@@ -137,11 +137,6 @@ def create_files(model: str, labels: Iterable[str]) -> None:
     PROBLEMS.labels("overloaded")
 
 
-def count_prediction(prediction: Prediction) -> None:
-    """Counts a prediction by model and label, and sums up its confidence."""
-    CONFIDENCE.labels(prediction.model, prediction.label).observe(prediction.confidence)
-
-
 @contextmanager
 def measure_inference(model: str) -> Iterator[None]:
     """Counts a request of the Open Inference Protocol; one that raises an exception has failed."""
@@ -151,11 +146,6 @@ def measure_inference(model: str) -> Iterator[None]:
         outcome = "success"
     finally:
         INFERENCES.labels(model, outcome).observe(time.perf_counter() - start)
-
-
-def count_key(name: str) -> None:
-    """Counts a request with the API key of this name."""
-    KEYS.labels(name).inc()
 
 
 class MetricsUnavailable(FashionNetError):

@@ -1,7 +1,6 @@
 """The models to serve: read, checked and, if that is possible, given their engines before worker processes fork."""
 
 import logging
-import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
@@ -13,7 +12,6 @@ from app.inference.shadow import require_shadow
 from app.settings import Settings
 from model import Engine, ModelCard, create_engine, list_artifacts
 from model.engines import choose_engine, load_for_engine
-from model.errors import ArtifactError
 
 logger = logging.getLogger("fashionnet")
 
@@ -27,14 +25,6 @@ class ServedModel(NamedTuple):
     on_event_loop: bool
     """Whether single predictions run on the event loop instead of in a thread."""
     owns_threads: bool
-
-
-def load_models_or_exit(settings: Settings) -> list[ServedModel]:
-    """Returns every model to serve; ends the process with one sentence if an artefact is missing or damaged."""
-    try:
-        return load_models(settings)
-    except ArtifactError as error:
-        sys.exit(f"fashionnet: {error}")
 
 
 def load_models(settings: Settings) -> list[ServedModel]:

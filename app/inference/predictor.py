@@ -17,7 +17,7 @@ from app.inference.executors import Executors
 from app.inference.models import ServedModel, check_logits
 from app.inference.sandbox import CallEnded
 from app.inference.shadow import Shadow
-from app.metrics import MODEL_INFO, QUEUE_DEPTH, BatchObserver, StageTimer, count_prediction, create_files
+from app.metrics import CONFIDENCE, MODEL_INFO, QUEUE_DEPTH, BatchObserver, StageTimer, create_files
 from app.settings import Settings, metrics_folder
 from model import Engine, ModelCard, Picture, Prediction, classify
 from model.engines import EngineOutputs, ImageOutput, batches, images_per_call
@@ -95,7 +95,7 @@ class Predictor:
 
     def observe(self, picture: Picture, prediction: Prediction) -> None:
         """Counts a prediction of this model, and has the shadow model make one."""
-        count_prediction(prediction)
+        CONFIDENCE.labels(prediction.model, prediction.label).observe(prediction.confidence)
         self.recent.add(prediction)
         if self.shadow:
             self.shadow.compare(picture, prediction)
@@ -209,14 +209,10 @@ class Classifier:
         with self.admission.pictures.admit(picture_cost(len(given))):
             return await self._submit(await self.decoder.decode(given, self.inputs))
 
-    async def preprocess(self, content: bytes, budget: DecodingBudget | None = None) -> Picture:
-        """Returns the model's input for an encoded picture; raises ImageError if it cannot be used."""
-        return await self.decoder.preprocess(content, self.inputs, budget)
-
     async def explain(self, content: bytes, *, drawn: bool) -> Explanation:
         """Classifies one encoded picture and attributes the prediction to its pixels; raises as ``predict``."""
         with self.admission.pictures.admit(EXPLANATION_COST + picture_cost(len(content))):
-            inferred = await self._submit(await self.preprocess(content))
+            inferred = await self._submit(await self.decoder.preprocess(content, self.inputs))
             prediction = self._answer(inferred)
             heat = await self._attribute(inferred, prediction.class_id)
             if not drawn:

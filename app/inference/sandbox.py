@@ -17,7 +17,7 @@ import struct
 import threading
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 from app.inference.errors import HelperLost
 from model.cpu import limit_memory, release_freed_memory
@@ -61,21 +61,7 @@ class _Outcome(IntEnum):
     RAISED = -1
 
 
-class Sandbox(Protocol):
-    """Runs a function with limits."""
-
-    def run(self, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-        """Returns the result of the call; raises what it raises.
-
-        Raises:
-            CallEnded: the call took too long, or too much memory, or ended the helper.
-        """
-
-    def close(self) -> None:
-        """Ends the helper."""
-
-
-def create_sandbox(limits: "CallLimits") -> Sandbox:
+def create_sandbox(limits: "CallLimits") -> "HelperProcess | NoSandbox":
     """Returns a sandbox; without limits where the process cannot fork (Windows, replicas of Ray Serve)."""
     if not hasattr(os, "fork"):
         return NoSandbox()
@@ -124,7 +110,12 @@ class HelperProcess:
         self._start()
 
     def run(self, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-        """Returns the result of the call, see ``Sandbox``; raises HelperLost if helper and keeper have both died."""
+        """Returns the result of the call; raises what it raises.
+
+        Raises:
+            CallEnded: the call took too long, or too much memory, or ended the helper.
+            HelperLost: helper and keeper have both died.
+        """
         with self._lock:
             sent = _write(self._memory, (function, args, kwargs))
             self._call = (self._call + 1) % _NUMBERS

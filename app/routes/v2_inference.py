@@ -49,8 +49,8 @@ async def _infer(given: Given, predictor: Predictor, classifier: Classifier) -> 
 
 async def _infer_many(given: Given, predictor: Predictor, classifier: Classifier) -> list[ImageOutput]:
     if isinstance(given, list) and given:
-        budget = classifier.decoder.budget()
-        images = stack([await classifier.preprocess(content, budget) for content in given])
+        decoder, budget = classifier.decoder, classifier.decoder.budget()
+        images = stack([await decoder.preprocess(content, classifier.inputs, budget) for content in given])
     else:
         images = np.asarray(given, np.uint8).reshape(-1, *predictor.card.input.shape)
     return list((await predictor.run(images)).image_outputs())
