@@ -19,7 +19,6 @@ from app.hangup import handle_hangup
 if TYPE_CHECKING:
     from app.settings import Settings
 
-LEAST_DESCRIPTORS = 64
 METRICS_BYTES = 1_000_000
 """Space for the metrics of one worker; it needs about half of that."""
 
@@ -80,6 +79,7 @@ def on_stop_signal(handler: Callable[[], object]) -> None:
 
 def start(settings: "Settings") -> None:
     """Checks what would stop the service, then serves."""
+    from app.connections import require_files
     from app.settings import metrics_folder, share_metrics
 
     if listens_on_port(settings):
@@ -91,7 +91,7 @@ def start(settings: "Settings") -> None:
             )
     if settings.grpc_port:
         require_free_port(settings.host, settings.grpc_port, "grpc_port")
-    require_descriptors()
+    require_files()
     if settings.processes == 1 and not metrics_folder():
         serve(settings)
         return
@@ -144,20 +144,6 @@ def _address_sentence(error: OSError | UnicodeError, host: str, port: int, setti
         f"The service cannot listen on {host} ({reason}): set --host or FASHIONNET_HOST to an address of this "
         "machine, such as 127.0.0.1 or 0.0.0.0."
     )
-
-
-def require_descriptors() -> None:
-    """Exits with one sentence if the process may not open enough files."""
-    if sys.platform == "win32":
-        return
-    import resource
-
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit < LEAST_DESCRIPTORS:
-        sys.exit(
-            f"fashionnet: Only {limit} files may be open at once, and the service needs {LEAST_DESCRIPTORS}: "
-            "raise the limit, such as by `ulimit -n 1024`."
-        )
 
 
 def create_metrics_folder(parent: Path | None, workers: int) -> Path:

@@ -6,6 +6,7 @@ import errno
 import http.client
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ import psutil
 import pytest
 
 from app.__main__ import create_metrics_folder
+from app.connections import require_files
 from app.lifecycle import Readiness
 from app.metrics_files import remove_abandoned
 from app.problems import NotReady
@@ -401,6 +403,11 @@ def test_too_few_file_descriptors_stop_the_start_with_one_sentence():
     done = run(*limited(20), FASHIONNET_PORT="0")
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
     assert done.stderr.startswith("fashionnet: Only 20 files may be open")
+
+
+def test_no_limit_for_open_files_is_enough(monkeypatch):
+    monkeypatch.setattr("resource.getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    require_files()
 
 
 def test_it_responds_again_after_file_descriptors_ran_out_and_the_log_stays_short():
