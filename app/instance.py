@@ -22,26 +22,26 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 @contextmanager
-def announced(settings: Settings) -> Iterator[None]:
+def advertised(settings: Settings) -> Iterator[None]:
     """Lets ``find`` find this process while the context lasts, where the system can do that (Linux)."""
     if sys.platform != "linux":
         yield
         return
-    with socket.socket(socket.AF_UNIX) as announcing:
+    with socket.socket(socket.AF_UNIX) as advertising:
         with suppress(OSError):  # another service listens on the same port of another address
-            announcing.bind(_name(settings))
-            announcing.listen()
-        announcing.setblocking(False)
+            advertising.bind(_name(settings))
+            advertising.listen()
+        advertising.setblocking(False)
         if hangup := current_hangup():
-            hangup.received = partial(_forget_callers, announcing)
+            hangup.received = partial(_forget_callers, advertising)
         yield
 
 
-def _forget_callers(announcing: socket.socket) -> None:
+def _forget_callers(advertising: socket.socket) -> None:
     """Removes the connections of ``find`` from the queue. Once that is full, a further one would wait for ever."""
     with suppress(OSError):
         while True:
-            announcing.accept()[0].close()
+            advertising.accept()[0].close()
 
 
 def find(settings: Settings) -> int | None:

@@ -30,7 +30,7 @@ class Readiness:
 
     def __init__(self) -> None:
         self.reason: str | None = "The service is starting: its self-test has not finished yet."
-        self.stopping = False
+        self.closing_connections = False
         self.on_settled: Callable[[], None] = lambda: None
 
     async def settle(self, self_test: Awaitable[None]) -> None:
@@ -46,16 +46,16 @@ class Readiness:
 
     def become_ready(self) -> None:
         """Becomes ready, unless the service stops."""
-        if not self.stopping:
+        if not self.closing_connections:
             self.reason = None
 
     def stop(self) -> None:
         """Becomes unready because the service stops."""
-        self.reason, self.stopping = "The service is stopping.", True
+        self.reason, self.closing_connections = "The service is stopping.", True
 
     def leave(self) -> None:
         """Makes clients connect anew, to another worker, by ``Connection: close``. The service stays ready."""
-        self.stopping = True
+        self.closing_connections = True
 
     def require(self) -> None:
         """Raises NotReady with the reason if the service is not ready."""

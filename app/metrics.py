@@ -86,18 +86,18 @@ MODEL_INFO = Gauge(
     ["model", "version", "architecture", "engine"],
     multiprocess_mode="livemax",
 )
-SAMPLE = 16
+SAMPLING_INTERVAL = 16
 _requests = itertools.count()
 _batches = itertools.count()
 
 
 class StageTimer:
-    """Times the consecutive stages of one request in ``SAMPLE``."""
+    """Times the consecutive stages of one request in ``SAMPLING_INTERVAL``."""
 
     __slots__ = ("_last",)
 
     def __init__(self) -> None:
-        self._last = time.perf_counter() if next(_requests) % SAMPLE == 0 else None
+        self._last = time.perf_counter() if next(_requests) % SAMPLING_INTERVAL == 0 else None
 
     def end(self, stage: str) -> None:
         """Records that ``stage`` ends now; it began when the previous one ended."""
@@ -116,7 +116,7 @@ class BatchObserver:
     def __call__(self, size: int, waited: float, took: float) -> None:
         """Counts one batch; times in seconds."""
         self.count(size)
-        if next(_batches) % SAMPLE == 0:
+        if next(_batches) % SAMPLING_INTERVAL == 0:
             STAGES.labels("queue").observe(waited)
             STAGES.labels("compute").observe(took)
 

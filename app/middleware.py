@@ -53,7 +53,7 @@ class RequestMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (_HEADER, identifier)]
-                if self.readiness.stopping:  # has clients connect anew, to a server that stays
+                if self.readiness.closing_connections:  # has clients connect anew, to a server that stays
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
@@ -123,7 +123,7 @@ class CatchAllMiddleware:
                 raise
             await render(error, route_path(scope))(scope, receive, send)
         except asyncio.CancelledError:
-            if started or not self.readiness.stopping:
+            if started or not self.readiness.closing_connections:
                 raise
             # The server has waited long enough for the open requests.
             stopped = NotReady("The service stopped before this response was ready: send the request again.")

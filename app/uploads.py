@@ -17,7 +17,7 @@ from app.inference.admission import BodyMemory
 from app.problems import BodyTooLarge, MalformedBody, MissingFile, SlowBody, TooManyFiles, UnsupportedBody
 from app.settings import Settings
 
-FRAMING = 64 * 1024
+MULTIPART_OVERHEAD = 64 * 1024
 """Bytes of boundaries, heads of parts and other fields in a form for one picture."""
 FIELDS = 32
 """Parts that a form for one picture may have; browsers and tools add a few."""
@@ -61,7 +61,7 @@ class Limits:
 
     file_bytes: int
     body_bytes: int
-    framing: int
+    overhead: int
     """Bytes that the body may have besides."""
     files: int
     seconds: float
@@ -70,13 +70,13 @@ class Limits:
     def of_one(cls, settings: Settings) -> "Limits":
         """Returns the limits of a request with one picture."""
         most = settings.max_upload_bytes
-        return cls(most, most, FRAMING, files=8, seconds=settings.body_timeout_seconds)
+        return cls(most, most, MULTIPART_OVERHEAD, files=8, seconds=settings.body_timeout_seconds)
 
     @classmethod
     def of_batch(cls, settings: Settings) -> "Limits":
         """Returns the limits of a request with many pictures."""
         largest, seconds = settings.max_request_bytes, settings.body_timeout_seconds
-        return cls(settings.max_upload_bytes, largest, framing=0, files=settings.max_files, seconds=seconds)
+        return cls(settings.max_upload_bytes, largest, overhead=0, files=settings.max_files, seconds=seconds)
 
 
 def declared_length(request: Request) -> int:
@@ -122,7 +122,7 @@ async def read_uploads(request: Request, limits: Limits, memory: BodyMemory) -> 
         parser = PushMultipartParser(
             _boundary(request), max_segment_count=limits.files + FIELDS, header_charset=HEADERS
         )
-        async for chunk in _chunks(request, limits.body_bytes, limits.seconds, memory, limits.framing):
+        async for chunk in _chunks(request, limits.body_bytes, limits.seconds, memory, limits.overhead):
             for event in parser.parse(chunk):
                 upload = collector.add(event)
                 if upload is not None:
@@ -139,18 +139,18 @@ def _too_large(max_bytes: int) -> BodyTooLarge:
 
 
 async def _chunks(
-    request: Request, max_bytes: int, seconds: float, memory: BodyMemory, framing: int = 0
+    request: Request, max_bytes: int, seconds: float, memory: BodyMemory, overhead: int = 0
 ) -> AsyncIterator[bytes]:
     """Yields the body's chunks; stops at the limits, and before the first byte if Content-Length exceeds the limit.
 
     Args:
         request: nothing of its body was received yet.
-        max_bytes: of the whole body, without its framing.
+        max_bytes: of the whole body, without its overhead.
         seconds: that are spent waiting for the body; what the caller does between two chunks does not count.
         memory: counts the bytes.
-        framing: bytes that the body may have besides.
+        overhead: bytes that the body may have besides.
     """
-    if declared_length(request) > max_bytes + framing:
+    if declared_length(request) > max_bytes + overhead:
         raise _too_large(max_bytes)
     loop, size, more = asyncio.get_running_loop(), 0, True
     while more:
@@ -162,7 +162,7 @@ async def _chunks(
         more = message.get("more_body", False)
         chunk: bytes = message.get("body", b"")
         size += len(chunk)
-        if size > max_bytes + framing:
+        if size > max_bytes + overhead:
             raise _too_large(max_bytes)
         memory.add(len(chunk))
         yield chunk

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from selenium.webdriver.support.ui import Select
 
-from app.inference.drift import LEAST
+from app.inference.drift import MIN_PREDICTIONS
 from tests.browser import AXE, TABS, Page, needs_browser
 from tests.pictures import random_image
 from tests.servers import classify_images, wait_until
@@ -96,7 +96,7 @@ def test_everybody_can_use_the_page_without_the_data_and_see_the_drift(page_with
     for tab in ("gallery", "evaluation"):
         page.text_of(tab, ".big")
         assert_usable(page)
-    classify_images(client_without_data, [Image.fromarray(random_image())] * LEAST)
+    classify_images(client_without_data, [Image.fromarray(random_image())] * MIN_PREDICTIONS)
     wait_until(lambda: client_without_data.get("/models/fashionnet/drift").json()["status"] == "drifted")
     page.text_of("models", ".histogram")
     assert_usable(page)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.inference.drift import LEAST, WINDOW, RecentPredictions, measure_drift
+from app.inference.drift import MIN_PREDICTIONS, WINDOW, RecentPredictions, measure_drift
 from app.metrics import collect
 from app.settings import Settings
 from model import CLASSES, WEIGHTS, Picture, classify
@@ -131,7 +131,7 @@ def test_two_workers_tell_the_drift_of_the_service(test_split):
             tensor = {"name": "images", "datatype": "UINT8", "shape": [count, 28, 28], "data": [0] * count * 784}
             assert client.post("/v2/models/fashionnet/infer", json={"inputs": [tensor]}).status_code == 200
         few = drift_after(client, FEW)
-        assert (few["status"], few["predictions_needed"]) == ("unknown", LEAST)
+        assert (few["status"], few["predictions_needed"]) == ("unknown", MIN_PREDICTIONS)
         assert (few["features"]["class_id"]["status"], few["features"]["class_id"]["psi"]) == ("unknown", None)
         assert not exported_indices(client)
         classify_images(client, pictures(test_split, lambda image: image))
@@ -151,7 +151,7 @@ def test_the_oldest_predictions_are_forgotten_and_outputs_count_like_predictions
     prediction = classify(output, card, picture)
     found = []
     for add, item in ((recent.add, prediction), (recent.add_output, output)):
-        for _ in range(WINDOW + LEAST):
+        for _ in range(WINDOW + MIN_PREDICTIONS):
             add(item)
         recent.set_gauges()
         found.append(measure_drift(card, collect()))
@@ -189,8 +189,8 @@ def test_the_page_shows_the_drift_of_every_model(driver, tmp_path):
         text = page.text_of("models", "#drift")
         assert "Predictions so far: 0. The population stability index needs at least 300." in text
         assert not page.all(".histogram")
-        classify_images(client, [trousers(size=28)] * LEAST)
-        drift_after(client, LEAST)
+        classify_images(client, [trousers(size=28)] * MIN_PREDICTIONS)
+        drift_after(client, MIN_PREDICTIONS)
         page.open("models")
         page.awaited(".histogram")
         assert page.one("#drift").text.startswith("Drifted. The last 300 predictions, compared with")

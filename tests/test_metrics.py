@@ -10,7 +10,7 @@ from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.inference.executors import BACKGROUND_NICENESS, lower_priority
-from app.metrics import SAMPLE
+from app.metrics import SAMPLING_INTERVAL
 from app.metrics_files import merging, reading
 from app.server.ended_workers import merge_ended
 from app.settings import Settings
@@ -100,7 +100,7 @@ def test_a_worker_that_died_leaves_no_state_behind(counted):
 def test_the_stages_of_every_sixteenth_prediction_are_timed(small_data):
     with serve(Settings(data_dir=small_data.root)) as client:
         before = samples(client)
-        for number in range(2 * SAMPLE):
+        for number in range(2 * SAMPLING_INTERVAL):
             client.post("/predict", files={"file": grey_png(number)})
         after = samples(client)
     for stage in ("read", "wait", "encode", "queue", "compute"):

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.inference.drift import LEAST
+from app.inference.drift import MIN_PREDICTIONS
 from app.settings import Settings
 from tests.pictures import grey_png
 from tests.servers import ROOT, serve
@@ -24,7 +24,7 @@ def exported():
     """The names and labels of every metric of a service that has done all that is counted."""
     with serve(Settings(shadow_model="fashionnet-deep", shadow_share=1)) as client:
         files = [("files", grey_png(seed)) for seed in range(100)]
-        for _ in range(LEAST // 100):
+        for _ in range(MIN_PREDICTIONS // 100):
             assert client.post("/predict/batch", files=files).status_code == 200
         client.post("/predict", files={"file": b"no picture"})
         for _ in range(16):  # of which one is timed

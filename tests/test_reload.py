@@ -21,7 +21,7 @@ import pytest
 from app.commands import reload
 from app.hangup import handle_hangup
 from app.inference.models import load_tested_models
-from app.instance import announced, find
+from app.instance import advertised, find
 from app.main import create_app
 from app.metrics import QUEUE_DEPTH
 from app.problems import NotReady
@@ -363,7 +363,7 @@ def test_the_command_finds_the_service_however_often_it_was_called(monkeypatch):
     handle_hangup()
     monkeypatch.setattr("app.hangup._has_terminal", lambda: True)
     try:
-        with announced(settings):
+        with advertised(settings):
             for _ in range(300):
                 assert find(settings) == os.getpid()
                 signal.raise_signal(signal.SIGHUP)
@@ -375,6 +375,6 @@ def test_the_command_finds_the_service_however_often_it_was_called(monkeypatch):
 def test_the_command_finds_a_service_by_any_path_of_its_socket(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("socket", "s" * 60):
-        with announced(Settings(uds=name)):
+        with advertised(Settings(uds=name)):
             assert find(Settings(uds=tmp_path / name)) == find(Settings(uds=name)) == os.getpid()
         assert find(Settings(uds=name)) is None

@@ -19,7 +19,7 @@ from PIL import Image
 
 from app.inference.errors import HelperLost
 from app.inference.sandbox import (
-    CALLS,
+    MAX_CALLS_PER_HELPER,
     CallLimits,
     HelperCrashed,
     HelperProcess,
@@ -137,8 +137,8 @@ def test_calls_of_several_threads_wait_for_each_other(sandbox):
 
 
 def test_a_helper_is_replaced_before_its_memory_is_fragmented(sandbox):
-    helpers = [sandbox.run(os.getpid) for _ in range(2 * CALLS)]
-    assert max(helpers.count(one) for one in set(helpers)) == CALLS
+    helpers = [sandbox.run(os.getpid) for _ in range(2 * MAX_CALLS_PER_HELPER)]
+    assert max(helpers.count(one) for one in set(helpers)) == MAX_CALLS_PER_HELPER
 
 
 @pytest.mark.parametrize(
@@ -203,10 +203,10 @@ def test_a_call_is_not_repeated_by_the_next_helper(sandbox):
 
 def test_helpers_that_are_killed_at_any_moment_mix_no_answers(sandbox):
     """A call that was running may be lost; no other call is, and none gets the answer of another one."""
-    keeper, delays = sandbox.run(os.getppid), np.random.default_rng(1)
+    supervisor, delays = sandbox.run(os.getppid), np.random.default_rng(1)
     answered = 0
     for number in range(100):
-        killer = threading.Timer(delays.choice([0, 0.0003, 0.003]) * delays.random(), kill_helper, [keeper])
+        killer = threading.Timer(delays.choice([0, 0.0003, 0.003]) * delays.random(), kill_helper, [supervisor])
         killer.start()
         with contextlib.suppress(HelperLost):
             assert sandbox.run(abs, -number) == number
@@ -215,21 +215,21 @@ def test_helpers_that_are_killed_at_any_moment_mix_no_answers(sandbox):
     assert answered > 30
 
 
-def kill_helper(keeper: int) -> None:
-    for process in processes_of(keeper):
+def kill_helper(supervisor: int) -> None:
+    for process in processes_of(supervisor):
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
 
 
-def end_keeper_and_helper(sandbox):
-    keeper, helper = sandbox.run(os.getppid), sandbox.run(os.getpid)
-    os.kill(keeper, signal.SIGKILL)
+def end_supervisor_and_helper(sandbox):
+    supervisor, helper = sandbox.run(os.getppid), sandbox.run(os.getpid)
+    os.kill(supervisor, signal.SIGKILL)
     os.kill(helper, signal.SIGKILL)
-    wait_until(lambda: has_ended(keeper) and has_ended(helper))
+    wait_until(lambda: has_ended(supervisor) and has_ended(helper))
 
 
-def test_killed_with_its_keeper_it_is_started_anew(sandbox):
-    end_keeper_and_helper(sandbox)
+def test_killed_with_its_supervisor_it_is_started_anew(sandbox):
+    end_supervisor_and_helper(sandbox)
     assert sandbox.run(len, "abc") == 3
     with pytest.raises(HelperLost):
         sandbox.run(kill_both)
@@ -237,7 +237,7 @@ def test_killed_with_its_keeper_it_is_started_anew(sandbox):
 
 
 def test_a_fork_that_fails_loses_one_call(sandbox, monkeypatch):
-    end_keeper_and_helper(sandbox)
+    end_supervisor_and_helper(sandbox)
 
     def fail():
         monkeypatch.undo()
@@ -249,16 +249,16 @@ def test_a_fork_that_fails_loses_one_call(sandbox, monkeypatch):
     assert sandbox.run(len, "abc") == 3
 
 
-def test_a_new_keeper_that_has_died_already_loses_one_call(sandbox, monkeypatch):
-    end_keeper_and_helper(sandbox)
+def test_a_new_supervisor_that_has_died_already_loses_one_call(sandbox, monkeypatch):
+    end_supervisor_and_helper(sandbox)
     start = sandbox._start
 
     def start_one_that_dies():
         start()
-        os.waitid(os.P_PID, sandbox._keeper, os.WEXITED | os.WNOWAIT)
+        os.waitid(os.P_PID, sandbox._supervisor, os.WEXITED | os.WNOWAIT)
         monkeypatch.undo()
 
-    monkeypatch.setattr("app.inference.sandbox._keep_helper", lambda *_: os._exit(0))
+    monkeypatch.setattr("app.inference.sandbox._supervise", lambda *_: os._exit(0))
     monkeypatch.setattr(sandbox, "_start", start_one_that_dies)
     with pytest.raises(HelperLost):
         sandbox.run(len, "abc")

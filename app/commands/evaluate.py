@@ -51,7 +51,7 @@ from model.preprocessing.decode import DecodeLimits, decode
 from model.progress import progress_bar
 
 
-class Evaluation(NamedTuple):
+class EvaluatedModel(NamedTuple):
     """A model on the test set."""
 
     card: ModelCard
@@ -91,7 +91,7 @@ def print_evaluation(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def evaluate_model(settings: Settings, name: str, split: Split) -> Evaluation:
+def evaluate_model(settings: Settings, name: str, split: Split) -> EvaluatedModel:
     """Runs the model ``name`` on ``split``, with a progress bar."""
     artifact = load_for_engine(settings.engine, settings.model_dir, name)
     engine = create_engine(settings.engine, artifact, usable_cores())
@@ -100,11 +100,11 @@ def evaluate_model(settings: Settings, name: str, split: Split) -> Evaluation:
         logits = run_data_set(engine, split.images, artifact.card.input, bar.update).logits
     seconds = time.perf_counter() - start
     figures = report(logits, split.labels, temperature=artifact.card.temperature)
-    return Evaluation(artifact.card, engine, logits, figures, seconds)
+    return EvaluatedModel(artifact.card, engine, logits, figures, seconds)
 
 
 def measure_extras(
-    arguments: argparse.Namespace, settings: Settings, evaluation: Evaluation, split: Split
+    arguments: argparse.Namespace, settings: Settings, evaluation: EvaluatedModel, split: Split
 ) -> dict[str, Any]:
     """Returns the optional results by name."""
     extras: dict[str, Any] = {}
@@ -188,7 +188,7 @@ def draw_photo_plots(folder: Path, figures: PhotoReport, name: str) -> None:
     (folder / "photo-reliability.png").write_bytes(draw_reliability(figures.reliability, name))
 
 
-def draw(folder: Path, evaluation: Evaluation, split: Split, issues: list[LabelIssue]) -> None:
+def draw(folder: Path, evaluation: EvaluatedModel, split: Split, issues: list[LabelIssue]) -> None:
     """Draws confusion matrix, reliability diagram and, if there are any, label issues into ``folder``."""
     with requires_extra("train"):
         from model.plots.reliability import draw_reliability
@@ -245,7 +245,7 @@ def label_issues_text(issues: list[LabelIssue]) -> str:
     return "\n".join(lines)
 
 
-def table(evaluation: Evaluation) -> str:
+def table(evaluation: EvaluatedModel) -> str:
     """Returns the report as text."""
     card, figures = evaluation.card, evaluation.report
     title = f"{card.name} {card.version}, {evaluation.engine.name}, {evaluation.seconds:.1f} s"

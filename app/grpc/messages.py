@@ -28,7 +28,7 @@ class InferenceCall(NamedTuple):
 
     model: str
     version: str | None
-    asked: codec.InferenceRequest
+    requested: codec.InferenceRequest
     """Without the data of its inputs."""
     tensors: dict[str, codec.Array]
     raw: bool
@@ -57,12 +57,14 @@ def read_call(content: bytes, max_images: int) -> InferenceCall:
     if raw and (len(raw) != len(request.inputs) or any(tensor.HasField("contents") for tensor in request.inputs)):
         raise InvalidInference("raw_input_contents does not fit the inputs: send one for each, and no other contents.")
     with codec.one_sentence():
-        asked = codec.InferenceRequest.model_validate(_as_json(request))
-    codec.check_inputs(asked.inputs, max_images)
+        requested = codec.InferenceRequest.model_validate(_as_json(request))
+    codec.check_inputs(requested.inputs, max_images)
     tensors = {}
-    for tensor, given in zip(asked.inputs, raw or [each.contents for each in request.inputs], strict=True):
-        tensors[tensor.name] = codec.from_binary(tensor, memoryview(given)) if raw else _from_contents(tensor, given)
-    return InferenceCall(request.model_name, request.model_version or None, asked.without_data(), tensors, bool(raw))
+    for tensor, data in zip(requested.inputs, raw or [each.contents for each in request.inputs], strict=True):
+        tensors[tensor.name] = codec.from_binary(tensor, memoryview(data)) if raw else _from_contents(tensor, data)
+    return InferenceCall(
+        request.model_name, request.model_version or None, requested.without_data(), tensors, bool(raw)
+    )
 
 
 def _as_json(request: Any) -> dict[str, Any]:
@@ -84,7 +86,7 @@ def _from_contents(tensor: codec.InputTensor, contents: Any) -> codec.Array:
 
 def response_of(call: InferenceCall, card: ModelCard, outputs: Sequence[codec.Output]) -> Any:
     """Returns the message with these outputs."""
-    sent = message("ModelInferResponse", model_name=card.name, model_version=card.version, id=call.asked.id)
+    sent = message("ModelInferResponse", model_name=card.name, model_version=card.version, id=call.requested.id)
     for output in outputs:
         tensor = sent.outputs.add(name=output.name, datatype=output.datatype, shape=output.values.shape)
         if call.raw:

@@ -27,7 +27,7 @@ from app.metrics import measure_inference
 from app.middleware import identify, record_request
 from app.problems import BodyTooLarge, InvalidInference, SlowBody, counted_problem
 from app.routes import v2_metadata
-from app.routes.v2_inference import answer
+from app.routes.v2_inference import run_inference
 from app.routes.v2_request import QUICK_BYTES, images_of
 from app.settings import GRPC_STOP_SECONDS, Settings
 
@@ -179,8 +179,8 @@ class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]
         return message("ModelMetadataResponse", **metadata.model_dump())
 
     def _find(self, content: bytes) -> Predictor:
-        asked = decode("ModelMetadataRequest", content)  # the fields of ModelReadyRequest are the same
-        return v2_metadata.find(self.state.predictors, asked.name, asked.version or None)
+        requested = decode("ModelMetadataRequest", content)  # the fields of ModelReadyRequest are the same
+        return v2_metadata.find(self.state.predictors, requested.name, requested.version or None)
 
     async def _model_infer(self, content: bytes) -> Any:
         predictors: Predictors = self.state.predictors
@@ -191,7 +191,7 @@ class InferenceService(grpc.GenericRpcHandler):  # type: ignore[misc]
             predictor = v2_metadata.find(predictors, call.model, call.version)
             with measure_inference(call.model):
                 images = images_of(call.tensors, predictor.card.input)
-                outputs = await answer(call.asked, images, predictor, predictors.classifier(call.model))
+                outputs = await run_inference(call.requested, images, predictor, predictors.classifier(call.model))
         return response_of(call, predictor.card, outputs)
 
     async def _read(self, content: bytes) -> InferenceCall:

@@ -21,7 +21,7 @@ from model.engines import ImageOutput
 
 WINDOW = 1000
 """Predictions of each model that a worker keeps."""
-LEAST = 300
+MIN_PREDICTIONS = 300
 """With fewer predictions there is no index, because chance alone lifts it above 0.1."""
 
 
@@ -32,7 +32,9 @@ class FeatureDrift(BaseModel):
     """One feature of the predictions, by the bins of its validation histogram."""
 
     status: Status = Field(description=f"stable below {STABLE}, drifted above {DRIFTED}; unknown without an index")
-    psi: float | None = Field(description=f"population stability index; null with fewer than {LEAST} predictions")
+    psi: float | None = Field(
+        description=f"population stability index; null with fewer than {MIN_PREDICTIONS} predictions"
+    )
     edges: tuple[float, ...] = Field(description="where one bin ends and the next begins")
     expected: tuple[int, ...] = Field(description="validation images in each bin")
     found: tuple[int, ...] = Field(description="predictions in each bin")
@@ -44,7 +46,7 @@ class Drift(BaseModel):
     model: str
     status: Status = Field(description="that of the largest index")
     predictions: int = Field(description=f"the last predictions, at most {WINDOW} of each worker")
-    predictions_needed: int = Field(LEAST, description="the predictions from which on there is an index")
+    predictions_needed: int = Field(MIN_PREDICTIONS, description="the predictions from which on there is an index")
     features: dict[Feature, FeatureDrift]
 
 
@@ -123,7 +125,7 @@ def _counts(model: str, metrics: Iterable[Metric]) -> Mapping[tuple[str, str], i
 
 
 def _compare(expected: Histogram, found: Sequence[int]) -> FeatureDrift:
-    psi = stability_index(expected.counts, found) if sum(found) >= LEAST else None
+    psi = stability_index(expected.counts, found) if sum(found) >= MIN_PREDICTIONS else None
     return FeatureDrift(
         status=_status(psi), psi=psi, edges=expected.edges, expected=expected.counts, found=tuple(found)
     )

@@ -87,7 +87,7 @@ class Predictor:
         """Returns the engine's output for one picture, computed in the next micro-batch."""
         return Inferred(picture, await self.batcher.submit(picture))
 
-    def answer(self, inferred: Inferred, choice: str, *, with_image: bool = False) -> Prediction:
+    def to_prediction(self, inferred: Inferred, choice: str, *, with_image: bool = False) -> Prediction:
         """Returns the prediction for one picture and counts it; ``choice`` says why this model was chosen."""
         prediction = classify(inferred.output, self.card, inferred.picture, choice, with_image=with_image)
         self.observe(inferred.picture, prediction)
@@ -159,20 +159,20 @@ class Classifier:
         """Returns the model's input for an encoded picture if that takes microseconds, else the content itself."""
         return self.decoder.native(content, self.inputs) or content
 
-    def runs_in_thread(self, given: Picture | bytes) -> bool:
+    def runs_in_thread(self, prepared: Picture | bytes) -> bool:
         """Whether a prediction takes long enough that the client may disconnect meanwhile."""
-        return not (self.default.on_event_loop and isinstance(given, Picture))
+        return not (self.default.on_event_loop and isinstance(prepared, Picture))
 
-    async def predict(self, given: Picture | bytes, timer: StageTimer, *, with_image: bool = False) -> Prediction:
+    async def predict(self, prepared: Picture | bytes, timer: StageTimer, *, with_image: bool = False) -> Prediction:
         """Classifies what ``prepare`` returned; ``with_image`` adds the network's input.
 
         Raises:
             ImageError: the picture cannot be used.
             Overloaded: the picture would wait too long.
         """
-        inferred = await self.infer(given)
+        inferred = await self.infer(prepared)
         timer.end("wait")
-        return self._answer(inferred, with_image=with_image)
+        return self._to_prediction(inferred, with_image=with_image)
 
     async def predict_many(
         self,
@@ -201,19 +201,19 @@ class Classifier:
             for task in tasks:
                 task.cancel()
 
-    async def infer(self, given: Picture | bytes) -> Inferred:
+    async def infer(self, prepared: Picture | bytes) -> Inferred:
         """Returns the engine's output for what ``prepare`` returned; raises as ``predict``."""
-        if isinstance(given, Picture):
+        if isinstance(prepared, Picture):
             with self.admission.images.admit():
-                return await self._submit(given)
-        with self.admission.pictures.admit(picture_cost(len(given))):
-            return await self._submit(await self.decoder.decode(given, self.inputs))
+                return await self._submit(prepared)
+        with self.admission.pictures.admit(picture_cost(len(prepared))):
+            return await self._submit(await self.decoder.decode(prepared, self.inputs))
 
     async def explain(self, content: bytes, *, drawn: bool) -> Explanation:
         """Classifies one encoded picture and attributes the prediction to its pixels; raises as ``predict``."""
         with self.admission.pictures.admit(EXPLANATION_COST + picture_cost(len(content))):
             inferred = await self._submit(await self.decoder.preprocess(content, self.inputs))
-            prediction = self._answer(inferred)
+            prediction = self._to_prediction(inferred)
             heat = await self._attribute(inferred, prediction.class_id)
             if not drawn:
                 return Explanation(prediction, heat)
@@ -229,10 +229,10 @@ class Classifier:
     async def _submit(self, picture: Picture) -> Inferred:
         return await self.pair.choose(picture.kind).submit(picture)
 
-    def _answer(self, inferred: Inferred, *, with_image: bool = False) -> Prediction:
+    def _to_prediction(self, inferred: Inferred, *, with_image: bool = False) -> Prediction:
         kind = inferred.picture.kind
         reason = choice_reason(self.pair, kind)
-        return self.pair.choose(kind).answer(inferred, reason, with_image=with_image)
+        return self.pair.choose(kind).to_prediction(inferred, reason, with_image=with_image)
 
     def _start_chunk(
         self, work: Coroutine[Any, Any, Outcomes], size: int, memory: BodyMemory

@@ -2,8 +2,8 @@
 
 Nothing can interrupt a decoder in a thread: a picture of some bytes may occupy it for minutes. The helper decodes
 instead. The kernel ends it once a call has used its CPU time, or waits for too long, and refuses memory beyond the
-limit. A second process, the keeper, then forks the next helper at once. The keeper itself is forked while the service
-starts, when hardly anything runs besides, because a process with threads should not be forked
+limit. A second process, the supervisor, then forks the next helper at once. The supervisor itself is forked while the
+service starts, when hardly anything runs besides, because a process with threads should not be forked
 (docs/decisions/0024-decoding.md).
 """
 
@@ -32,10 +32,10 @@ _NUMBER = struct.Struct("=I")
 _NUMBERS = 1 << 32
 _WALL_FACTOR = 10
 """Wall-clock limit of a call as a multiple of its CPU limit: other processes may need the cores meanwhile."""
-CALLS = 1000
+MAX_CALLS_PER_HELPER = 1000
 """After so many calls a helper ends and another one starts, because decoders fragment its memory."""
 _UNLIMITED = 2
-"""Exit code of a helper that could not be given its limits. The keeper then ends too."""
+"""Exit code of a helper that could not be given its limits. The supervisor then ends too."""
 _LARGE = 1 << 20
 """Bytes from which on the shared memory is returned to the system after a call."""
 
@@ -104,7 +104,7 @@ class HelperProcess:
         self._memory = mmap.mmap(-1, limits.message)
         self._taken = mmap.mmap(-1, _NUMBER.size)
         self._call = 0
-        self._keeper: int | None = None
+        self._supervisor: int | None = None
         self._lock = threading.Lock()
         self._limits = limits
         self._start()
@@ -114,7 +114,7 @@ class HelperProcess:
 
         Raises:
             CallEnded: the call took too long, or too much memory, or ended the helper.
-            HelperLost: helper and keeper have both died.
+            HelperLost: helper and supervisor have both died.
         """
         with self._lock:
             sent = _write(self._memory, (function, args, kwargs))
@@ -140,7 +140,7 @@ class HelperProcess:
         raise HelperLost
 
     def _send(self, head: bytes) -> None:
-        """Sends a message; starts keeper and helper anew if both have died; raises HelperLost if that fails."""
+        """Sends a message; starts supervisor and helper anew if both have died; raises HelperLost if that fails."""
         try:
             self._socket.sendall(head)
         except OSError:
@@ -162,18 +162,18 @@ class HelperProcess:
     def _start(self) -> None:
         self._socket, theirs = socket.socketpair()
         with theirs:
-            keeper = os.fork()
-            if keeper == 0:
-                _keep_helper(theirs, self._memory, self._taken, self._limits)
-            self._keeper = keeper
+            supervisor = os.fork()
+            if supervisor == 0:
+                _supervise(theirs, self._memory, self._taken, self._limits)
+            self._supervisor = supervisor
 
     def close(self) -> None:
-        """Ends the keeper, and the helper too, which notices that the socket is closed."""
+        """Ends the supervisor, and the helper too, which notices that the socket is closed."""
         self._socket.close()
-        if self._keeper is not None:
-            os.kill(self._keeper, signal.SIGKILL)
-            os.waitpid(self._keeper, 0)
-            self._keeper = None
+        if self._supervisor is not None:
+            os.kill(self._supervisor, signal.SIGKILL)
+            os.waitpid(self._supervisor, 0)
+            self._supervisor = None
 
 
 def _death(number: int) -> Exception:
@@ -186,8 +186,8 @@ def _death(number: int) -> Exception:
     return HelperCrashed()
 
 
-def _keep_helper(control: socket.socket, memory: mmap.mmap, taken: mmap.mmap, limits: CallLimits) -> None:
-    """Runs in the keeper: forks helpers until the service has closed its end, or one gets no limits; never returns."""
+def _supervise(control: socket.socket, memory: mmap.mmap, taken: mmap.mmap, limits: CallLimits) -> None:
+    """Runs in the supervisor: forks helpers until the service closes its end, or one gets no limits; never returns."""
     try:
         _forget_parent(control)
         while (code := _run_helper(control, memory, taken, limits)) not in (0, _UNLIMITED):
@@ -222,14 +222,14 @@ def _forget_parent(control: socket.socket) -> None:
 
 
 def _help(control: socket.socket, memory: mmap.mmap, taken: mmap.mmap, limits: CallLimits) -> None:
-    """Runs in a helper: executes ``CALLS`` calls, fewer if the service closes its end; never returns."""
+    """Runs in a helper: executes ``MAX_CALLS_PER_HELPER`` calls, fewer if the service closes its end; never returns."""
     try:
         _limit_helper(limits)
-        for _ in range(CALLS):
+        for _ in range(MAX_CALLS_PER_HELPER):
             number, size = _take(control, taken)
             call = pickle.loads(memory[:size])  # noqa: S301 - the service wrote it
             _set_timers(limits.seconds)
-            outcome, size = _answer(memory, *call)
+            outcome, size = _execute(memory, *call)
             _set_timers(0)
             control.sendall(_HEAD.pack(number, outcome, size))
         os.kill(os.getpid(), signal.SIGUSR2)
@@ -248,8 +248,8 @@ def _limit_helper(limits: CallLimits) -> None:
 def _take(control: socket.socket, taken: mmap.mmap) -> tuple[int, int]:
     """Waits for a call and returns its number and size; ends the process if the service has closed its end.
 
-    The number is noted before the message is removed, so that the keeper knows which call a death belongs to. A helper
-    that dies in between leaves the message, which the next one drops.
+    The number is noted before the message is removed, so that the supervisor knows which call a death belongs to. A
+    helper that dies in between leaves the message, which the next one drops.
     """
     while head := _receive(control, socket.MSG_PEEK):
         number, _, size = _HEAD.unpack(head)
@@ -267,7 +267,7 @@ def _set_timers(seconds: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, _WALL_FACTOR * seconds)
 
 
-def _answer(memory: mmap.mmap, function: Callable[..., Any], args: Any, kwargs: Any) -> tuple[_Outcome, int]:
+def _execute(memory: mmap.mmap, function: Callable[..., Any], args: Any, kwargs: Any) -> tuple[_Outcome, int]:
     """Calls the function and writes its result, or what it raises, into the memory."""
     try:
         return _Outcome.RETURNED, _write(memory, function(*args, **kwargs))

@@ -72,9 +72,9 @@ async def predict(request: Request) -> Response:
     with admission.body() as memory:
         content = await read_picture(request, state.upload_limits, memory)
         timer.end("read")
-        given = chosen.prepare(content)
-        work = chosen.predict(given, timer, with_image=with_image)
-        prediction = await (cancel_on_disconnect(request, work) if chosen.runs_in_thread(given) else work)
+        prepared = chosen.prepare(content)
+        work = chosen.predict(prepared, timer, with_image=with_image)
+        prediction = await (cancel_on_disconnect(request, work) if chosen.runs_in_thread(prepared) else work)
     response = Response(PREDICTION.dump_json(prediction, exclude_none=True), media_type="application/json")
     timer.end("encode")
     return response

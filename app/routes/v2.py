@@ -27,9 +27,9 @@ from app.problems import (
     problem_responses,
 )
 from app.routes.v2_codec import InferenceRequest, OutputTensor, encode_response
-from app.routes.v2_inference import answer
+from app.routes.v2_inference import run_inference
 from app.routes.v2_metadata import VERSION_PARAMETER, find, served
-from app.routes.v2_request import Body, Given, InferenceLimits, read_inference
+from app.routes.v2_request import Body, InferenceLimits, InputImages, read_inference
 from app.settings import Settings
 from app.uploads import declared_length, read_body
 from model.inputs import ModelInput
@@ -113,12 +113,12 @@ async def infer(request: Request) -> Response:
 async def _respond(request: Request, predictors: Predictors, predictor: Predictor) -> Response:
     predictor.admission.queue_of(declared_length(request)).require()
     with predictor.admission.body() as memory:
-        asked, given = await _read(request, memory, predictor.card.input)
-        work = answer(asked, given, predictor, predictors.classifier(predictor.card.name))
-        is_quick = not isinstance(given, list) and len(given) == 1
+        requested, images = await _read(request, memory, predictor.card.input)
+        work = run_inference(requested, images, predictor, predictors.classifier(predictor.card.name))
+        is_quick = not isinstance(images, list) and len(images) == 1
         outputs = await (work if is_quick else cancel_on_disconnect(request, work))
     head = {"model_name": predictor.card.name, "model_version": predictor.card.version}
-    head |= {"id": asked.id} if asked.id else {}
+    head |= {"id": requested.id} if requested.id else {}
     content, json_length = encode_response(head, outputs)
     headers = {} if json_length is None else {LENGTH_HEADER: str(json_length)}
     content, encoding = compress(content, request.headers.get("accept-encoding", ""))
@@ -126,7 +126,7 @@ async def _respond(request: Request, predictors: Predictors, predictor: Predicto
     return Response(content, headers=headers | encoding, media_type=media_type)
 
 
-async def _read(request: Request, memory: BodyMemory, model_input: ModelInput) -> tuple[InferenceRequest, Given]:
+async def _read(request: Request, memory: BodyMemory, model_input: ModelInput) -> tuple[InferenceRequest, InputImages]:
     """Returns the request and its images; the helper process reads what takes long."""
     settings: Settings = request.app.state.settings
     decoder: Decoder = request.app.state.predictors.decoder
@@ -139,10 +139,10 @@ async def _read(request: Request, memory: BodyMemory, model_input: ModelInput) -
     if body.is_quick:
         return await asyncio.to_thread(read_inference, body, model_input, limits)
     try:
-        found = await decoder.call(read_inference, body, model_input, limits)
+        result = await decoder.call(read_inference, body, model_input, limits)
     except CallEnded:
         raise BodyTooLarge("The JSON takes too long or too much memory to read: send the tensors binary.") from None
-    return found
+    return result
 
 
 def compress(content: bytes, accepted: str) -> tuple[bytes, dict[str, str]]:

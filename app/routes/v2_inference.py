@@ -9,14 +9,16 @@ from app.inference.admission import IMAGE_COST, batch_cost
 from app.inference.predictor import Classifier, Predictor
 from app.problems import InvalidInference
 from app.routes.v2_codec import OUTPUTS, InferenceRequest, Output, RequestedOutput
-from app.routes.v2_request import Given
+from app.routes.v2_request import InputImages
 from model import ModelCard, Picture
 from model.engines import ImageOutput, log_softmax, softmax
 from model.prediction import stack
 from model.preprocessing import IDENTITY
 
 
-async def answer(asked: InferenceRequest, given: Given, predictor: Predictor, classifier: Classifier) -> list[Output]:
+async def run_inference(
+    requested: InferenceRequest, images: InputImages, predictor: Predictor, classifier: Classifier
+) -> list[Output]:
     """Returns the outputs for these images, and counts them.
 
     Raises:
@@ -24,43 +26,43 @@ async def answer(asked: InferenceRequest, given: Given, predictor: Predictor, cl
         ImageError: an encoded picture cannot be used.
         Overloaded: the images would wait too long.
     """
-    wanted = _wanted(asked)
-    found = await _infer(given, predictor, classifier)
-    predictor.observe_outputs(found)
-    logits = np.array([output.logits for output in found], np.float32).reshape(-1, len(predictor.card.classes))
-    return [_output(output, asked.wants_binary(output), logits, predictor.card) for output in wanted]
+    wanted = _wanted(requested)
+    results = await _infer(images, predictor, classifier)
+    predictor.observe_outputs(results)
+    logits = np.array([output.logits for output in results], np.float32).reshape(-1, len(predictor.card.classes))
+    return [_output(output, requested.wants_binary(output), logits, predictor.card) for output in wanted]
 
 
-async def _infer(given: Given, predictor: Predictor, classifier: Classifier) -> list[ImageOutput]:
+async def _infer(images: InputImages, predictor: Predictor, classifier: Classifier) -> list[ImageOutput]:
     """Returns the output for each image; one image goes through the micro-batcher, many in batches."""
     admission = predictor.admission
-    if isinstance(given, list) and len(given) == 1:
-        return [(await classifier.infer(classifier.prepare(given[0]))).output]
-    if not isinstance(given, list) and len(given) == 1:
+    if isinstance(images, list) and len(images) == 1:
+        return [(await classifier.infer(classifier.prepare(images[0]))).output]
+    if not isinstance(images, list) and len(images) == 1:
         with admission.images.admit():
-            return [(await predictor.submit(Picture(given[0], IDENTITY))).output]
-    cost = batch_cost(sum(map(len, given)), len(given)) if isinstance(given, list) else IMAGE_COST * len(given)
+            return [(await predictor.submit(Picture(images[0], IDENTITY))).output]
+    cost = batch_cost(sum(map(len, images)), len(images)) if isinstance(images, list) else IMAGE_COST * len(images)
     admission.batches.require()
     with admission.batches.reserve(cost):
         async with admission.chunk_turns:
             with admission.batches.measure(cost):
-                return await _infer_many(given, predictor, classifier)
+                return await _infer_many(images, predictor, classifier)
 
 
-async def _infer_many(given: Given, predictor: Predictor, classifier: Classifier) -> list[ImageOutput]:
-    if isinstance(given, list) and given:
+async def _infer_many(images: InputImages, predictor: Predictor, classifier: Classifier) -> list[ImageOutput]:
+    if isinstance(images, list) and images:
         decoder, budget = classifier.decoder, classifier.decoder.budget()
-        images = stack([await decoder.preprocess(content, classifier.inputs, budget) for content in given])
+        stacked = stack([await decoder.preprocess(content, classifier.inputs, budget) for content in images])
     else:
-        images = np.asarray(given, np.uint8).reshape(-1, *predictor.card.input.shape)
-    return list((await predictor.run(images)).image_outputs())
+        stacked = np.asarray(images, np.uint8).reshape(-1, *predictor.card.input.shape)
+    return list((await predictor.run(stacked)).image_outputs())
 
 
-def _wanted(asked: InferenceRequest) -> list[RequestedOutput]:
+def _wanted(requested: InferenceRequest) -> list[RequestedOutput]:
     """Returns the outputs that the request names, or all; raises InvalidInference, before the images cost anything."""
-    if asked.outputs is None:
+    if requested.outputs is None:
         return [RequestedOutput(name=name) for name in OUTPUTS]
-    for output in asked.outputs:
+    for output in requested.outputs:
         if output.name not in OUTPUTS:
             raise InvalidInference(f"There is no output {output.name!r:.40}; there are {', '.join(OUTPUTS)}.")
         best = output.parameters.get("classification")
@@ -68,7 +70,7 @@ def _wanted(asked: InferenceRequest) -> list[RequestedOutput]:
             raise InvalidInference(
                 f"{output.name}: classification takes a number of classes, and an output of numbers."
             )
-    return asked.outputs
+    return requested.outputs
 
 
 def _output(output: RequestedOutput, binary: bool, logits: NDArray[np.float32], card: ModelCard) -> Output:

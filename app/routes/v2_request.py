@@ -16,7 +16,7 @@ from app.routes.v2_codec import InferenceRequest, parse_request
 from model.inputs import ModelInput
 from model.preprocessing import is_native_png
 
-Given = NDArray[np.uint8] | list[bytes]
+InputImages = NDArray[np.uint8] | list[bytes]
 """Images ``[N, *shape]`` as the model takes them, or encoded pictures."""
 QUICK_BYTES = 32_768
 """JSON up to this size takes at most some milliseconds to parse."""
@@ -48,18 +48,20 @@ class InferenceLimits(NamedTuple):
     images: int
 
 
-def read_inference(body: Body, model_input: ModelInput, limits: InferenceLimits) -> tuple[InferenceRequest, Given]:
+def read_inference(
+    body: Body, model_input: ModelInput, limits: InferenceLimits
+) -> tuple[InferenceRequest, InputImages]:
     """Returns the request without its data, and its images; JSON of length 0 means that the body is one image."""
     content = _decompress(body, limits.json_bytes)
     if body.json_length == 0:
-        asked = InferenceRequest(inputs=[], parameters={"binary_data_output": True})
+        requested = InferenceRequest(inputs=[], parameters={"binary_data_output": True})
         is_pixels = len(content) == math.prod(model_input.shape) and not is_native_png(content)
-        return asked, np.frombuffer(content, np.uint8).reshape(1, *model_input.shape) if is_pixels else [content]
+        return requested, np.frombuffer(content, np.uint8).reshape(1, *model_input.shape) if is_pixels else [content]
     json_bytes = len(content) if body.json_length is None else body.json_length
     if json_bytes > limits.json_bytes:
         raise BodyTooLarge(f"The limit is {limits.json_bytes:,} bytes of JSON: send the tensors binary.")
-    asked, tensors = parse_request(content, body.json_length, limits.images)
-    return asked.without_data(), images_of(tensors, model_input)
+    requested, tensors = parse_request(content, body.json_length, limits.images)
+    return requested.without_data(), images_of(tensors, model_input)
 
 
 def _decompress(body: Body, max_bytes: int) -> bytes:
@@ -93,7 +95,7 @@ def _unpack(packed: bytes, most: int) -> tuple[bytes, bool]:
     raise InvalidInference(f"The body has more than {MAX_MEMBERS} gzip members: send one.")
 
 
-def images_of(tensors: Mapping[str, NDArray[Any]], model_input: ModelInput) -> Given:
+def images_of(tensors: Mapping[str, NDArray[Any]], model_input: ModelInput) -> InputImages:
     """Returns the images of a request; raises InvalidInference if it has other tensors, or ones of another shape."""
     if list(tensors) != ["images"]:
         raise InvalidInference(f"The one input is 'images'; the request has {list(tensors)!r:.80}.")

@@ -87,7 +87,7 @@ class Connection(HttpToolsProtocol):
     unread_idle_seconds: ClassVar[float] = 5
     unread_seconds: ClassVar[float] = 30
     """Maximum time for the rest of a request that has its response already: between two reads, and in all."""
-    goodbye_seconds: ClassVar[float] = 0.5
+    idle_close_delay: ClassVar[float] = 0.5
     """How long an idle connection stays open for a request that is on its way when the server stops."""
 
     def __init__(self, *args: object, **options: object) -> None:
@@ -95,7 +95,7 @@ class Connection(HttpToolsProtocol):
         self.receiving = NOTHING
         self._deadline = inf
         """When the client has kept the server waiting for too long; infinite while the server is at work."""
-        self._framing = 0
+        self._head_bytes = 0
         """Bytes received since the last piece that contained a part of a body or the end of a request."""
         self._uncounted = 0
         """Bytes of that piece. A head may begin in it."""
@@ -140,10 +140,10 @@ class Connection(HttpToolsProtocol):
         """Parses until a request has to wait for the response to an earlier one; keeps the rest."""
         before = self.receiving
         while data and not self.pipeline:
-            room = min(MAX_HEAD - self._framing, MAX_HEAD if self.receiving is BODY else HEAD_PIECE)
+            room = min(MAX_HEAD - self._head_bytes, MAX_HEAD if self.receiving is BODY else HEAD_PIECE)
             piece, data = data[:room], data[room:]
             self._piece = len(piece)
-            self._framing += self._piece
+            self._head_bytes += self._piece
             try:
                 self.parser.feed_data(piece)
             except httptools.HttpParserUpgrade as upgrade:
@@ -151,7 +151,7 @@ class Connection(HttpToolsProtocol):
             except httptools.HttpParserError as error:
                 self._reject(error.__context__ if isinstance(error.__context__, ServiceError) else MalformedRequest())
                 return
-            if self._framing >= MAX_HEAD:
+            if self._head_bytes >= MAX_HEAD:
                 self._reject(HeadTooLarge(MAX_HEAD, MAX_FIELDS))
                 return
         self._unparsed = data
@@ -173,14 +173,14 @@ class Connection(HttpToolsProtocol):
             return
         super().on_headers_complete()  # raises for some targets
         self.receiving, self._deadline = BODY, inf
-        self._framing, self._uncounted = 0, self._piece
+        self._head_bytes, self._uncounted = 0, self._piece
         self.headers = []  # for the trailers, which nobody reads
         if self.stopping:
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """A callback of the parser."""
-        self._framing, self._uncounted = 0, self._piece
+        self._head_bytes, self._uncounted = 0, self._piece
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -191,7 +191,7 @@ class Connection(HttpToolsProtocol):
             self._check_size()
         super().on_message_complete()
         self.receiving = NOTHING
-        self._framing, self._uncounted = 0, self._piece
+        self._head_bytes, self._uncounted = 0, self._piece
         if self.cycle.response_complete:
             self.wait_for_request()
 
@@ -232,7 +232,7 @@ class Connection(HttpToolsProtocol):
         if self.is_due:
             super().shutdown()
         else:
-            self.loop.call_later(self.goodbye_seconds, self._say_goodbye)
+            self.loop.call_later(self.idle_close_delay, self._close_if_idle)
 
     def check_time(self, now: float) -> None:
         """Ends the connection if the client has kept it waiting for too long."""
@@ -262,7 +262,7 @@ class Connection(HttpToolsProtocol):
 
     def _check_size(self, size: int = 0) -> None:
         """Raises HeadTooLarge if there are too many fields, or too many bytes in them and the ``size`` beside them."""
-        if self._framing + self._uncounted > MAX_HEAD:
+        if self._head_bytes + self._uncounted > MAX_HEAD:
             size += sum(map(len, chain.from_iterable(self.headers)))
         if len(self.headers) > MAX_FIELDS or size > MAX_HEAD:
             raise HeadTooLarge(MAX_HEAD, MAX_FIELDS)
@@ -276,7 +276,7 @@ class Connection(HttpToolsProtocol):
 
     def _head_without_upgrade(self) -> bytes:
         """Returns the head that was parsed without ``Upgrade``, which this server ignores."""
-        self._upgrading, self._framing = False, 0
+        self._upgrading, self._head_bytes = False, 0
         line = b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
         fields = (b"%s: %s\r\n" % field for field in self.headers if field[0] != b"upgrade")
         return line + b"".join(fields) + b"\r\n"
@@ -354,7 +354,7 @@ class Connection(HttpToolsProtocol):
         self._socket.write_eof()
         self.wait_for_rest()
 
-    def _say_goodbye(self) -> None:
+    def _close_if_idle(self) -> None:
         if self.is_due or self.ended:
             return
         if self.receiving is HEAD:

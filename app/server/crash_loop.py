@@ -14,16 +14,16 @@ from app.settings import metrics_folder
 
 logger = logging.getLogger("fashionnet")
 
-MOST_DEATHS = 10
-LONGEST_PAUSE = 2.0
-LEAST_DISK_BYTES = 1_000_000
+MAX_FAILED_STARTS = 10
+MAX_PAUSE = 2.0
+MIN_DISK_BYTES = 1_000_000
 
 
 class CrashLoop:
     """Counts the workers in a row that died before they were ready; its two methods are hooks of gunicorn."""
 
     def __init__(self) -> None:
-        self.deaths = 0
+        self.failed_starts = 0
 
     def before_start(self, arbiter: Arbiter, _worker: Worker) -> None:
         """Waits before a worker starts if others died before they were ready, longer each time.
@@ -34,20 +34,20 @@ class CrashLoop:
         if folder := metrics_folder():
             with suppress(OSError):  # the new worker fails, and _reason says why
                 restore_folder(folder)
-        if self.deaths:
+        if self.failed_starts:
             self._wait_or_end([other for other in arbiter.WORKERS.values() if other.state.is_ready])
 
     def after_end(self, worker: Worker) -> None:
         """Counts a worker that has ended, unless it was told to."""
         if not worker.state.is_replaced:
-            self.deaths = 0 if worker.state.is_ready else self.deaths + 1
+            self.failed_starts = 0 if worker.state.is_ready else self.failed_starts + 1
 
     def _wait_or_end(self, serving: list[Worker]) -> None:
-        what = f"{self.deaths} workers in a row ended before they were ready: {_reason()}"
-        if self.deaths >= MOST_DEATHS and not serving:
+        what = f"{self.failed_starts} workers in a row ended before they were ready: {_reason()}"
+        if self.failed_starts >= MAX_FAILED_STARTS and not serving:
             raise HaltServer(what, 1)
-        pause = min(0.1 * 2 ** (self.deaths - 1), LONGEST_PAUSE)
-        if self.deaths > 1:
+        pause = min(0.1 * 2 ** (self.failed_starts - 1), MAX_PAUSE)
+        if self.failed_starts > 1:
             logger.warning("%s The next worker starts in %.1f s.", what, pause)
         time.sleep(pause)
 
@@ -55,7 +55,7 @@ class CrashLoop:
 def _reason() -> str:
     folder = metrics_folder()
     try:
-        if folder and shutil.disk_usage(folder).free < LEAST_DISK_BYTES:
+        if folder and shutil.disk_usage(folder).free < MIN_DISK_BYTES:
             return f"the disk of {folder}, where workers share their metrics, is full; free space there."
     except OSError as error:
         return f"workers share their metrics in {folder}, which cannot be used ({error.strerror}); start again."

@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.connections import affordable_connections
-from app.instance import announced
+from app.instance import advertised
 from app.server.sockets import open_sockets
 from app.settings import Settings, inherited_descriptors
 
@@ -23,9 +23,9 @@ try:
     from app.server.server import Server
 
     HTTP: Any = LoadSheddingProtocol
-    UNSUPPORTED = ""
+    INCOMPATIBILITY = ""
 except (ImportError, AttributeError) as error:  # another uvicorn, or no httptools
-    HTTP, UNSUPPORTED = "auto", str(error)
+    HTTP, INCOMPATIBILITY = "auto", str(error)
 
 logger = logging.getLogger("fashionnet")
 
@@ -36,15 +36,15 @@ STARTUP_FAILURE = 3
 
 def serve(app: FastAPI, settings: Settings) -> None:
     """Runs the application until the process is told to stop."""
-    if UNSUPPORTED:
+    if INCOMPATIBILITY:
         logger.warning(
             "This version of uvicorn is not supported (%s), so connections and heads of requests have no limits: "
             "install the versions of requirements/serve.txt.",
-            UNSUPPORTED,
+            INCOMPATIBILITY,
         )
     if settings.processes < settings.workers:
         logger.warning("This system cannot fork: one worker runs instead of %d.", settings.workers)
-    with announced(settings):
+    with advertised(settings):
         if settings.processes == 1:
             serve_by_one_process(app, settings)
         else:

@@ -30,9 +30,9 @@ try:
     from app.server.master import Master
 
     MASTER: Any = Master
-    UNSUPPORTED = ""
+    INCOMPATIBILITY = ""
 except (ImportError, AttributeError) as error:  # another gunicorn: SIGHUP replaces the workers, but not their models
-    MASTER, UNSUPPORTED = Arbiter, str(error)
+    MASTER, INCOMPATIBILITY = Arbiter, str(error)
 
 logger = logging.getLogger("fashionnet")
 
@@ -127,11 +127,11 @@ class Service(BaseApplication):  # type: ignore[misc]
 
 def serve_by_workers(app: FastAPI, settings: Settings) -> None:
     """Runs the application in ``settings.workers`` processes until the master is told to stop."""
-    if UNSUPPORTED:
+    if INCOMPATIBILITY:
         logger.warning(
             "This version of gunicorn is not supported (%s), so models cannot be reloaded: install the versions of "
             "requirements/serve.txt.",
-            UNSUPPORTED,
+            INCOMPATIBILITY,
         )
     crash_loop = CrashLoop()
     grpc_seconds = GRPC_STOP_SECONDS if settings.grpc_port else 0
