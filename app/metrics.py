@@ -1,8 +1,8 @@
 """The metrics behind ``GET /metrics``.
 
 With several workers each writes its values into files of one folder, and whichever worker is asked adds them up
-(prometheus_client's multiprocess mode). Every value written costs some microseconds there, so a request writes
-two; the stages of a request are timed on every sixteenth.
+(prometheus_client's multiprocess mode). Every value written costs some microseconds there, so a request updates few
+metrics; the stages of a request are timed on every sixteenth.
 """
 
 import itertools
@@ -82,7 +82,7 @@ SHADOW = Counter(
 )
 MODEL_INFO = Gauge(
     "fashionnet_model_info",
-    "The served networks; always 1.",
+    "1 for a served model; 0 for one that was replaced.",
     ["model", "version", "architecture", "engine"],
     multiprocess_mode="livemax",
 )
@@ -169,7 +169,7 @@ def collect() -> list[Metric]:
             return [*shared, *_process_metrics(process_ids(folder))]
     except (OSError, ValueError, RuntimeError, LookupError, struct.error) as error:
         raise MetricsUnavailable(
-            "The workers' metrics cannot be read; the log names their folder. Restart the service to make it anew."
+            "The workers' metrics cannot be read: restart the service, which makes their folder anew; the log names it."
         ) from error
 
 

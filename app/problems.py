@@ -169,7 +169,7 @@ def problem_of(error: BaseException, path: str = "") -> Problem:
     found = type_of(type(error))
     if found is INTERNAL:
         logger.error("unexpected error", exc_info=error)
-    return found.problem("An internal error occurred. The log has the details." if found is INTERNAL else str(error))
+    return found.problem("An internal error occurred: the log has the details." if found is INTERNAL else str(error))
 
 
 def route_path(scope: Scope) -> str:
@@ -233,7 +233,7 @@ def problem_responses(*errors: type[Exception]) -> Responses:
 
 
 def add_exception_handlers(app: FastAPI) -> None:
-    """Makes ``render`` answer for every error that a route raises."""
+    """Registers ``render`` for all expected errors."""
     for handled in (
         ClientDisconnect,
         ServiceError,

@@ -84,7 +84,7 @@ def test_work_is_rejected_once_what_is_ahead_of_it_takes_longer_than_the_wait():
 
 def test_the_rejection_says_how_many_seconds_the_work_ahead_takes():
     async def use(admission):
-        with admission.batches.reserve(7.5), pytest.raises(Overloaded, match="Try again in 7 seconds") as caught:
+        with admission.batches.reserve(7.5), pytest.raises(Overloaded, match="try again in 7 seconds") as caught:
             admission.batches.require()
         assert caught.value.seconds == 7
 

@@ -362,10 +362,10 @@ BAD = {
     "shape": ({"json": body(shape=[2, 392])}, "neither"),
     "output": ({"json": body(outputs=[{"name": "mood"}])}, "no output 'mood'"),
     "classification": (
-        {"json": body(outputs=[{"name": "label", "parameters": {"classification": 3}}])}, "classification takes",
+        {"json": body(outputs=[{"name": "label", "parameters": {"classification": 3}}])}, "classification is a",
     ),
     "classification of none": (
-        {"json": body(outputs=[{"name": "logits", "parameters": {"classification": True}}])}, "classification takes",
+        {"json": body(outputs=[{"name": "logits", "parameters": {"classification": True}}])}, "classification is a",
     ),
     "binary size": ({"json": body(data=None, parameters={"binary_data_size": 784})}, "does not match the bytes"),
     "header length": ({"json": body(), "headers": {"Inference-Header-Content-Length": "99999"}}, "but the body has"),

@@ -81,7 +81,7 @@ class WorkQueue:
         return self.cost * self._pace
 
     def is_full(self, announced: int = 0) -> bool:
-        """Whether an item would be rejected that comes after ``announced`` others which are not in the queue yet."""
+        """Returns whether the queue would reject an item that follows ``announced`` others not yet in it."""
         wait = (self.cost + announced * IMAGE_COST) * self._pace
         return self.items + announced >= self.max_items or wait > self.max_wait
 

@@ -23,7 +23,7 @@ class Overloaded(InferenceError):
     def __init__(self, seconds: int = 1) -> None:
         self.seconds = max(seconds, 1)
         when = "a second" if self.seconds == 1 else f"{self.seconds} seconds"
-        super().__init__(f"The server is busy. Try again in {when}.")
+        super().__init__(f"The server is busy: try again in {when}.")
 
 
 class DrawingTooLarge(InferenceError):
@@ -37,4 +37,4 @@ class HelperLost(InferenceError):
     """The process that decodes pictures is gone."""
 
     def __init__(self) -> None:
-        super().__init__("The server cannot decode pictures at the moment. Try again in a second.")
+        super().__init__("The server cannot decode pictures at the moment: try again in a second.")

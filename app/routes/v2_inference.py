@@ -68,7 +68,8 @@ def _wanted(requested: InferenceRequest) -> list[RequestedOutput]:
         best = output.parameters.get("classification")
         if best is not None and (OUTPUTS[output.name] == "BYTES" or type(best) is not int or best < 1):
             raise InvalidInference(
-                f"{output.name}: classification takes a number of classes, and an output of numbers."
+                f"{output.name}: classification is a positive whole number, for logits, log_probs or probabilities "
+                "only."
             )
     return requested.outputs
 

@@ -112,5 +112,5 @@ def images_of(tensors: Mapping[str, NDArray[Any]], model_input: ModelInput) -> I
     if values.dtype not in (np.uint8, np.float32):
         raise InvalidInference(f"images: the datatypes are UINT8, FP32 and BYTES, not {values.dtype}.")
     if values.dtype == np.float32 and not ((values >= 0) & (values <= 255)).all():
-        raise InvalidInference("images: FP32 values are pixels from 0 to 255.")
+        raise InvalidInference("images: FP32 values must be pixels: send numbers from 0 to 255.")
     return values.round().astype(np.uint8).reshape(-1, *shape)
