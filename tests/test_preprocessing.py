@@ -319,6 +319,16 @@ def test_light_on_dark_is_not_inverted_and_transparency_is_told():
     assert preprocess(encode(trousers("RGBA"))).preprocessing.steps[0] == "transparency laid on white"
 
 
+def test_a_28x28_grey_png_with_a_transparent_grey_is_laid_on_white_as_one_with_an_alpha_channel():
+    pixels = np.zeros((28, 28), np.uint8)
+    pixels[5:23, 9:19] = 40
+    with_alpha = Image.merge("LA", [Image.fromarray(pixels), Image.fromarray((pixels > 0).astype(np.uint8) * 255)])
+    one, other = preprocess(encode(Image.fromarray(pixels), transparency=0)), preprocess(encode(with_alpha))
+    assert one.preprocessing == other.preprocessing
+    assert one.preprocessing.steps[0] == "transparency laid on white"
+    assert (one.image == other.image).all()
+
+
 def test_an_untouched_picture_says_so():
     told = preprocess(grey_png())
     assert told.preprocessing.steps == ["28x28 and grey: used as it is"]

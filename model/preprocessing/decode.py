@@ -154,7 +154,7 @@ def _decode(content: bytes, limits: DecodeLimits, *, needed: int, untouched: int
     if needed:
         _guard(lambda: image.draft("L" if grey else "RGB", (needed, needed)))  # decodes the thumbnail of a HEIC
     _check_memory(image, size, limits)
-    if image.mode == "L" and image.size == (untouched, untouched):
+    if image.mode == "L" and image.size == (untouched, untouched) and not image.has_transparency_data:
         return _guard(lambda: Decoded(_loaded(image), size, turned=False, transparent=False))
     return _guard(lambda: _decoded(image, size, needed))
 
