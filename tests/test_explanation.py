@@ -121,6 +121,11 @@ def test_green_supports_and_purple_opposes_and_a_small_picture_is_enlarged():
     assert (difference[120:] > 0).mean() > 0.95
 
 
+@pytest.mark.parametrize(("edge", "drawn"), [(28, 224), (60, 480), (61, 427), (100, 400), (119, 476), (120, 120)])
+def test_a_small_picture_is_enlarged_by_a_whole_factor_but_not_beyond_the_limit(edge, drawn):
+    assert draw_canvas(encode(Image.new("L", (edge, edge // 2)))).image.size[0] == drawn
+
+
 def test_what_shows_the_trousers_speaks_for_trousers(client):
     answer = client.post("/explain", params={"format": "json"}, files={"file": encode(trousers())}).json()
     assert answer["prediction"]["label"] == "Trouser"

@@ -37,7 +37,8 @@ def draw_canvas(content: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> Canvas
     image = decoded.image.convert("L")
     image.thumbnail((MAX_EDGE, MAX_EDGE))
     if max(image.size) < MAX_EDGE // 4:
-        image = image.resize((image.width * 8, image.height * 8), Image.Resampling.NEAREST)
+        factor = min(8, MAX_EDGE // max(image.size))
+        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     return Canvas(image.convert("RGB"), decoded.size)
 
 
