@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from model.artifact import Artifact, Format, ModelCard, load_artifact, read_card
 from model.cpu import has_int8
 from model.errors import ArtifactCorrupt, ArtifactMissing
+from model.installation import python_command, script
 
 if TYPE_CHECKING:
     import torch
@@ -164,10 +165,13 @@ def _require_shape(artifact: Artifact, file: Format, shape: tuple[int, ...]) -> 
 
 
 def _of_an_earlier_version(artifact: Artifact, file: Format) -> ArtifactCorrupt:
-    name = artifact.card.name
-    return ArtifactCorrupt(
-        f"{name}.{file} is of an earlier version: export it again, by scripts/export.py {name} or from its run."
+    name, of_photos = artifact.card.name, artifact.card.input.convention == "photo"
+    remedy = (
+        f"from its run by {python_command()} {script('train')} --resume RUN, or restore the files of a release"
+        if of_photos
+        else f"by {python_command()} {script('export')} {name}"
     )
+    return ArtifactCorrupt(f"{name}.{file} is of an earlier version: export it again {remedy}.")
 
 
 _ENGINES: dict[EngineName, type[OnnxEngine] | type[TorchEngine]] = {

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from model import WEIGHTS, Artifact, create_engine, load_artifact, preprocess
+from model.artifact import read_card
 from model.engines import log_softmax, run_batches, softmax
 from model.errors import ArtifactCorrupt, ArtifactMissing
 from model.evaluation.report import evaluate
@@ -56,9 +57,14 @@ def test_a_preoptimised_graph_is_the_same_function_in_standard_operators(artifac
 def test_a_graph_without_scores_is_refused(artifact):
     proto = onnx.load_model_from_string(artifact.content["onnx"])
     proto.graph.output.remove(next(output for output in proto.graph.output if output.name == "ood_scores"))
-    message = r"fashionnet\.onnx is of an earlier version: .* scripts/export.py fashionnet or"
+    content = proto.SerializeToString()
+    message = r"fashionnet\.onnx is of an earlier version: export it again by .*scripts/export.py fashionnet\."
     with pytest.raises(ArtifactCorrupt, match=message):
-        create_engine("onnx", Artifact(artifact.card, {"onnx": proto.SerializeToString()}))
+        create_engine("onnx", Artifact(artifact.card, {"onnx": content}))
+    of_photos = read_card(WEIGHTS, "fashionnet-photo")
+    message = "is of an earlier version: export it again from its run by .*scripts/train.py --resume RUN, or restore"
+    with pytest.raises(ArtifactCorrupt, match=message):
+        create_engine("onnx", Artifact(of_photos, {"onnx": content}))
 
 
 def test_a_score_of_an_earlier_version_is_refused_by_the_torch_engine(artifact):
