@@ -110,8 +110,8 @@ def measure(photos: Photos, configs: Sequence[RunConfig], paths: Sequence[Path])
         logits, sets, distances = (np.concatenate(parts) for parts in zip(*map(known_rows, others), strict=True))
         temperature = fit_set_temperature(logits, sets[:, : len(CLASSES)])
         own_scores = add_distances(own.distances, *fit_scale(distances, PHOTO_DISTANCE_WEIGHTS))
-        if config.left_out:
-            left_out = (photos.kinds[some] == config.left_out) & (folds[some] == config.fold)
+        left_out = (photos.kinds[some] == config.left_out) & (folds[some] == config.fold)
+        if left_out.any():  # other photos may not have this kind
             unknown[config.left_out] = UnknownKind(
                 int(left_out.sum()), auroc(own_scores[own.known], own_scores[left_out])
             )
@@ -166,7 +166,7 @@ def as_markdown(found: dict[int, Figures], precision: Precision) -> str:
         parts += [
             f"## Seed {seed}",
             f"```text\n{as_text(report)}\n```",
-            f"AUROC of kinds that were left out of training, of unseen people: {kinds}.",
+            *([f"AUROC of kinds that were left out of training, of unseen people: {kinds}."] if kinds else []),
             f"Right of {accuracies['photos']:,} photos: {full:.2%}, in 8 bits {int8:.2%}.",
             confusion(report),
         ]

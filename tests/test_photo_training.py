@@ -5,7 +5,9 @@ import json
 import os
 import shutil
 import signal
+import sys
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -13,15 +15,18 @@ import torch
 from PIL import Image
 
 from app.commands import export, train
+from benchmarks.photo_cross_validation import measure
 from model import WEIGHTS, load_artifact
-from model.artifact import save_artifact
+from model.artifact import read_card, save_artifact, save_card
 from model.engines import create_engine
 from model.errors import DataMissing, TrainingError
 from model.export.photo import HeldOut, read_held_out
+from model.photos import read_training_photos
 from model.training import distributed
 from model.training.command import find_recipe, photos_of
 from model.training.losses import correct, negative_log_likelihoods, smoothed_set_loss
 from model.training.photo_batches import PhotoBatches, PhotoTensors
+from model.training.photo_examples import checksum, training_rows
 from model.training.photo_mix import PhotoMix
 from model.training.run import HELD_OUT_FILE, Run
 from tests.data_sets import make_data_set
@@ -48,9 +53,6 @@ def photos_dir(tmp_path_factory):
 
 
 def configured(small_data, photos_dir, epochs=1, **changes):
-    from model.photos import read_training_photos
-    from model.training.photo_examples import checksum
-
     photos = checksum(read_training_photos(photos_dir))
     recipe = changed("photo", validation_size=100)
     settings = {"photos_dir": str(photos_dir), "photos": photos, "fold": 0, "name": "fashionnet-photo", "limit": 400}
@@ -166,6 +168,39 @@ def test_other_photos_do_not_continue_a_run(small_data, photos_dir, tmp_path):
         Run.resume(tmp_path, small_data)
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no file names that are not UTF-8")
+def test_a_file_name_that_is_not_utf_8_distinguishes_its_photo(tmp_path):
+    sums = []
+    for name in (b"Dress/\xfe.jpg", b"Dress/\xff.jpg"):
+        file = tmp_path / os.fsdecode(name)
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+        sums.append(checksum(read_training_photos(tmp_path)))
+    assert sums[0] != sums[1]
+
+
+def test_the_cross_validation_leaves_out_kinds_that_the_folder_does_not_have(tmp_path, small_data):
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        file = tmp_path / list(COLOURS)[number % 4] / f"{number}.jpg"
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    photos = read_training_photos(tmp_path)
+    configs = [
+        make_config(small_data, 1, changed("photo"), fold=fold, left_out=kind)
+        for fold, kind in ((0, "Hat"), (1, "none"))
+    ]
+    card = read_card(WEIGHTS, "fashionnet-photo").model_copy(update={"int8_metrics": {}})
+    paths = [tmp_path / f"run-{config.fold}" for config in configs]
+    for config, path in zip(configs, paths, strict=True):
+        path.mkdir()
+        save_card(path, card)
+        sets = photos.sets[~training_rows(photos, config)]
+        held_out = HeldOut(rng.normal(size=(len(sets), 10)), sets, rng.normal(size=(len(sets), 4)))
+        (path / HELD_OUT_FILE).write_bytes(held_out.to_bytes())
+    assert list(measure(photos, configs, paths).unknown_kinds) == ["none"]
+
+
 def test_photos_that_have_moved_are_named_at_resumption(small_data, photos_dir, tmp_path, capsys):
     shutil.copytree(photos_dir, tmp_path / "before")
     Run.start(tmp_path / "run", configured(small_data, tmp_path / "before"), small_data)
@@ -237,7 +272,7 @@ def test_photos_of_too_few_people_are_told_at_the_start(small_data, photos_dir, 
         Run.start(tmp_path / "run", configured(small_data, tmp_path / "photos", fold=fold), small_data)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"words", "array", "shapes"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"words", "array", "shapes", "packed", "header"])
 def test_a_file_without_outputs_is_named_before_the_training(data_dir, photos_dir, tmp_path, capsys, content):
     path = tmp_path / "held-out.npz"
     arrays = {"array": np.zeros(3), "shapes": HeldOut(np.zeros((2, 10)), np.zeros((3, 11), bool), np.zeros((3, 4)))}
@@ -247,11 +282,22 @@ def test_a_file_without_outputs_is_named_before_the_training(data_dir, photos_di
             path.with_suffix(".npy").rename(path)
         case "shapes":
             path.write_bytes(arrays[content].to_bytes())
+        case "packed":  # 0xff begins no block of a deflate stream
+            whole = bytearray(HeldOut(np.zeros((2, 10)), np.zeros((2, 11), bool), np.zeros((2, 4))).to_bytes())
+            start = 30 + int.from_bytes(whole[26:28], "little") + int.from_bytes(whole[28:30], "little")
+            whole[start] = 0xFF
+            path.write_bytes(whole)
+        case "header":
+            with zipfile.ZipFile(path, "w") as archive:
+                for name in HeldOut._fields:
+                    archive.writestr(f"{name}.npy", b"\x93NUMPY\x01\x00\x02\x00((")
         case _:
             path.write_bytes(content)
     arguments = ["--recipe", "photo", "--photos-dir", photos_dir, "--data-dir", data_dir, "--out", tmp_path / "run"]
     assert train.main([*map(str, arguments), "--fold", "none", "--held-out", str(path)]) == 2
-    assert "does not hold outputs of held-out photos" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"{path} cannot be read as held-out outputs (" in error
+    assert error.endswith("): name a held-out.npz that a photo run wrote.\n")
     assert not (tmp_path / "run/config.json").exists()
 
 

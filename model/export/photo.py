@@ -3,7 +3,6 @@
 import io
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -97,11 +96,17 @@ def read_held_out(paths: list[Path]) -> HeldOut:
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 parts.append(HeldOut(*(archive[name] for name in HeldOut._fields)))
-        except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile) as error:
-            raise TrainingError(f"{path} does not hold outputs of held-out photos: {error}") from error
+        except Exception as error:  # NumPy and zipfile raise whatever a damaged file makes them stumble over
+            raise _unreadable(path, getattr(error, "strerror", None) or error) from error
         if not parts[-1].fits:
-            raise TrainingError(f"{path} does not hold outputs of held-out photos: the shapes of its arrays differ.")
+            raise _unreadable(path, "the shapes of its arrays differ")
     return HeldOut(*(np.concatenate(rows) for rows in zip(*parts, strict=True)))
+
+
+def _unreadable(path: Path, reason: object) -> TrainingError:
+    return TrainingError(
+        f"{path} cannot be read as held-out outputs ({reason}): name a held-out.npz that a photo run wrote."
+    )
 
 
 def export_photo_model(

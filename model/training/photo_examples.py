@@ -28,7 +28,8 @@ DRAWN_VALIDATION = 500
 def checksum(photos: Photos) -> str:
     """Returns the SHA-256 of the list of photos with their classes and senders."""
     rows = zip((file.stem for file in photos.files), photos.classes, photos.senders, strict=True)
-    return hashlib.sha256("\n".join(",".join(row) for row in rows).encode()).hexdigest()
+    text = "\n".join(",".join(row) for row in rows)
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()  # file names may not be UTF-8
 
 
 def load_examples(config: RunConfig, train: Split, validation: Split) -> tuple[PhotoTensors, Examples]:
