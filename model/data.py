@@ -7,6 +7,7 @@ The layout is torchvision's: ``<root>/FashionMNIST/raw/*.gz``. The files are the
 
 import gzip
 import hashlib
+import math
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -175,7 +176,7 @@ def parse_idx(raw: bytes, name: str = "the file") -> NDArray[np.uint8]:
         raise DataCorrupt(f"{name} is not an IDX file of unsigned bytes.")
     header = 4 + 4 * raw[3]
     shape = tuple(int.from_bytes(raw[i : i + 4], "big") for i in range(4, header, 4))
-    if len(raw) != header + int(np.prod(shape)):
+    if len(raw) != header + math.prod(shape):
         raise DataCorrupt(f"{name} has {len(raw)} bytes, which does not fit the shape {shape} in its header.")
     return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
 

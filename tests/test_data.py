@@ -41,6 +41,13 @@ def test_any_bytes_are_an_idx_file_or_a_data_error(raw):
         assert parse_idx(raw).dtype == np.uint8
 
 
+def test_a_header_whose_shape_overflows_64_bits_is_refused():
+    shape = [2**31, 2**31, 4]
+    raw = b"\0\0\x08\x03" + b"".join(edge.to_bytes(4, "big") for edge in shape)
+    with pytest.raises(DataCorrupt, match="does not fit the shape"):
+        parse_idx(raw)
+
+
 def test_the_real_data_set_is_what_its_paper_says():
     data_set = real_data_set()
     train, test = data_set.load("train"), data_set.load("test")
