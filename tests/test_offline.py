@@ -12,7 +12,7 @@ import pytest
 from app.commands.predict import ROWS, tabulate
 from model import WEIGHTS, preprocess
 from model.offline.folder import READ_AHEAD, Outcome, classify_files, find_pictures
-from model.offline.tables import columns, open_table
+from model.offline.tables import COLUMNS, open_table
 from model.prediction import LoadedModel, ModelPair, load_model_pair
 from model.preprocessing import PictureKind
 from tests.in_process import call
@@ -112,13 +112,12 @@ def test_csv_and_parquet_have_the_same_columns_and_values(folder, tmp_path, arti
     for table in tables:
         assert call("predict", folder, "--out", table).returncode == 1
     as_csv, as_parquet = map(read_table, tables)
-    expected = columns(artifact.card.classes)
-    assert list(as_csv[0]) == list(as_parquet[0]) == list(expected)
-    assert len(expected) == 1 + 9 + 10 + 1
+    assert list(as_csv[0]) == list(as_parquet[0]) == list(COLUMNS)
+    assert len(COLUMNS) == 1 + 9 + 10 + 1
     for text, values in zip(as_csv, as_parquet, strict=True):
         assert text == {name: None if value is None else str(value) for name, value in values.items()}
         for name, value in values.items():
-            assert value is None or type(value) is expected[name]
+            assert value is None or type(value) is COLUMNS[name]
     assert [row["label"] for row in as_parquet] == ["Trouser", None, "Trouser"]
     assert (as_parquet[0]["model"], as_parquet[0]["model_version"]) == ("fashionnet", artifact.card.version)
     assert as_parquet[0]["in_distribution"] is not None
@@ -243,14 +242,14 @@ def test_a_full_disk_is_said_with_the_table_that_it_leaves(folder, tmp_path, suf
     assert "Traceback" not in done.stderr
 
 
-def test_an_interrupted_table_says_how_much_it_has(tmp_path, artifact, capsys):
+def test_an_interrupted_table_says_how_much_it_has(tmp_path, capsys):
     def interrupted():
         yield from [Outcome("a.png", None, "damaged")] * (ROWS + 1)
         raise KeyboardInterrupt
 
     table = tmp_path / "found.CSV"
     with pytest.raises(KeyboardInterrupt):
-        tabulate(interrupted(), 5000, table, artifact.card.classes)
+        tabulate(interrupted(), 5000, table)
     assert f"Stopped: {table} has the first {ROWS:,} pictures." in capsys.readouterr().err
     assert len(table.read_text().splitlines()) == 1 + ROWS
 
@@ -280,8 +279,8 @@ def test_what_cannot_be_written_is_said_in_a_sentence(arguments, sentence):
     assert "Traceback" not in done.stderr
 
 
-def test_a_table_is_closed_with_what_it_has(tmp_path, artifact):
-    with open_table(tmp_path / "empty.csv", artifact.card.classes):
+def test_a_table_is_closed_with_what_it_has(tmp_path):
+    with open_table(tmp_path / "empty.csv"):
         pass
     assert (
         (tmp_path / "empty.csv")

@@ -16,7 +16,7 @@ from model.artifact import save_artifact
 from model.data import CLASSES
 from model.evaluation import Metrics
 from model.installation import download_command
-from model.offline.tables import columns
+from model.offline.tables import COLUMNS
 from scripts.draw_page import COMMAND, FOLDER, PICTURES, digest, digest_in, draw_pictures
 from tests.browser import needs_browser, watched
 from tests.pictures import encode, grey_png, scene
@@ -294,7 +294,7 @@ def test_many_files_are_rows_in_their_order_and_a_bad_one_is_a_sentence(page, pi
     with table_file.open(newline="") as file:
         reader = csv.DictReader(file)
         table = {row["file"]: row for row in reader}
-    assert reader.fieldnames == list(columns(CLASSES)), "those of `fashionnet predict`"
+    assert reader.fieldnames == list(COLUMNS), "those of `fashionnet predict`"
     assert table["trousers.png"]["class_id"] == "1"
     assert list(table) == ["trousers.png", "noise.png", "bad.png"]
     assert table["trousers.png"]["label"] == "Trouser"

@@ -47,7 +47,7 @@ def classify(arguments: argparse.Namespace) -> int:
         print(skipped_sentence(skipped), file=sys.stderr)
     outcomes = classify_files(pictures, models, threads=usable_cores(), max_pixels=settings.max_pixels)
     if arguments.out:
-        return tabulate(outcomes, len(pictures), arguments.out, models.default.card.classes)
+        return tabulate(outcomes, len(pictures), arguments.out)
     width = max(len(one_line(printable(path))) for path in pictures)
     return int(sum(show(outcome, width, arguments.json) for outcome in outcomes) > 0)
 
@@ -70,14 +70,14 @@ def chosen_names(model: str | None, settings: Settings) -> ModelPair[str]:
     return ModelPair(model, model)
 
 
-def tabulate(outcomes: Iterable[Outcome], count: int, path: Path, classes: tuple[str, ...]) -> int:
+def tabulate(outcomes: Iterable[Outcome], count: int, path: Path) -> int:
     """Writes a table with a row per picture. Returns the exit status: 1 if a picture could not be classified."""
     failed = written = 0
     rest = iter(progress_bar("classified", count, "pictures", outcomes))
     try:
-        with open_table(path, classes) as table:
+        with open_table(path) as table:
             while some := list(islice(rest, ROWS)):
-                table.write([outcome.row(classes) for outcome in some])
+                table.write([outcome.row() for outcome in some])
                 written += len(some)
                 failed += sum(outcome.error is not None for outcome in some)
     except KeyboardInterrupt:

@@ -152,7 +152,7 @@ class Evaluator:
         """Returns accuracy, loss, per-class figures and confusion matrix of the model on the test set."""
         measurement, split = await self.measure(predictor), await self.load()
         card = predictor.card
-        figures = report(measurement.logits, split.labels, card.classes, card.temperature)
+        figures = report(measurement.logits, split.labels, card.temperature)
         return Evaluation(
             **figures.model_dump(), model=card.name, model_version=card.version, seconds=measurement.seconds
         )

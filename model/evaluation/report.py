@@ -23,7 +23,7 @@ def evaluate(
 
     Probabilities are softmax(logits / temperature).
     """
-    return report(run_data_set(engine, split.images, model_input).logits, split.labels, temperature=temperature)
+    return report(run_data_set(engine, split.images, model_input).logits, split.labels, temperature)
 
 
 def run_data_set(
@@ -39,17 +39,15 @@ def run_data_set(
     return run_batches(engine, images, prepare=partial(fit_data_set, model_input=model_input), progress=progress)
 
 
-def report(
-    logits: NDArray[np.float32], labels: NDArray[np.uint8], classes: tuple[str, ...] = CLASSES, temperature: float = 1.0
-) -> Report:
-    """Returns the figures of logits ``[N, C]`` against true labels ``[N]``.
+def report(logits: NDArray[np.float32], labels: NDArray[np.uint8], temperature: float = 1.0) -> Report:
+    """Returns the figures of logits ``[N, 10]`` against true labels ``[N]``.
 
     Probabilities are softmax(logits / temperature).
     """
     log_probs = log_softmax(logits / temperature)
     probabilities = np.exp(log_probs.astype(np.float64))
     bins = reliability(probabilities, labels)
-    confusion = confusion_matrix(logits.argmax(1), labels, len(classes))
+    confusion = confusion_matrix(logits.argmax(1), labels)
     hits = int(np.trace(confusion))
     return Report(
         count=len(labels),
@@ -59,23 +57,23 @@ def report(
         brier=brier_score(probabilities, labels),
         ece=expected_calibration_error(bins),
         reliability=bins,
-        classes=_class_reports(confusion, classes),
+        classes=_class_reports(confusion),
         confusion_matrix=confusion.tolist(),
     )
 
 
-def confusion_matrix(predicted: NDArray[np.int64], labels: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
-    """Returns counts int64 ``[C, C]``: true classes in rows, predicted classes in columns."""
-    cells = labels.astype(np.int64) * classes + predicted
-    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
+def confusion_matrix(predicted: NDArray[np.int64], labels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Returns counts int64 ``[10, 10]``: true classes in rows, predicted classes in columns."""
+    count = len(CLASSES)
+    return np.bincount(labels.astype(np.int64) * count + predicted, minlength=count**2).reshape(count, count)
 
 
-def _class_reports(confusion: NDArray[np.int64], classes: tuple[str, ...]) -> list[ClassReport]:
+def _class_reports(confusion: NDArray[np.int64]) -> list[ClassReport]:
     hits, support, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
     precision = hits / np.maximum(predicted, 1)
     recall = hits / np.maximum(support, 1)
     f1 = 2 * hits / np.maximum(support + predicted, 1)
     return [
         ClassReport(label=label, precision=precision[i], recall=recall[i], f1=f1[i], support=support[i])
-        for i, label in enumerate(classes)
+        for i, label in enumerate(CLASSES)
     ]

@@ -201,7 +201,7 @@ def held_out_report(held_out: HeldOut, temperature: float) -> Report:
     """Returns the figures on the photos of the ten classes; a shoe of another kind counts as its likeliest answer."""
     known = held_out.known
     logits, sets = held_out.logits[known], held_out.sets[known, : len(CLASSES)]
-    return report(logits, likeliest_answers(sets, logits), CLASSES, temperature)
+    return report(logits, likeliest_answers(sets, logits), temperature)
 
 
 def run_held_out(network: PhotoFashionNet, score: PhotoOodScore, images: Tensor, sets: Tensor) -> HeldOut:

@@ -28,9 +28,8 @@ class Classifier:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Classifies a batch with the columns ``file`` and either ``image`` (encoded bytes) or ``path``."""
-        classes = self.models.default.card.classes
         outcomes = classify_sources(_sources(batch), self.models, max_pixels=self.max_pixels)
-        return pa.Table.from_pylist([outcome.row(classes) for outcome in outcomes], arrow_schema(classes))
+        return pa.Table.from_pylist([outcome.row() for outcome in outcomes], arrow_schema())
 
 
 def classify_on_cluster(

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
+from model.data import CLASSES
 from model.installation import requires_extra
 from model.prediction import Prediction
 
@@ -19,6 +20,8 @@ _FIELDS: dict[str, type] = {
     "model_version": str, "model_choice": str,
 }  # fmt: skip
 """The columns that are fields of a prediction."""
+COLUMNS: dict[str, type] = {"file": str, **_FIELDS, "warnings": str, **dict.fromkeys(CLASSES, float), "error": str}
+"""Names and types of the columns, in order. Every column but ``file`` may be empty."""
 
 
 class Outcome(NamedTuple):
@@ -29,29 +32,22 @@ class Outcome(NamedTuple):
     prediction: Prediction | None
     error: str | None
 
-    def row(self, classes: tuple[str, ...]) -> dict[str, Any]:
-        """Returns the values of ``columns(classes)``."""
+    def row(self) -> dict[str, Any]:
+        """Returns the values of ``COLUMNS``."""
         found = self.prediction
         fields = [getattr(found, name, None) for name in _FIELDS]
         warnings = " ".join(found.warnings) if found else ""
-        probabilities = [found.probabilities[label] if found else None for label in classes]
-        return dict(
-            zip(columns(classes), [self.file, *fields, warnings or None, *probabilities, self.error], strict=True)
-        )
+        probabilities = [found.probabilities[label] if found else None for label in CLASSES]
+        return dict(zip(COLUMNS, [self.file, *fields, warnings or None, *probabilities, self.error], strict=True))
 
 
-def columns(classes: tuple[str, ...]) -> dict[str, type]:
-    """Returns the names and types of the columns, in order. Every column but ``file`` may be empty."""
-    return {"file": str, **_FIELDS, "warnings": str, **dict.fromkeys(classes, float), "error": str}
-
-
-def arrow_schema(classes: tuple[str, ...]) -> "pa.Schema":
+def arrow_schema() -> "pa.Schema":
     """Returns the columns as an Arrow schema. Raises ExtraMissing without the extra ``bulk``."""
     with requires_extra("bulk"):
         import pyarrow as pa
 
     types = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
-    return pa.schema([(name, types[kind]) for name, kind in columns(classes).items()])
+    return pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
 
 
 class TableWriter(Protocol):
@@ -71,9 +67,9 @@ class TableWriter(Protocol):
 class CsvWriter:
     """Writes comma-separated values with a header."""
 
-    def __init__(self, path: Path, classes: tuple[str, ...]) -> None:
+    def __init__(self, path: Path) -> None:
         self.file = path.open("w", newline="", encoding="utf-8")
-        self.writer = csv.DictWriter(self.file, list(columns(classes)))
+        self.writer = csv.DictWriter(self.file, list(COLUMNS))
         self.writer.writeheader()
 
     def write(self, rows: list[dict[str, Any]]) -> None:
@@ -90,8 +86,8 @@ class CsvWriter:
 class ParquetWriter:
     """Writes Parquet. Raises ExtraMissing without the extra ``bulk``."""
 
-    def __init__(self, path: Path, classes: tuple[str, ...]) -> None:
-        self.schema = arrow_schema(classes)
+    def __init__(self, path: Path) -> None:
+        self.schema = arrow_schema()
         import pyarrow.parquet as pq
 
         self.writer = pq.ParquetWriter(path, self.schema)
@@ -109,10 +105,10 @@ class ParquetWriter:
         self.writer.close()
 
 
-def open_table(path: Path, classes: tuple[str, ...]) -> TableWriter:
+def open_table(path: Path) -> TableWriter:
     """Returns a writer for the suffix of ``path``, ``.csv`` or ``.parquet``. Raises ValueError for any other."""
     if path.suffix.lower() == ".csv":
-        return CsvWriter(path, classes)
+        return CsvWriter(path)
     if path.suffix.lower() == ".parquet":
-        return ParquetWriter(path, classes)
+        return ParquetWriter(path)
     raise ValueError(f"{path}: the table is a .csv or a .parquet file.")
