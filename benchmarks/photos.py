@@ -121,7 +121,7 @@ def measure_times() -> dict[str, float]:
     fine = ground.resize((4000, 3000), Image.Resampling.BICUBIC)
     fine.paste((20, 40, 90), (1000, 500, 3000, 2600))
     large, small = encoded(fine, "JPEG"), encoded(fine.resize((400, 300)), "JPEG")
-    found = {"12 megapixels, decoding": milliseconds(lambda: decode(large, needed=DECODED_EDGE), 20)}
+    found = {"12 megapixels, decoding": milliseconds(lambda: decode(large, min_edge=DECODED_EDGE), 20)}
     for name in list_artifacts(WEIGHTS):
         artifact = load_for_engine("auto", WEIGHTS, name)
         model = LoadedModel(create_engine("auto", artifact, 1), artifact.card)

@@ -105,7 +105,7 @@ def test_the_heat_of_a_photo_lies_on_the_whole_picture():
 
 def test_brightness_alone_is_that_of_the_whole_picture():
     photo = encode(trousers(ink="#c81e5a", size=1000), "JPEG")
-    brightness, whole = (decode(photo, needed=300, grey=grey) for grey in (True, False))
+    brightness, whole = (decode(photo, min_edge=300, grey=grey) for grey in (True, False))
     assert (brightness.image.mode, whole.image.mode) == ("L", "RGB")
     assert brightness.size == whole.size == (1000, 1000)
     difference = np.asarray(brightness.image, int) - np.asarray(whole.image.convert("L"), int)

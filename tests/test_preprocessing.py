@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from model.errors import DamagedImage, EmptyImage, ImageError, NotAnImage, TooManyPixels, UnknownFormat
 from model.inputs import ModelInput
 from model.installation import install_command
-from model.preprocessing.decode import DecodeLimits, decode, decode_small_png
+from model.preprocessing.decode import DecodeLimits, decode, decode_native_png
 from model.preprocessing.fit import fit_data_set
 from model.preprocessing.formats import FORMATS
 from model.preprocessing.pipeline import NOT_A_PRODUCT_PICTURE, PictureKind, preprocess
@@ -41,8 +41,8 @@ def test_a_28x28_grey_picture_is_used_exactly_as_it_is(pixels):
 @given(arrays(np.uint8, (28, 28), elements=st.integers(0, 3)), st.integers(0, 9))
 def test_small_pngs_have_a_decoder_of_their_own_that_sees_the_same(pixels, level):
     content = encode(Image.fromarray(pixels), compress_level=level)
-    assert (decode_small_png(content, 28) == pixels).all()
-    assert (np.asarray(decode(content, untouched=28).image) == pixels).all()
+    assert (decode_native_png(content) == pixels).all()
+    assert (np.asarray(decode(content, untouched=True).image) == pixels).all()
 
 
 @settings(deadline=None)
@@ -50,20 +50,20 @@ def test_small_pngs_have_a_decoder_of_their_own_that_sees_the_same(pixels, level
 def test_a_small_png_that_was_tampered_with_is_what_pillow_makes_of_it_or_refused(place, bytes_, cut):
     content = encode(trousers("L").resize((28, 28)))
     content = content[:place] + (b"" if cut else bytes_ + content[place + len(bytes_) :])
-    small = decode_small_png(content, 28)
+    small = decode_native_png(content)
     if small is None:
         with contextlib.suppress(ImageError):
             preprocess(content)
     else:
         with contextlib.suppress(ImageError):
-            assert (np.asarray(decode(content, untouched=28).image) == small).all()
+            assert (np.asarray(decode(content, untouched=True).image) == small).all()
 
 
 @pytest.mark.parametrize(
     "image", [Image.new("L", (27, 28)), Image.new("RGB", (28, 28)), Image.new("1", (28, 28)), Image.new("P", (28, 28))]
 )
 def test_other_pngs_are_left_to_pillow(image):
-    assert decode_small_png(encode(image), 28) is None
+    assert decode_native_png(encode(image)) is None
 
 
 def test_a_small_png_with_a_text_before_its_pixels_is_left_to_pillow_which_bounds_it():
@@ -71,7 +71,7 @@ def test_a_small_png_with_a_text_before_its_pixels_is_left_to_pillow_which_bound
     text = b"zTXtbomb\0\0" + zlib.compress(bytes(900_000))
     chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
     with_text = content[:33] + chunk + content[33:]
-    assert decode_small_png(with_text, 28) is None
+    assert decode_native_png(with_text) is None
     assert not pixels_of(with_text).any()
 
 
@@ -202,13 +202,13 @@ def test_a_heic_is_upright_on_white_and_of_several_pictures_the_first(name):
 def test_of_a_heic_of_a_phone_only_the_thumbnail_is_decoded():
     """The file has 3024x4032 pixels in tiles, turned by its property irot, and a thumbnail of 240x320."""
     content, of_thumbnail = (FILES / "phone.heic").read_bytes(), DecodeLimits(memory=8 * 240 * 320)
-    decoded = decode(content, of_thumbnail, needed=240)
+    decoded = decode(content, of_thumbnail, min_edge=240)
     assert (decoded.size, decoded.image.size) == ((3024, 4032), (240, 320))
     expected = Image.new("RGB", (240, 320), "white")
     expected.paste(trousers(size=240), (0, 40))
     assert np.abs(np.asarray(decoded.image, int) - np.asarray(expected)).mean() < 4
     with pytest.raises(TooManyPixels, match="take 98 MB to decode from HEIC"):
-        decode(content, of_thumbnail, needed=241)
+        decode(content, of_thumbnail, min_edge=241)
     assert preprocess(content, limits=of_thumbnail).preprocessing.crop_box == pytest.approx(
         (887, 702, 2117, 3343), abs=40
     )
@@ -281,7 +281,7 @@ def test_whatever_is_done_to_the_boxes_of_a_photo_of_a_phone_it_is_decoded_or_an
     for position, value in changes.items():
         content[position] = value
     with contextlib.suppress(ImageError):
-        decode(bytes(content), DecodeLimits(memory=8 * 240 * 320), needed=192)
+        decode(bytes(content), DecodeLimits(memory=8 * 240 * 320), min_edge=192)
 
 
 @settings(max_examples=200, deadline=None)
@@ -507,7 +507,7 @@ def test_a_large_picture_is_reduced_before_it_is_converted_and_looks_the_same(mo
     image = trousers().resize((1400, 1000))
     sixteen_bits = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
     content = encode(sixteen_bits if mode == "I;16" else image.convert(mode))
-    whole, reduced = decode(content), decode(content, needed=100)
+    whole, reduced = decode(content), decode(content, min_edge=100)
     assert reduced.image.size == (140, 100)
     assert whole.size == reduced.size == (1400, 1000)
     expected = np.asarray(whole.image.reduce(10), np.float32)
@@ -515,7 +515,7 @@ def test_a_large_picture_is_reduced_before_it_is_converted_and_looks_the_same(mo
 
 
 def test_a_long_narrow_picture_is_reduced_too():
-    assert decode(encode(Image.new("L", (3, 9_000_000))), needed=100).image.size == (2, 4_500_000)
+    assert decode(encode(Image.new("L", (3, 9_000_000))), min_edge=100).image.size == (2, 4_500_000)
 
 
 @pytest.mark.parametrize(
@@ -534,13 +534,13 @@ def test_pictures_are_refused_by_the_memory_that_decoding_takes(options, megabyt
 
 def test_a_jpeg_that_is_decoded_smaller_takes_less_memory_unless_it_is_progressive():
     image, limits = Image.new("RGB", (2000, 2000)), DecodeLimits(memory=1_000_000)
-    assert decode(encode(image, "JPEG"), limits, needed=200).image.size == (250, 250)
+    assert decode(encode(image, "JPEG"), limits, min_edge=200).image.size == (250, 250)
     with pytest.raises(TooManyPixels):
         decode(encode(image, "JPEG"), limits)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", progressive=True)
     with pytest.raises(TooManyPixels):
-        decode(buffer.getvalue(), limits, needed=200)
+        decode(buffer.getvalue(), limits, min_edge=200)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
@@ -551,7 +551,7 @@ def test_every_format_is_turned_upright_as_its_exif_says(kind, orientation):
     image = Image.new("RGB", (600, 400), "white")
     image.paste("black", (0, 0, 200, 100))  # a corner
     content = encode(image, kind, exif=exif)
-    decoded = decode(content, needed=100)
+    decoded = decode(content, min_edge=100)
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
     assert decoded.size == expected.size
     assert decoded.turned == (orientation > 1)

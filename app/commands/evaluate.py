@@ -170,7 +170,7 @@ def tutorial_accuracy(photos: Photos, model: LoadedModel, max_pixels: int) -> fl
     rows = np.flatnonzero(photos.classes != NONE)
     images = np.empty((len(rows), 28, 28), np.uint8)
     for place, index in enumerate(progress_bar("resized", len(rows), "photos", rows)):
-        grey = decode(photos.files[index].read_bytes(), limits, needed=56).image.convert("L")
+        grey = decode(photos.files[index].read_bytes(), limits, min_edge=56).image.convert("L")
         images[place] = 255 - np.asarray(grey.resize((28, 28)))
     predicted = run_data_set(model.engine, images, model.card.input).logits.argmax(1)
     return float(photos.sets[rows, predicted].mean())

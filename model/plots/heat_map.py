@@ -33,7 +33,7 @@ def draw_explanation(
 
 def draw_canvas(content: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> Canvas:
     """Decodes a picture for ``draw_heat_map``. Raises the same errors as ``preprocess``."""
-    decoded = decode(content, limits, needed=MAX_EDGE, grey=True)
+    decoded = decode(content, limits, min_edge=MAX_EDGE, grey=True)
     image = decoded.image.convert("L")
     image.thumbnail((MAX_EDGE, MAX_EDGE))
     if max(image.size) < MAX_EDGE // 4:

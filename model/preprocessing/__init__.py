@@ -1,6 +1,6 @@
 """From an encoded picture to the network's input."""
 
-from model.preprocessing.decode import DecodeLimits
+from model.preprocessing.decode import DecodeLimits, is_native_png
 from model.preprocessing.fit import fit_data_set
 from model.preprocessing.pipeline import (
     IDENTITY,
@@ -8,7 +8,6 @@ from model.preprocessing.pipeline import (
     Picture,
     PictureKind,
     Preprocessing,
-    is_native_png,
     preprocess,
     preprocess_native,
 )

@@ -5,7 +5,7 @@ import math
 import struct
 import warnings
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPL
 
 from model.errors import DamagedImage, EmptyImage, ImageError, NotAnImage, TooManyPixels, UnknownFormat
 from model.installation import install_command
+from model.preprocessing.convention import SIZE
 from model.preprocessing.formats import FORMATS, format_name, known_as
 
 MAX_PIXELS = 50_000_000
@@ -69,13 +70,13 @@ class Decoded(NamedTuple):
     """Whether it had an alpha channel."""
 
 
-def decode_small_png(content: bytes, edge: int) -> NDArray[np.uint8] | None:
-    """A PNG as the data set's images are mostly sent: its pixels ``[edge, edge]`` in a quarter of Pillow's time.
+def decode_native_png(content: bytes) -> NDArray[np.uint8] | None:
+    """A PNG as the data set's images are mostly sent: its pixels ``[28, 28]`` in a quarter of Pillow's time.
 
     None where it is no such file: grey, 8 bits a pixel, not interlaced, nothing between header and pixels, undamaged.
     ``decode`` is for all others, and has words for what is wrong with them.
     """
-    if not is_small_png(content, edge) or content[_DATA] != b"IDAT":
+    if not is_native_png(content) or content[_CHUNK_TYPE] != b"IDAT":
         return None
     try:
         pixels: NDArray[np.uint8] = pyspng.load(content, "L")
@@ -84,39 +85,42 @@ def decode_small_png(content: bytes, edge: int) -> NDArray[np.uint8] | None:
     return pixels
 
 
-def is_small_png(content: bytes, edge: int) -> bool:
-    """Whether a file begins as a PNG of ``edge`` by ``edge`` pixels of 8 bits of grey, not interlaced."""
-    return content.startswith(_small_png_head(edge))
+def is_native_png(content: bytes) -> bool:
+    """Returns whether a file begins as a 28x28 PNG of 8 bits of grey, not interlaced: the data set's own form."""
+    return content.startswith(_NATIVE_PNG_HEAD)
 
 
-_DATA = slice(37, 41)
-"""Where the type of the chunk after the header stands; of a packed text there libspng would inflate all."""
-
-
-@cache
-def _small_png_head(edge: int) -> bytes:
-    """Signature and header (PNG specification, 5.2 and 11.2.1): 8 bits of grey, then the only methods there are."""
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", edge, edge, 8, 0, 0, 0, 0)
+_NATIVE_PNG_HEAD = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", SIZE, SIZE, 8, 0, 0, 0, 0)
+"""Signature and header (PNG specification, 5.2 and 11.2.1): 8 bits of grey, then the only methods there are."""
+_CHUNK_TYPE = slice(37, 41)
+"""Position of the type of the chunk after the header. Only IDAT is accepted there, because libspng would decompress all
+of a compressed text chunk."""
 
 
 def decode(
-    content: bytes, limits: DecodeLimits = DEFAULT_LIMITS, *, needed: int = 0, untouched: int = 0, grey: bool = False
+    content: bytes,
+    limits: DecodeLimits = DEFAULT_LIMITS,
+    *,
+    min_edge: int = 0,
+    untouched: bool = False,
+    grey: bool = False,
 ) -> Decoded:
     """An encoded picture in one of ``FORMATS``, decoded; of several frames the first.
 
     Args:
         content: the file.
         limits: the largest picture that is decoded.
-        needed: the edge, in pixels, that the picture need not exceed; 0: all of it.
+        min_edge: shorter edge in pixels that suffices; larger pictures may be reduced, but not below it, unless they
+            are long and narrow. 0 keeps the full size.
         grey: whether brightness is all that is needed, which spares a JPEG its colours; other pictures keep theirs.
-        untouched: the edge of square grey pictures that are decoded as they are, with no regard to their EXIF.
+        untouched: whether a 28x28 grey picture is decoded as it is, with no regard to its EXIF.
 
     Raises:
         EmptyImage, NotAnImage, UnknownFormat, TooManyPixels, DamagedImage: why it cannot be used.
     """
     if not content:
         raise EmptyImage("The picture is empty (0 bytes): send the content of an image file.")
-    read = partial(_decode, limits=limits, needed=needed, untouched=untouched, grey=grey)
+    read = partial(_decode, limits=limits, min_edge=min_edge, untouched=untouched, grey=grey)
     try:
         return read(content)
     except DamagedImage:
@@ -147,16 +151,16 @@ def _without_metadata(png: bytes) -> bytes:
     return b"".join(kept)
 
 
-def _decode(content: bytes, limits: DecodeLimits, *, needed: int, untouched: int, grey: bool) -> Decoded:
+def _decode(content: bytes, limits: DecodeLimits, *, min_edge: int, untouched: bool, grey: bool) -> Decoded:
     image = _open(content)
     size = image.size
     _check_pixels(size, limits)
-    if needed:
-        _guard(lambda: image.draft("L" if grey else "RGB", (needed, needed)))  # decodes the thumbnail of a HEIC
+    if min_edge:
+        _guard(lambda: image.draft("L" if grey else "RGB", (min_edge, min_edge)))  # decodes the thumbnail of a HEIC
     _check_memory(image, size, limits)
-    if image.mode == "L" and image.size == (untouched, untouched) and not image.has_transparency_data:
+    if untouched and image.mode == "L" and image.size == (SIZE, SIZE) and not image.has_transparency_data:
         return _guard(lambda: Decoded(_loaded(image), size, turned=False, transparent=False))
-    return _guard(lambda: _decoded(image, size, needed))
+    return _guard(lambda: _decoded(image, size, min_edge))
 
 
 def _check_pixels(size: tuple[int, int], limits: DecodeLimits) -> None:
@@ -245,12 +249,12 @@ def _loaded(image: Image.Image) -> Image.Image:
     return image
 
 
-def _decoded(image: Image.Image, size: tuple[int, int], needed: int) -> Decoded:
+def _decoded(image: Image.Image, size: tuple[int, int], min_edge: int) -> Decoded:
     _scale_transparent_colour(image)
     orientation = _orientation(image)
     image.load()
     left = _orientation(image)  # 1 for a TIFF, which Pillow itself turns
-    reduced, method = _reduced(image, _factor(image.size, needed)), _TRANSPOSE.get(left)
+    reduced, method = _reduced(image, _factor(image.size, min_edge)), _TRANSPOSE.get(left)
     upright = reduced if method is None else reduced.transpose(method)
     upright_size = size[::-1] if left in (5, 6, 7, 8) else size
     return Decoded(upright, upright_size, orientation in _TRANSPOSE, image.has_transparency_data)
@@ -275,11 +279,11 @@ def _orientation(image: Image.Image) -> int:
     return orientation
 
 
-def _factor(size: tuple[int, int], needed: int) -> int:
-    """Returns the factor that a picture is reduced by: its shorter edge keeps ``needed`` pixels; 1 if that is 0."""
-    if not needed:
+def _factor(size: tuple[int, int], min_edge: int) -> int:
+    """Returns the factor that a picture is reduced by: its shorter edge keeps ``min_edge`` pixels; 1 if that is 0."""
+    if not min_edge:
         return 1
-    return max(min(size) // needed, math.isqrt(size[0] * size[1] // MAX_REDUCED_PIXELS), 1)
+    return max(min(size) // min_edge, math.isqrt(size[0] * size[1] // MAX_REDUCED_PIXELS), 1)
 
 
 def _reduced(image: Image.Image, factor: int) -> Image.Image:

@@ -20,7 +20,7 @@ from model.preprocessing.convention import (
     measure_background,
     trim,
 )
-from model.preprocessing.decode import DEFAULT_LIMITS, Decoded, DecodeLimits, decode, decode_small_png, is_small_png
+from model.preprocessing.decode import DEFAULT_LIMITS, Decoded, DecodeLimits, decode, decode_native_png
 from model.preprocessing.fit import fit_data_set, squeeze
 
 DECODED_EDGE = 240
@@ -101,7 +101,7 @@ def preprocess(content: bytes, input_of: InputOf = for_data_set, limits: DecodeL
     native = preprocess_native(content, input_of)
     if native is not None:
         return native
-    decoded = decode(content, limits, needed=DECODED_EDGE, untouched=SIZE)
+    decoded = decode(content, limits, min_edge=DECODED_EDGE, untouched=True)
     image = decoded.image
     if image.size == (SIZE, SIZE) and _is_grey(image):
         grey = np.asarray(image.convert("L"))
@@ -119,7 +119,7 @@ def preprocess(content: bytes, input_of: InputOf = for_data_set, limits: DecodeL
 
 def preprocess_native(content: bytes, input_of: InputOf) -> Picture | None:
     """Returns the model's input for a 28x28 PNG of 8 bits of grey, the data set's own form; None for others."""
-    image = decode_small_png(content, SIZE)
+    image = decode_native_png(content)
     if image is None or _has_light_ground(image):
         return None
     return fit_data_set_image(image, input_of(PictureKind.DATA_SET))
@@ -130,11 +130,6 @@ def fit_data_set_image(image: NDArray[np.uint8], model_input: ModelInput) -> Pic
     if model_input.convention == "fashion-mnist":
         return Picture(image, IDENTITY)
     return Picture(fit_data_set(image[None], model_input)[0], _ENLARGED)
-
-
-def is_native_png(content: bytes) -> bool:
-    """Returns whether the content starts as a 28x28 PNG of 8 bits of grey, the data set's own form."""
-    return is_small_png(content, SIZE)
 
 
 def _has_light_ground(image: NDArray[np.uint8]) -> bool:

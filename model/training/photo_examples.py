@@ -91,7 +91,7 @@ def load(photos: Photos, size: int) -> NDArray[np.uint8]:
 
     def load_one(path: Path) -> NDArray[np.uint8]:
         try:
-            return squeeze(decode(path.read_bytes(), needed=2 * size).image, size)
+            return squeeze(decode(path.read_bytes(), min_edge=2 * size).image, size)
         except (ImageError, OSError) as error:
             raise TrainingError(f"{path} cannot be used: {error}") from error
 
