@@ -29,10 +29,10 @@ from model.training.run import training_splits
 BEST = RECIPES["best"]
 
 
-class UnmixedFashionNet(NormalisedFashionNet):
+class FullRankFashionNet(NormalisedFashionNet):
     """The same with a second convolution of full rank."""
 
-    architecture = "fashionnet-unmixed"
+    architecture = "fashionnet-full-rank"
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class UnmixedFashionNet(NormalisedFashionNet):
         self.conv2 = nn.Conv2d(32, 64, kernel_size=3, bias=False)
 
 
-ARCHITECTURES[UnmixedFashionNet.architecture] = UnmixedFashionNet
+ARCHITECTURES[FullRankFashionNet.architecture] = FullRankFashionNet
 
 
 def variants(epochs: int) -> dict[str, Recipe]:
@@ -50,14 +50,14 @@ def variants(epochs: int) -> dict[str, Recipe]:
         update={"architecture": "fashionnet", "augmentation": Augmentation(), "distillation": None, "optimizer": "adam",
                 "learning_rate": 3e-3, "weight_decay": 0.0}
     )  # fmt: skip
-    mixed = BEST.model_copy(update={"augmentation": Augmentation(), "distillation": None})
-    normalised = mixed.model_copy(update={"architecture": UnmixedFashionNet.architecture})
+    low_rank = BEST.model_copy(update={"augmentation": Augmentation(), "distillation": None})
+    normalised = low_rank.model_copy(update={"architecture": FullRankFashionNet.architecture})
     flipped = BEST.model_copy(update={"distillation": None})
     found = {
         "`baseline`: Adam, StepLR": baseline,
         "one-cycle": cycle,
         "batch normalisation, SGD, weight decay, less dropout": normalised,
-        "second convolution of 16 mixtures of its inputs": mixed,
+        "second convolution of rank 16 over its inputs": low_rank,
         "flip": flipped,
         "teacher: `best`": BEST,
     }

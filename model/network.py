@@ -163,8 +163,8 @@ class NormalisedFashionNet(FashionNet):
         network = FashionNet().eval()
         network.description += f" The second convolution's weights have rank {BOTTLENECK_CHANNELS} over its inputs."
         conv2 = nn.Conv2d(32, 64, kernel_size=3, bias=False).eval()
-        mixing = self.bottleneck.weight[:, :, 0, 0]
-        conv2.weight.data = torch.einsum("omhw,mi->oihw", self.conv2.weight, mixing).detach().contiguous()
+        projection = self.bottleneck.weight[:, :, 0, 0]
+        conv2.weight.data = torch.einsum("omhw,mi->oihw", self.conv2.weight, projection).detach().contiguous()
         network.conv1 = fuse_conv_bn_eval(self.conv1, self.norm1)
         network.conv2 = fuse_conv_bn_eval(conv2, self.norm2)
         network.fc1 = fuse_linear_bn_eval(self.fc1, self.norm3)

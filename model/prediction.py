@@ -39,7 +39,7 @@ _EXAMPLE: JsonDict = {
 }
 
 
-STRANGE = "This picture does not resemble the training data; the prediction is unreliable."
+OUT_OF_DISTRIBUTION = "This picture does not resemble the training data; the prediction is unreliable."
 SINGLE_MODEL = "the request names this model, or one model answers all pictures"
 
 
@@ -175,7 +175,7 @@ def classify(
         in_distribution=score <= 1,
         ood_score=score,
         probabilities=dict(zip(card.classes, probabilities, strict=True)),
-        warnings=[*picture.warnings, STRANGE] if score > 1 else list(picture.warnings),
+        warnings=[*picture.warnings, OUT_OF_DISTRIBUTION] if score > 1 else list(picture.warnings),
         preprocessing=picture.preprocessing,
         image=data_url(picture) if with_image else None,
         model=card.name,

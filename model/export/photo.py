@@ -31,11 +31,11 @@ from model.export.temperature import fit_set_temperature
 from model.metrics import Report
 from model.network import PhotoFashionNet
 from model.ood.distance_score import DistanceScore, Floats, add_distances
-from model.ood.fit import class_centres, in_chunks, with_scale
+from model.ood.fit import in_chunks, kmeans_centroids, with_scale
 from model.ood.photo_score import PHOTO_DISTANCE_WEIGHTS, PhotoOodScore
 from model.ood.score import load_score
 from model.photos import likeliest_answers
-from model.training.photo_batches import SIZE, PhotoTensors
+from model.training.photo_batches import PHOTO_SIZE, PhotoTensors
 from model.training.photo_examples import draw_validation
 
 MAX_PHOTO_INT8_LOSS = 0.005
@@ -217,7 +217,7 @@ def unscaled_score(network: PhotoFashionNet, tensors: PhotoTensors) -> PhotoOodS
     network.eval()
     photos, labels = training_pictures(tensors)
     _, features = outputs(network, photos)
-    centres = [class_centres(features[labels == label], PHOTO_CENTRES_PER_CLASS) for label in np.unique(labels)]
+    centres = [kmeans_centroids(features[labels == label], PHOTO_CENTRES_PER_CLASS) for label in np.unique(labels)]
     return PhotoOodScore(
         centres=torch.from_numpy(np.concatenate(centres)),
         none_weight=network.fc.weight[len(CLASSES)].detach().clone(),
@@ -248,7 +248,7 @@ def calibration_images(tensors: PhotoTensors) -> NDArray[np.uint8]:
 def reduced(photos: Tensor) -> NDArray[np.uint8]:
     """Photos in memory, uint8 ``[N, H, H, 3]`` -> the network's input, ``[N, S, S, 3]``."""
     parts = [
-        F.interpolate(part.permute(0, 3, 1, 2).float(), size=(SIZE, SIZE), mode="bilinear", antialias=True)
+        F.interpolate(part.permute(0, 3, 1, 2).float(), size=(PHOTO_SIZE, PHOTO_SIZE), mode="bilinear", antialias=True)
         for part in torch.split(photos, 100)
     ]
     return torch.cat(parts).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()

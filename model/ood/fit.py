@@ -48,9 +48,9 @@ def fit_ood_score(train: LabelledOutputs, validation: LabelledOutputs) -> OodSco
     statistics = in_chunks(ImageStatistics(), train.images)
     deviation = np.maximum(statistics.std(0), MIN_DEVIATION)
     centres = [
-        class_centres(train.features[train.labels == label], CENTRES_PER_CLASS) for label in np.unique(train.labels)
+        kmeans_centroids(train.features[train.labels == label], CENTRES_PER_CLASS) for label in np.unique(train.labels)
     ]
-    of_classes = [_class_centres(statistics / deviation, train.labels == label) for label in range(len(CLASSES))]
+    of_classes = [_centroids_of_class(statistics / deviation, train.labels == label) for label in range(len(CLASSES))]
     score = OodScore(
         centres=torch.from_numpy(np.concatenate(centres)),
         statistics_centres=torch.from_numpy(np.stack(of_classes)),
@@ -100,13 +100,13 @@ def in_chunks(function: Callable[..., Tensor], *arrays: NDArray[np.generic], siz
         return torch.cat(parts).numpy()
 
 
-def _class_centres(points: Floats, of_class: NDArray[np.bool_]) -> Floats:
+def _centroids_of_class(points: Floats, of_class: NDArray[np.bool_]) -> Floats:
     """``STATISTICS_CENTRES_PER_CLASS`` centres: repeated if the class is smaller, of all images if it has none."""
-    centres = class_centres(points[of_class] if of_class.any() else points, STATISTICS_CENTRES_PER_CLASS)
+    centres = kmeans_centroids(points[of_class] if of_class.any() else points, STATISTICS_CENTRES_PER_CLASS)
     return np.resize(centres, (STATISTICS_CENTRES_PER_CLASS, points.shape[1]))
 
 
-def class_centres(points: Floats, count: int) -> Floats:
+def kmeans_centroids(points: Floats, count: int) -> Floats:
     """Returns at most ``count`` k-means centres of points ``[N, F]``."""
     clusters = MiniBatchKMeans(min(count, len(points)), n_init=1, batch_size=1024, random_state=0)
     centres: Floats = clusters.fit(points).cluster_centers_.astype(np.float32)

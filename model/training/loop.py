@@ -274,17 +274,22 @@ class Trainer:
                 sums += self.step(batch.to(self.device))
                 bar.update(len(batch.labels) * distributed.world_size())
                 if number % REPORT_EVERY == 0:
-                    self._report_progress(bar, *_means(sums))
+                    loss, accuracy = _means(sums)
+                    self._require_finite(loss)
+                    self._report_progress(bar, loss, accuracy)
         self._average_buffers()
-        means = _means(distributed.all_reduce_sum(sums))
-        self._report_progress(bar, *means)
-        return means
+        loss, accuracy = _means(distributed.all_reduce_sum(sums))
+        self._require_finite(loss)
+        self._report_progress(bar, loss, accuracy)
+        return loss, accuracy
 
-    def _report_progress(self, bar: "tqdm[Any]", loss: float, accuracy: float) -> None:
+    def _require_finite(self, loss: float) -> None:
         if not np.isfinite(loss):
             raise TrainingError(
                 f"The loss became {loss} in epoch {self.epoch + 1}: try another --seed, or --precision fp32."
             )
+
+    def _report_progress(self, bar: "tqdm[Any]", loss: float, accuracy: float) -> None:
         rate = self.optimizer.param_groups[0]["lr"]
         bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.2%}, lr {rate:.2g}")
 

@@ -14,7 +14,7 @@ from model.training.batches import Batch
 from model.training.photo_mix import PhotoMix
 from model.training.synthesis import affine_maps, draw_articles, draw_backgrounds, draw_outliers, enlarge
 
-SIZE = PhotoFashionNet.input.height
+PHOTO_SIZE = PhotoFashionNet.input.height
 """Edge of the model's input in pixels."""
 ON_ITS_SIDE = 0.1
 """Share of the photos that are turned by 90 degrees while training."""

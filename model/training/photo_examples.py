@@ -17,7 +17,7 @@ from model.preprocessing.decode import decode
 from model.preprocessing.fit import squeeze
 from model.training.augment import derived_seed
 from model.training.loop import Examples, RunConfig
-from model.training.photo_batches import SIZE, PhotoTensors
+from model.training.photo_batches import PHOTO_SIZE, PhotoTensors
 from model.training.synthesis import draw_articles, draw_backgrounds
 
 _VALIDATION = 12  # purpose of a seed
@@ -63,7 +63,7 @@ def load_examples(config: RunConfig, train: Split, validation: Split) -> tuple[P
         torch.from_numpy(train.labels.astype(np.int64)),
     )
     pictures, sets = draw_validation(tensors, validation)
-    photographs = torch.from_numpy(load(held_out, SIZE))
+    photographs = torch.from_numpy(load(held_out, PHOTO_SIZE))
     return tensors, Examples(torch.cat([photographs, pictures]), torch.cat([torch.from_numpy(held_out.sets), sets]))
 
 
@@ -80,7 +80,7 @@ def draw_validation(tensors: PhotoTensors, validation: Split) -> tuple[torch.Ten
     chosen = validation.take(np.arange(min(DRAWN_VALIDATION, len(validation.labels))))
     drawn = []
     for images in torch.split(torch.from_numpy(np.array(chosen.images)), 50):
-        backgrounds = draw_backgrounds(tensors.photos[torch.randint(len(tensors.photos), (len(images),))], SIZE)
+        backgrounds = draw_backgrounds(tensors.photos[torch.randint(len(tensors.photos), (len(images),))], PHOTO_SIZE)
         drawn.append(draw_articles(images, backgrounds).permute(0, 2, 3, 1).to(torch.uint8))
     sets = torch.nn.functional.one_hot(torch.from_numpy(chosen.labels.astype(np.int64)), PHOTO_OUTPUTS).bool()
     return torch.cat(drawn), sets
