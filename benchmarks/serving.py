@@ -65,7 +65,6 @@ class Contender:
     requirements: tuple[str, ...]
     variables: dict[str, str] = field(default_factory=dict)
     path: str = "/predict"
-    python: str = "3.11"
     environment: str = ""
     """Name of another contender that has the same environment."""
 
@@ -158,7 +157,7 @@ def environment(contender: Contender, folder: Path) -> Path:
     """Returns the Python of the contender's environment, which is made if it is not there yet."""
     home = folder / (contender.environment or contender.name)
     if not (home / "made").exists():
-        subprocess.run(["uv", "venv", "-q", "--clear", "--python", contender.python, str(home)], check=True)
+        subprocess.run(["uv", "venv", "-q", "--clear", "--python", "3.11", str(home)], check=True)
         # With byte code, as pip leaves it: without, half of a start would be the compiling of sources.
         install = ["uv", "pip", "install", "-q", "--compile-bytecode", "--python", str(home / "bin" / "python")]
         subprocess.run([*install, *contender.requirements], cwd=ROOT, check=True)

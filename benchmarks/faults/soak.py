@@ -1,6 +1,5 @@
 """Mixed traffic for a long time: every response is compared with the first one to the same request."""
 
-import itertools
 import json
 import math
 import tempfile
@@ -98,8 +97,7 @@ class Soak:
         self.target = target
         self.kinds = kinds()
         self.references = [kind.send(target.client) for kind in self.kinds]
-        self.counts, self.different, self.rejected = itertools.count(), 0, 0
-        self.done = 0
+        self.done = self.different = self.rejected = 0
         self.memory: list[tuple[int, float]] = []
         self._lock = threading.Lock()
 

@@ -63,7 +63,7 @@ def run_training(arguments: Namespace, data_set: FashionMnist, path: Path) -> in
     device = RunFolder(path).read_config().device if arguments.resume else find_device(arguments.device)
     with distributed.process_group(device):
         try:
-            return train(arguments, data_set, path, signals)
+            return train(arguments, data_set, path, device, signals)
         except KeyboardInterrupt as stop:
             if distributed.rank() == 0 or isinstance(stop, Terminated):  # process 0 may have ended
                 with suppress(OSError):  # the terminal may have closed
@@ -79,9 +79,9 @@ def run_training(arguments: Namespace, data_set: FashionMnist, path: Path) -> in
             return 2
 
 
-def train(arguments: Namespace, data_set: FashionMnist, path: Path, signals: Signals) -> int:
+def train(arguments: Namespace, data_set: FashionMnist, path: Path, device: str, signals: Signals) -> int:
     """Trains a new or resumed run and exports it; returns the exit status."""
-    config = None if arguments.resume else new_config(arguments, data_set)
+    config = None if arguments.resume else new_config(arguments, data_set, device)
     try:
         with hold(path, new=config is not None):
             run = (
@@ -161,11 +161,10 @@ def say(text: str, file: TextIO | None = None) -> None:
         print(text, file=file, flush=True)
 
 
-def new_config(arguments: Namespace, data_set: FashionMnist) -> RunConfig:
+def new_config(arguments: Namespace, data_set: FashionMnist, device: str) -> RunConfig:
     """Returns the configuration of a new run."""
     recipe = find_recipe(arguments.recipe)
     epochs = arguments.epochs or (1 if arguments.dry_run else recipe.epochs)
-    device = find_device(arguments.device)
     if arguments.teacher_dir and not recipe.teachers:
         raise TrainingError(f"The recipe {recipe.name} learns from no other model: leave --teacher-dir out.")
     teacher_dir = arguments.teacher_dir or arguments.model_dir

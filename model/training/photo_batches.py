@@ -47,23 +47,18 @@ class PhotoBatches:
         """Photos in a batch."""
 
     @property
-    def images(self) -> Tensor:
-        """The photos of an epoch."""
-        return self.tensors.photos
-
-    @property
     def images_per_epoch(self) -> int:
         """Photos and drawn images."""
-        return len(self.images) + len(self) * (self.batch_size - self._photos)
+        return len(self.tensors.photos) + len(self) * (self.batch_size - self._photos)
 
     def __len__(self) -> int:
         """Returns the number of batches in an epoch."""
-        return math.ceil(len(self.images) / self._photos)
+        return math.ceil(len(self.tensors.photos) / self._photos)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yields the batches of the epoch ``number`` (0, 1, ...); seeds torch's random generator."""
         torch.manual_seed(derived_seed(_EPOCH, self.seed, number))
-        for indices in torch.split(torch.randperm(len(self.images)), self._photos):
+        for indices in torch.split(torch.randperm(len(self.tensors.photos)), self._photos):
             yield self._batch(indices)
 
     def _batch(self, indices: Tensor) -> Batch:
