@@ -3,7 +3,7 @@
 Trains FashionNet's layers with one ingredient more in every row, each with the same seeds and the same held-out images,
 over fewer epochs than `best` has. Only validation images are looked at.
 
-    python benchmarks/ablation.py --epochs 6 --seeds 2 --write benchmarks/results/ablation
+    python benchmarks/ablation.py TEACHER_DIR --epochs 6 --seeds 2 --write benchmarks/results/ablation
 """
 
 import argparse

@@ -86,7 +86,7 @@ class OnnxEngine:
             self.session = onnxruntime.InferenceSession(
                 artifact.content[graph], options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # ONNX Runtime has an exception class a status, without a common base
+        except Exception as error:  # ONNX Runtime has one exception class per status code and no common base class.
             raise ArtifactCorrupt(f"{artifact.card.name}.{graph} is not a graph that ONNX Runtime can run.") from error
         self._outputs = {output.name for output in self.session.get_outputs()}
         if not self._outputs.issuperset(EngineOutputs._fields):

@@ -1,27 +1,8 @@
-"""What can go wrong below HTTP. Every message is one sentence that names the remedy.
-
-FashionNetError
-├── DataError               the data set cannot be used, or not be read
-│   ├── DataMissing         it is not there
-│   ├── DataCorrupt         a file is not what its checksum says
-│   └── DownloadFailed      no network, no disk space, a mirror that answers nonsense
-├── ImageError              an uploaded picture cannot be used
-│   ├── EmptyImage          no bytes
-│   ├── NotAnImage          nothing that we know as a picture
-│   ├── UnknownFormat       a picture, but of a format outside the allow list
-│   ├── DamagedImage        the format is right, the content is not: truncated or altered
-│   ├── TooManyPixels       decoding it would take too much memory
-│   └── TooComplex          decoding it takes too long
-├── ArtifactError           a trained network cannot be loaded or written
-│   ├── ArtifactMissing
-│   └── ArtifactCorrupt
-├── ExtraMissing            an optional package is not installed
-└── TrainingError           a run cannot start or go on
-"""
+"""The exceptions that this project raises on purpose, below HTTP."""
 
 
 class FashionNetError(Exception):
-    """The base of every error this project raises on purpose."""
+    """The base of all of them."""
 
 
 class DataError(FashionNetError):

@@ -164,7 +164,7 @@ def test_other_photos_do_not_continue_a_run(small_data, photos_dir, tmp_path):
     Run.start(tmp_path, configured(small_data, photos_dir), small_data)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"photos": "0" * 64}))
-    with pytest.raises(TrainingError, match="holds other photos than the ones that this run began with"):
+    with pytest.raises(TrainingError, match="holds other photos than the run started with: name the"):
         Run.resume(tmp_path, small_data)
 
 

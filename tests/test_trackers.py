@@ -92,7 +92,7 @@ def test_a_training_goes_on_when_mlflow_fails(small_data, tmp_path, monkeypatch,
             log(metrics.epoch, {"train/loss": metrics.train_loss})
     assert started.trainer.epoch == 2
     (warning,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
-    assert warning == r"warning: MLflow logs no more of this run: the server\nis gone"
+    assert warning == r"warning: MLflow stops logging this run: the server\nis gone"
 
 
 @pytest.mark.parametrize(("name", "module"), [("tensorboard", "torch.utils.tensorboard"), ("mlflow", "mlflow")])

@@ -24,7 +24,7 @@ class DistanceScore(nn.Module):
     Args:
         centres: of the features of the training images, float32 ``[K, F]``.
         typical: the distances of an image that scores 0, float32 ``[D]``.
-        spread: by how much each distance exceeds the typical one to add 1 to the score, float32 ``[D]``.
+        spread: a distance of ``typical + spread`` adds 1 to the score, float32 ``[D]``.
     """
 
     centres: Tensor

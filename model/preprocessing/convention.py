@@ -92,7 +92,10 @@ def _frame(height: int, width: int) -> NDArray[np.bool_]:
 
 
 def _without_frame(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Clears the outermost rows and columns, as many as differ from the background all around: no article does."""
+    """Clears the outermost rings of pixels that differ from the background on all four sides.
+
+    They are a frame, which no article is.
+    """
     places = np.indices(mask.shape)
     to_edge = np.minimum(places, places[:, ::-1, ::-1]).min(axis=0)
     return mask if mask.all() else mask & (to_edge >= to_edge[~mask].min())

@@ -36,8 +36,8 @@ class Batch(NamedTuple):
 class BatchSource:
     """Makes the batches of each epoch. They depend on the seed and the epoch only, so a resumed run gets the same.
 
-    With several processes each gets its shard of every batch. The shards of a batch are equal, so up to one image less
-    than there are processes is left out of an epoch.
+    With several processes each gets its shard of every batch. All shards of a batch have the same size, so an epoch
+    omits up to (processes - 1) images.
     """
 
     def __init__(
@@ -70,7 +70,10 @@ class BatchSource:
         return len(self.images)
 
     def __len__(self) -> int:
-        """Returns the number of batches in an epoch. One image alone is none: batch normalisation needs two."""
+        """Returns the number of batches in an epoch.
+
+        A last batch of one image is dropped, because batch normalisation needs two.
+        """
         return math.ceil((len(self.images) // distributed.world_size() - 1) / self.batch_size)
 
     def epoch(self, number: int) -> Iterator[Batch]:

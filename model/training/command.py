@@ -286,7 +286,7 @@ def closing(card: ModelCard, path: Path, *, kept: bool) -> str:
     figures = f"test accuracy {test.accuracy:.2%}, loss {test.loss:.4f} ({test.count:,} images)\n"
     if not kept:
         return figures + NOTHING_KEPT
-    return figures + (f"Wrote {path / card.name}.safetensors, .onnx and .json. Serve it:  {serve_command(path)}")
+    return figures + f"Wrote the model {card.name} into {path}. Serve it:  {serve_command(path)}"
 
 
 def below_target(card: ModelCard, target: float | None) -> int:

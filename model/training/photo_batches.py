@@ -81,9 +81,10 @@ class PhotoBatches:
 
 
 def crop_randomly(photos: Tensor, size: int) -> Tensor:
-    """Returns random crops, mirrored, turned and stretched a little; some reach beyond the photo, which is mirrored.
+    """Returns random crops, mirrored, turned and stretched a little.
 
-    A tenth lies on its side, as photos do whose EXIF says nothing of how the camera was held.
+    Crops may extend beyond the photo; reflection fills the rest. One in ten is turned by 90 degrees, because some
+    cameras record no orientation.
 
     Args:
         photos: uint8 ``[N, H, H, 3]``.

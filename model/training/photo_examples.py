@@ -46,7 +46,10 @@ def load_examples(config: RunConfig, train: Split, validation: Split) -> tuple[P
     """
     photos, stored_size = read_training_photos(Path(config.photos_dir)), config.recipe.photo_mix.stored_size
     if checksum(photos) != config.photos:
-        raise TrainingError(f"{config.photos_dir} holds other photos than the ones that this run began with.")
+        raise TrainingError(
+            f"{config.photos_dir} holds other photos than the run started with: name the original folder by "
+            "--photos-dir, or start a new run."
+        )
     seen = training_rows(photos, config)
     most = None if config.limit is None else config.limit // 10  # photos take longer
     chosen, held_out = (photos.take(np.flatnonzero(rows)).first(most) for rows in (seen, ~seen))

@@ -39,7 +39,10 @@ class Run:
 
     def __init__(self, folder: RunFolder, config: RunConfig, data_set: FashionMnist) -> None:
         if dict(data_set.checksums()) != config.data:
-            raise TrainingError(f"{data_set.root} holds another data set than the one that {folder.path} began with.")
+            raise TrainingError(
+                f"{data_set.root} holds another data set than the run in {folder.path} started with: name the original "
+                "folder by --data-dir, or start a new run."
+            )
         self.folder = folder
         self.config = config
         self.data_set = data_set

@@ -82,7 +82,7 @@ def mlflow(run: Run) -> Iterator[Log]:
                 function(*arguments)
         except MlflowException as error:
             working = False
-            logger.warning("warning: MLflow logs no more of this run: %s", one_line(str(error)))
+            logger.warning("warning: MLflow stops logging this run: %s", one_line(str(error)))
 
     try:
         yield lambda epoch, figures: call(log_metrics, figures, epoch)
