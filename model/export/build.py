@@ -31,7 +31,8 @@ from model.export.row_convolution import to_row_convolution
 from model.export.temperature import fit_temperature
 from model.metrics import Metrics, Report
 from model.network import Network, NetworkOutputs, PhotoFashionNet
-from model.ood.fit import LabelledOutputs, fit_ood_score, in_chunks
+from model.ood.distance_score import Floats
+from model.ood.fit import CHUNK, LabelledOutputs, fit_ood_score, in_chunks
 from model.ood.photo_score import PhotoOodScore
 from model.ood.score import OodScore
 from model.training.loop import Trainer, describe_machine
@@ -86,7 +87,9 @@ def export(network: Network, card: ModelCard, train: Split, splits: dict[str, Sp
     """
     require_room(network)
     network.eval()
-    seen, validation = (_labelled_outputs(network, split) for split in (train, splits["validation"]))
+    seen, validation = (
+        LabelledOutputs(*split, *logits_and_features(network, split.images)) for split in (train, splits["validation"])
+    )
     score = fit_ood_score(seen, validation)
     content: dict[Format, bytes] = {
         "safetensors": weights_of(network),
@@ -115,10 +118,11 @@ def build_graphs(network: Network, score: OodScore, images: NDArray[np.uint8]) -
     return {"onnx": full, "int8.onnx": preoptimized(quantized)}
 
 
-def _labelled_outputs(network: Network, split: Split) -> LabelledOutputs:
-    outputs = in_chunks(lambda images: torch.cat(network.outputs(images)[1:], dim=1), split.images)
-    logits, features = np.split(outputs, [len(CLASSES)], axis=1)
-    return LabelledOutputs(*split, logits, features)
+def logits_and_features(network: Network, images: NDArray[np.uint8], size: int = CHUNK) -> tuple[Floats, Floats]:
+    """Images uint8 ``[N, *shape]``, computed by ``size`` at a time -> logits ``[N, 10]`` and features ``[N, F]``."""
+    both = in_chunks(lambda part: torch.cat(network.outputs(part)[1:], dim=1), images, size=size)
+    logits, features = np.split(both, [len(CLASSES)], axis=1)
+    return logits, features
 
 
 def without_poor_int8(artifact: Artifact, limit: float) -> Artifact:

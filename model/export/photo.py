@@ -20,6 +20,7 @@ from model.evaluation.report import evaluate, report
 from model.export.build import (
     check_parity,
     export_onnx,
+    logits_and_features,
     preoptimized,
     require_room,
     shortened,
@@ -45,6 +46,8 @@ KEPT = 6
 MEASURED = 2000
 """Images of each split of Fashion-MNIST that are measured: they take fifty times as long as 28x28 images."""
 PHOTO_CENTRES_PER_CLASS = 20
+PHOTO_CHUNK = 50
+"""Photos that are computed at a time."""
 DRAWN = 500
 """Images of Fashion-MNIST whose features are among those that give the centres: no photo shows a bag."""
 NOTICE = (
@@ -207,7 +210,7 @@ def held_out_report(held_out: HeldOut, temperature: float) -> Report:
 def run_held_out(network: PhotoFashionNet, score: PhotoOodScore, images: Tensor, sets: Tensor) -> HeldOut:
     """Returns the outputs for held-out photos, uint8 ``[N, S, S, 3]``, whose answers are bool ``[N, 11]``."""
     network.eval()
-    logits, features = outputs(network, images.numpy())
+    logits, features = logits_and_features(network, images.numpy(), PHOTO_CHUNK)
     distances = in_chunks(lambda *parts: torch.cat(score.distances(*parts), dim=1), logits, features)
     return HeldOut(logits, sets.numpy(), distances)
 
@@ -216,7 +219,7 @@ def unscaled_score(network: PhotoFashionNet, tensors: PhotoTensors) -> PhotoOodS
     """Returns the score with centres of the features of the training photos, and without a scale."""
     network.eval()
     photos, labels = training_pictures(tensors)
-    _, features = outputs(network, photos)
+    _, features = logits_and_features(network, photos, PHOTO_CHUNK)
     centres = [kmeans_centroids(features[labels == label], PHOTO_CENTRES_PER_CLASS) for label in np.unique(labels)]
     return PhotoOodScore(
         centres=torch.from_numpy(np.concatenate(centres)),
@@ -252,10 +255,3 @@ def reduced(photos: Tensor) -> NDArray[np.uint8]:
         for part in torch.split(photos, 100)
     ]
     return torch.cat(parts).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-
-
-def outputs(network: PhotoFashionNet, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-    """Images uint8 ``[N, S, S, 3]`` -> logits ``[N, 10]`` and features ``[N, 1280]``."""
-    both = in_chunks(lambda part: torch.cat(network.outputs(part)[1:], dim=1), images, size=50)
-    logits, features = np.split(both, [len(CLASSES)], axis=1)
-    return logits, features

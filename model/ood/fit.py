@@ -22,7 +22,8 @@ IN_DISTRIBUTION = 0.95
 """Share of the validation images that score at most 1."""
 MIN_DEVIATION = 0.4
 """Of an image statistic, 0..16. It keeps a statistic that is constant in training from outweighing the others."""
-_CHUNK = 1000
+CHUNK = 1000
+"""Images that are computed at a time."""
 
 
 class LabelledOutputs(NamedTuple):
@@ -90,7 +91,7 @@ def fit_scale(distances: Floats, weights: Sequence[float]) -> Scale:
     return Scale(typical, spread * threshold)
 
 
-def in_chunks(function: Callable[..., Tensor], *arrays: NDArray[np.generic], size: int = _CHUNK) -> Floats:
+def in_chunks(function: Callable[..., Tensor], *arrays: NDArray[np.generic], size: int = CHUNK) -> Floats:
     """Returns ``function`` of the arrays, computed by ``size`` rows at a time to bound the memory."""
     with torch.inference_mode():
         parts = [
