@@ -7,17 +7,15 @@ over fewer epochs than `best` has. Only validation images are looked at.
 """
 
 import argparse
-import platform
 import statistics
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from app.settings import read_settings
-from benchmarks.report import write
+from benchmarks.report import add_write, machine, table, write
 from model import FashionMnist, cpu
 from model.artifact import load_artifact
 from model.network import ARCHITECTURES, Network, NormalisedFashionNet, load_network
@@ -74,22 +72,21 @@ def train(data_set: FashionMnist, recipe: Recipe, seed: int, teachers: Mapping[s
     return last
 
 
-def row(name: str, runs: list[EpochMetrics]) -> str:
-    """A line of the table."""
+def row(name: str, runs: list[EpochMetrics]) -> tuple[str, ...]:
+    """Returns a row of the table."""
     accuracies = [100 * run.validation_accuracy for run in runs]
     spread = f" ± {statistics.stdev(accuracies):.2f}" if len(runs) > 1 else ""
     each = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies)
     loss = statistics.mean(run.validation_loss for run in runs)
     trained = statistics.mean(100 * run.train_accuracy for run in runs)
-    return f"| {name} | {statistics.mean(accuracies):.2f} %{spread} ({each}) | {loss:.4f} | {trained:.2f} % |"
+    return name, f"{statistics.mean(accuracies):.2f} %{spread} ({each})", f"{loss:.4f}", f"{trained:.2f} %"
 
 
 def remarks(epochs: int, seeds: int) -> list[str]:
     """What stands below the table."""
     return [
         f"{epochs} epochs, {seeds} seeds, 55,000 images, validated on 5,000 others; mean ± standard deviation.",
-        f"{cpu.usable_cores()} cores of {cpu.cpu_name()}; Python {platform.python_version()},",
-        f"torch {torch.__version__}; {datetime.now(UTC).date()}.",
+        f"{machine()}; {datetime.now(UTC).date()}.",
         f"Made by `python benchmarks/ablation.py TEACHER_DIR --epochs {epochs} --seeds {seeds}`.",
     ]
 
@@ -101,7 +98,7 @@ def train_all(teacher_dir: Path, epochs: int, seeds: int) -> dict[str, list[Epoc
     found = {}
     for name, recipe in variants(epochs).items():
         found[name] = [train(data_set, recipe, seed, teachers) for seed in range(1, seeds + 1)]
-        print(row(name, found[name]), flush=True)
+        print(" | ".join(row(name, found[name])), flush=True)
     return found
 
 
@@ -111,13 +108,16 @@ def main() -> None:
     parser.add_argument("teacher_dir", type=Path, help="run of `scripts/train.py --recipe residual`, which teaches")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--write", type=Path, help="write NAME.md and NAME.json")
+    add_write(parser)
     arguments = parser.parse_args()
     cpu.keep_freed_memory()
     found = train_all(arguments.teacher_dir, arguments.epochs, arguments.seeds)
-    table = ["| | validation accuracy (by seed) | loss | training accuracy |", "|---|---|---|---|"]
-    table += [row(name, runs) for name, runs in found.items()]
-    lines = [*table, "", *remarks(arguments.epochs, arguments.seeds)]
+    head = ("", "validation accuracy (by seed)", "loss", "training accuracy")
+    lines = [
+        table(head, [row(name, runs) for name, runs in found.items()]),
+        "",
+        *remarks(arguments.epochs, arguments.seeds),
+    ]
     rounded = {name: [run.rounded() for run in runs] for name, runs in found.items()}
     write(arguments.write, "\n".join(lines) + "\n", rounded)
 

@@ -5,11 +5,9 @@ python benchmarks/bulk.py --write benchmarks/results/bulk
 
 import argparse
 import contextlib
-import io
 import itertools
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -18,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -28,12 +27,13 @@ from PIL import Image, ImageFilter
 
 from app.settings import read_settings
 from benchmarks.load import Request, closed_loop
-from benchmarks.report import write
+from benchmarks.report import add_write, machine, table, write
 from model import WEIGHTS, Engine, create_engine, load_artifact
-from model.cpu import cpu_name, usable_cores
+from model.cpu import usable_cores
+from tests.pictures import encode
+from tests.servers import service
 
 ROOT = Path(__file__).parent.parent
-PORT = 8310
 SIZES = (64, 256)
 CALLERS = (1, 4)
 TURNS = 12
@@ -43,35 +43,14 @@ BARE = "the bare engine, batches of 64"
 BESIDE = {"alone": None, "while /evaluate runs": "/evaluate", "while /gallery draws": "/gallery"}
 
 
-@contextlib.contextmanager
-def service(workers: int) -> Iterator[httpx.Client]:
-    """Our service on a port of its own, ready."""
-    variables = {"FASHIONNET_PORT": str(PORT), "FASHIONNET_WORKERS": str(workers), "PYTHONPATH": str(ROOT)}
-    variables["FASHIONNET_DATA_DIR"] = str(read_settings().data_dir)
-    with subprocess.Popen([sys.executable, "-m", "app"], cwd=ROOT, env=os.environ | variables) as server:
-        try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{PORT}", timeout=60) as client:
-                wait_until_ready(client)
-                yield client
-        finally:
-            server.terminate()
-
-
-def wait_until_ready(client: httpx.Client) -> None:
-    """Ask until the service is ready."""
-    for _ in range(600):
-        with contextlib.suppress(httpx.HTTPError):
-            if client.get("/health/ready").status_code == 200:
-                return
-        time.sleep(0.1)
-    raise RuntimeError("the service did not become ready")
+def started(workers: int) -> AbstractContextManager[tuple[subprocess.Popen[str], httpx.Client]]:
+    """Starts our service on the same data as this process; its log, which nobody reads, has errors alone."""
+    return service(workers=workers, log_level="error", data_dir=read_settings().data_dir)
 
 
 def png(pixels: np.ndarray) -> bytes:
     """Pixels uint8 ``[28, 28]`` as a PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encode(Image.fromarray(pixels))
 
 
 def drawn(count: int) -> np.ndarray:
@@ -96,7 +75,7 @@ class Figures(NamedTuple):
 def bulk() -> dict[str, Figures]:
     """Each way of many pictures into one worker, in turns, beside the bare engine on one thread."""
     images, engine = drawn(max(SIZES)), create_engine("auto", load_artifact(WEIGHTS, "fashionnet"))
-    with service(1) as client:
+    with started(1) as (_, client):
         ways: dict[str, Callable[[], float]] = {}
         for size in SIZES:
             requests = {
@@ -104,7 +83,7 @@ def bulk() -> dict[str, Figures]:
                 f"/predict/batch, {size} PNGs": form_request(client, images[:size]),
             }
             for (name, request), callers in itertools.product(requests.items(), CALLERS):
-                ways[f"{name}, {callers} at a time"] = answered(request, size, callers)
+                ways[f"{name}, {callers} at a time"] = answered(request, client.base_url.port, size, callers)
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in [BARE, *ways]}
         for turn in range(TURNS + 1):  # the first one warms up
             before = bare(engine, images)
@@ -134,9 +113,9 @@ def bare(engine: Engine, images: np.ndarray) -> float:
     return count / (time.perf_counter() - start)
 
 
-def answered(request: Request, size: int, callers: int) -> Callable[[], float]:
+def answered(request: Request, port: int, size: int, callers: int) -> Callable[[], float]:
     """Measures the images a second that come back from so many callers, each with ``size`` images at a time."""
-    return lambda: closed_loop(request, PORT, callers, SECONDS).rate * size
+    return lambda: closed_loop(request, port, callers, SECONDS).rate * size
 
 
 def in_turns(ways: dict[str, tuple[int, Callable[[], object]]], rounds: int) -> dict[str, float]:
@@ -178,11 +157,11 @@ def beside_evaluation(rounds: int) -> dict[str, tuple[float, float]]:
     request = Request("/predict", "image/png", picture)
     found: dict[str, list[tuple[float, float]]] = {}
     for _ in range(rounds):
-        with service(usable_cores()) as client:
-            closed_loop(request, PORT, 16, 2)
+        with started(usable_cores()) as (_, client):
+            closed_loop(request, client.base_url.port, 16, 2)
             for name, path in BESIDE.items():
                 with asked_again_and_again(client, path):
-                    outcome = closed_loop(request, PORT, 16, 3)
+                    outcome = closed_loop(request, client.base_url.port, 16, 3)
                 found.setdefault(name, []).append((outcome.rate, outcome.p99))
     return {
         name: (statistics.median(rate for rate, _ in rows), statistics.median(p99 for _, p99 in rows))
@@ -217,9 +196,7 @@ def photo(number: int) -> bytes:
     wall = Image.fromarray(noise.astype(np.uint8)).filter(ImageFilter.GaussianBlur(2))
     article = Image.open(examples[number % len(examples)]).convert("RGB").resize((500, 500))
     wall.paste(article, (150 + number % 50, 150))
-    buffer = io.BytesIO()
-    wall.save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
+    return encode(wall, "JPEG", quality=90)
 
 
 def folders(rounds: int) -> dict[str, float]:
@@ -264,17 +241,18 @@ def report(
 ) -> str:
     """Markdown."""
     alone = beside["alone"][0]
-    lines = ["| one worker | images/s | of the bare engine (quartiles) |", "|---|---|---|"]
-    lines += [
-        f"| {name} | {rate:,.0f} | {share:.0%} ({lower:.0%}, {upper:.0%}) |"
+    of_one = [
+        (name, f"{rate:,.0f}", f"{share:.0%} ({lower:.0%}, {upper:.0%})")
         for name, (rate, share, (lower, upper)) in ways.items()
     ]
-    lines += ["", "| 16 connections, a worker a core | predictions/s | of alone | p99 ms |", "|---|---|---|---|"]
-    lines += [f"| {name} | {rate:,.0f} | {rate / alone:.0%} | {p99:.1f} |" for name, (rate, p99) in beside.items()]
-    lines += ["", "| a folder | pictures/s |", "|---|---|"]
-    lines += [f"| {name} | {rate:,.0f} |" for name, rate in files.items()]
-    return "\n".join(lines) + (
-        f"\n\n{usable_cores()} cores of {cpu_name()}; Python {platform.python_version()}; {datetime.now(UTC).date()}. "
+    of_all = [(name, f"{rate:,.0f}", f"{rate / alone:.0%}", f"{p99:.1f}") for name, (rate, p99) in beside.items()]
+    tables = [
+        table(("one worker", "images/s", "of the bare engine (quartiles)"), of_one),
+        table(("16 connections, a worker a core", "predictions/s", "of alone", "p99 ms"), of_all),
+        table(("a folder", "pictures/s"), [(name, f"{rate:,.0f}") for name, rate in files.items()]),
+    ]
+    return "\n\n".join(tables) + (
+        f"\n\n{machine()}; {datetime.now(UTC).date()}. "
         f"Medians, in turns: in the first table {TURNS} of {SECONDS} s a way, each beside the bare engine just before "
         f"and after it, in the others {rounds}; load by wrk on the same cores. Made by `python benchmarks/bulk.py`.\n"
     )
@@ -284,7 +262,7 @@ def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--write", type=Path, metavar="STEM", help="write STEM.md and STEM.json")
+    add_write(parser)
     arguments = parser.parse_args()
     found = bulk(), beside_evaluation(arguments.rounds), folders(arguments.rounds)
     print(report(*found, arguments.rounds))

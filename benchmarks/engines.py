@@ -7,18 +7,15 @@ python benchmarks/engines.py --write benchmarks/results/engines
 """
 
 import argparse
-import platform
 import statistics
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 
 from app.settings import read_settings
-from benchmarks.report import write
+from benchmarks.report import add_write, machine, table, write
 from model import (
     Artifact,
     Engine,
@@ -30,7 +27,6 @@ from model import (
     load_artifact,
 )
 from model.artifact import Format, read_card
-from model.cpu import cpu_flags, cpu_name
 from model.engines import EngineName
 from model.export.build import export_onnx
 from model.export.low_rank import factorized
@@ -45,7 +41,6 @@ ENGINES: tuple[EngineName, ...] = ("torch", "onnx", "onnx-int8")
 BATCHES = (1, 8, 64)
 CALLS = {1: 50, 8: 10, 64: 2}
 """Calls in one turn, about as long at every batch size."""
-FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
 
 
 def measure(name: str, rounds: int) -> list[dict[str, object]]:
@@ -95,21 +90,20 @@ def otherwise(artifact: Artifact, train: Split) -> Iterator[tuple[EngineName, st
         yield "onnx-int8", "over pixels", in_8_bits(served)
 
 
-def table(rows: list[dict], rounds: int) -> str:
+def report(rows: list[dict], rounds: int) -> str:
     """Markdown."""
-    lines = [
-        "| network | engine | "
-        + " | ".join(f"ms an image, batch {batch}" for batch in BATCHES)
-        + " | validation accuracy |",
-        "|---|---|" + "---|" * (len(BATCHES) + 1),
+    head = ("network", "engine", *(f"ms an image, batch {batch}" for batch in BATCHES), "validation accuracy")
+    cells = [
+        (
+            row["network"],
+            row["engine"],
+            *(f"{row['ms'][batch]:.3f} ({row['ms_p10'][batch]:.3f})" for batch in BATCHES),
+            f"{row['accuracy']:.2%}",
+        )
+        for row in rows
     ]
-    for row in rows:
-        cells = " | ".join(f"{row['ms'][batch]:.3f} ({row['ms_p10'][batch]:.3f})" for batch in BATCHES)
-        lines.append(f"| {row['network']} | {row['engine']} | {cells} | {row['accuracy']:.2%} |")
-    flags = ", ".join(flag for flag in FLAGS if flag in cpu_flags())
-    return "\n".join(lines) + (
-        f"\n\nMedian (10th percentile), one thread, {rounds} turns. {cpu_name()} with {flags}; Python "
-        f"{platform.python_version()}, ONNX Runtime {version('onnxruntime')}, torch {version('torch')}; "
+    return (
+        f"{table(head, cells)}\n\nMedian (10th percentile), one thread, {rounds} turns. {machine()}; "
         f"{datetime.now(UTC).date()}. Made by `python benchmarks/engines.py`.\n"
     )
 
@@ -118,14 +112,14 @@ def main() -> None:
     """Measures every committed model of 28x28 images and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15, help="turns (default: %(default)s)")
-    parser.add_argument("--write", type=Path, metavar="STEM", help="write STEM.md and STEM.json")
+    add_write(parser)
     arguments = parser.parse_args()
     folder = read_settings().model_dir
     cards = [read_card(folder, name) for name in list_artifacts(folder)]
     names = [card.name for card in cards if card.input.convention == "fashion-mnist"]
     rows = [row for name in names for row in measure(name, arguments.rounds)]
-    print(table(rows, arguments.rounds))
-    write(arguments.write, table(rows, arguments.rounds), rows)
+    print(report(rows, arguments.rounds))
+    write(arguments.write, report(rows, arguments.rounds), rows)
 
 
 if __name__ == "__main__":

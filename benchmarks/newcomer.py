@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.report import machine, table, write
+from benchmarks.report import add_write, machine, table, write
 from model.artifact import read_card
 from model.installation import ROOT
 from tests.browser import Page, browser
@@ -106,7 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photo", type=Path, help="photo to drop on the page (default: a generated one)")
     parser.add_argument("--note", default="", help="what is to be known about the run, such as a busy machine")
-    parser.add_argument("--write", type=Path, metavar="STEM", help="write STEM.md and STEM.json")
+    add_write(parser)
     arguments = parser.parse_args()
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:

@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import http.client
 import multiprocessing
-import platform
 import statistics
 import threading
 import time
@@ -26,9 +25,8 @@ import numpy as np
 import psutil
 
 from benchmarks.load import Outcome, Request, closed_loop, open_loop
-from benchmarks.report import write
+from benchmarks.report import add_write, machine, table, write
 from benchmarks.serving import CONTENDERS, PORT, environment, family, picture, request_for, running
-from model.cpu import cpu_flags, cpu_name
 
 LOADS = ((0.5, False), (0.8, False), (1.5, False), (3.0, False), (0.8, True))
 """Rates as multiples of saturation, and whether another process takes part of the worker's core."""
@@ -113,7 +111,7 @@ def measure(python: Path, seconds: float) -> list[dict[str, Any]]:
                 "factor": factor, "beside": beside, "saturation": saturation, "offered": factor * saturation,
                 "goodput": outcome.rate / saturation, "health_p99": float(np.quantile(waits, 0.99)) * 1000,
             })  # fmt: skip
-            print(line(rows[-1]), flush=True)
+            print(" | ".join(cells(rows[-1])), flush=True)
     psutil.Process().cpu_affinity([worker_core, load_core])
     return rows
 
@@ -126,33 +124,35 @@ def medians(runs: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     ]
 
 
-def line(row: dict[str, Any]) -> str:
+def cells(row: dict[str, Any]) -> tuple[str, ...]:
     """Returns one row of the table."""
     total = row["answered"] + row["refused"] + row["errors"]
     beside = " and another process" if row["beside"] else ""
     return (
-        f"| {row['factor']:g}{beside} | {row['offered']:,.0f} | {row['goodput']:.0%} | {row['refused'] / total:.1%} "
-        f"| {row['errors']:.0f} | {row['p50']:.1f} | {row['p99']:.1f} | {row['health_p99']:.1f} "
-        f"| {row['late_p99']:.1f} |"
+        f"{row['factor']:g}{beside}",
+        f"{row['offered']:,.0f}",
+        f"{row['goodput']:.0%}",
+        f"{row['refused'] / total:.1%}",
+        f"{row['errors']:.0f}",
+        *(f"{row[name]:.1f}" for name in ("p50", "p99", "health_p99", "late_p99")),
     )
 
 
 def report(result: dict[str, Any]) -> str:
     """Returns the result as Markdown."""
-    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|", *map(line, result["overload"])]
     spread = [f"{min(run[0]['saturation'] for run in result['runs']):,.0f}",
               f"{max(run[0]['saturation'] for run in result['runs']):,.0f}"]  # fmt: skip
-    return "\n".join([*lines, "", f"Saturation {' to '.join(spread)} requests/s. " + result["method"], ""])
+    rows = table(COLUMNS, [cells(row) for row in result["overload"]])
+    return f"{rows}\n\nSaturation {' to '.join(spread)} requests/s. {result['method']}\n"
 
 
 def method(arguments: argparse.Namespace) -> str:
     """Returns how and where it was measured."""
-    flags = ", ".join(flag for flag in ("avx2", "avx512_vnni", "avx512_bf16") if flag in cpu_flags())
     return (
-        f"{cpu_name()} ({flags}), Linux {platform.release()}, {datetime.now(UTC).date()}. Medians of {arguments.runs} "
-        f"runs of {arguments.seconds:g} s a load. One worker on one core, the load on another; one 28x28 grey PNG as "
-        "multipart over 256 connections. Latency counts from the time at which a request was due. Saturation: wrk with "
-        "64 connections. By `python benchmarks/overload.py`."
+        f"{machine()}; {datetime.now(UTC).date()}. Medians of {arguments.runs} runs of {arguments.seconds:g} s a load. "
+        "One worker on one core, the load on another; one 28x28 grey PNG as multipart over 256 connections. Latency "
+        "counts from the time at which a request was due. Saturation: wrk with 64 connections. By "
+        "`python benchmarks/overload.py`."
     )
 
 
@@ -163,7 +163,7 @@ def main() -> None:
     add("--runs", type=int, default=3)
     add("--seconds", type=float, default=10, help="of one load")
     add("--environments", type=Path, default=Path.home() / ".cache" / "fashionnet-serving", help="kept between runs")
-    add("--write", type=Path, metavar="STEM", help="write STEM.md and STEM.json")
+    add_write(parser)
     arguments = parser.parse_args()
     python = environment(CONTENDERS[0], arguments.environments)
     runs = [measure(python, arguments.seconds) for _ in range(arguments.runs)]

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from app.settings import read_settings
-from benchmarks.report import write
+from benchmarks.report import add_write, machine, table, write
 from model import CLASSES, FashionMnist, usable_cores
 from model.artifact import ModelCard, read_card
 from model.cpu import keep_freed_memory
@@ -170,16 +170,13 @@ def as_markdown(found: dict[int, Figures], precision: Precision) -> str:
             f"Right of {accuracies['photos']:,} photos: {full:.2%}, in 8 bits {int8:.2%}.",
             confusion(report),
         ]
-    machine = ", ".join(describe_machine("cpu").values())
-    made = f"Trained in {precision} on {usable_cores()} cores of {machine}; {datetime.now(UTC).date()}. Made by"
+    made = f"Trained in {precision} on {machine()}; {datetime.now(UTC).date()}. Made by"
     return "\n\n".join([*parts, f"{made} `python benchmarks/photo_cross_validation.py DIR`."])
 
 
 def confusion(report: PhotoReport) -> str:
     """Returns the table of predicted classes."""
-    lines = ["| | " + " | ".join(CLASSES) + " |", "|---" * (len(CLASSES) + 1) + "|"]
-    lines += [f"| {name} | " + " | ".join(map(str, one.predicted)) + " |" for name, one in report.classes.items()]
-    return "\n".join(lines)
+    return table(("", *CLASSES), [(name, *map(str, one.predicted)) for name, one in report.classes.items()])
 
 
 def main() -> None:
@@ -190,7 +187,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, nargs="+", default=list(range(len(LEFT_OUT))))
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="as of scripts/train.py")
     parser.add_argument("--runs", type=Path, default=Path("runs/photo-cv"), help="folder of the runs")
-    parser.add_argument("--write", type=Path, metavar="STEM", help="write STEM.md and STEM.json")
+    add_write(parser)
     arguments = parser.parse_args()
     keep_freed_memory()
     data_set, photos = FashionMnist(read_settings().data_dir), read_training_photos(arguments.folder)

@@ -10,13 +10,11 @@ plain background. Photos of people are measured by benchmarks/photo_cross_valida
 """
 
 import argparse
-import io
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.settings import read_settings
-from benchmarks.report import machine, table, write
+from benchmarks.report import add_write, machine, table, write
 from model import CLASSES, WEIGHTS, FashionMnist, Prediction, create_engine, list_artifacts, preprocess, usable_cores
 from model.engines import load_for_engine
 from model.explanation import attribute
@@ -34,6 +32,7 @@ from model.preprocessing.decode import decode
 from model.preprocessing.pipeline import DECODED_EDGE
 from model.training.recipes import RECIPES
 from model.training.run import training_splits
+from tests.pictures import encode
 
 IMAGES_PER_CLASS = 200
 ARTICLE_SIZE, BACKGROUND_SIZE = 224, 320
@@ -94,7 +93,7 @@ def measure_pictures() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for kind, make in MAKERS.items():
         rng = np.random.default_rng(0)
-        contents = [encoded(make(validation.images[i], rng), "PNG") for i in chosen]
+        contents = [encode(make(validation.images[i], rng), "PNG") for i in chosen]
         for name, models in pairs(load_models()).items():
             predicted = np.array([prediction.class_id for prediction in predict(models, contents)])
             recall = (predicted == validation.labels[chosen]).reshape(len(CLASSES), -1).mean(1)
@@ -120,7 +119,7 @@ def measure_times() -> dict[str, float]:
     ground = Image.fromarray(rng.integers(60, 200, (300, 400, 3), np.uint8))
     fine = ground.resize((4000, 3000), Image.Resampling.BICUBIC)
     fine.paste((20, 40, 90), (1000, 500, 3000, 2600))
-    large, small = encoded(fine, "JPEG"), encoded(fine.resize((400, 300)), "JPEG")
+    large, small = encode(fine, "JPEG"), encode(fine.resize((400, 300)), "JPEG")
     found = {"12 megapixels, decoding": milliseconds(lambda: decode(large, min_edge=DECODED_EDGE), 20)}
     for name in list_artifacts(WEIGHTS):
         artifact = load_for_engine("auto", WEIGHTS, name)
@@ -162,18 +161,11 @@ def milliseconds(function: Callable[[], object], count: int) -> float:
     return statistics.median(times[count // 5 :])
 
 
-def encoded(image: Image.Image, format_: str) -> bytes:
-    """Returns the image as a file."""
-    buffer = io.BytesIO()
-    image.save(buffer, format_)
-    return buffer.getvalue()
-
-
 def main() -> None:
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["pictures", "times"])
-    parser.add_argument("--write", type=Path, metavar="STEM", help="write STEM.md and STEM.json")
+    add_write(parser)
     arguments = parser.parse_args()
     found, text = (
         (found := measure_pictures(), pictures_text(found))

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from benchmarks.faults.figures import Figure
@@ -22,7 +21,7 @@ from benchmarks.faults.overload import measure_overload
 from benchmarks.faults.processes import measure_kills, measure_reloads, measure_stops, measure_terms
 from benchmarks.faults.slow_clients import measure_connections, measure_head
 from benchmarks.faults.soak import measure_soak
-from benchmarks.report import machine, table, write
+from benchmarks.report import add_write, machine, table, write
 
 Part = Callable[[], Iterator[Figure]]
 HEAD = ("what", "figure", "measured", "bar", "met")
@@ -43,7 +42,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--head", action="store_true", help="a head of 64 MB")
     add("--overload", type=float, metavar="SECONDS", help="of each kind of expensive request")
     add("--soak", type=float, metavar="MINUTES", help="of mixed traffic")
-    add("--write", type=Path, metavar="STEM", help="write STEM.md and STEM.json")
+    add_write(parser)
     return parser.parse_args()
 
 

@@ -1,5 +1,6 @@
 """What the reports of the benchmarks have in common."""
 
+import argparse
 import json
 import platform
 from collections.abc import Sequence
@@ -8,13 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from model import usable_cores
-from model.cpu import cpu_name
+from model.cpu import cpu_flags, cpu_name
+
+FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
+PACKAGES = ("onnxruntime", "pillow", "torch")
+
+
+def add_write(parser: argparse.ArgumentParser) -> None:
+    """Adds the option ``--write``, the stem that ``write`` takes."""
+    parser.add_argument("--write", type=Path, metavar="STEM", help="write STEM.md and STEM.json")
 
 
 def machine() -> str:
-    """Returns cores, processor and the versions that matter."""
-    versions = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "pillow"))
-    return f"{usable_cores()} cores of {cpu_name()}; Python {platform.python_version()}, {versions}"
+    """Returns cores, processor, the instructions and the versions that matter."""
+    flags = ", ".join(flag for flag in FLAGS if flag in cpu_flags())
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+    return f"{usable_cores()} cores of {cpu_name()} ({flags}); {system}, {versions}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import re
 import statistics
 import subprocess
@@ -19,12 +18,10 @@ import time
 import urllib.error
 import urllib.request
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import write
-from model import cpu
+from benchmarks.report import add_write, machine, table, write
 
 PORT = "8765"
 BASE = f"http://127.0.0.1:{PORT}"
@@ -88,21 +85,20 @@ def timed(path: str, body: bytes | None = None) -> tuple[float, Any]:
 
 def summary(starts: list[dict[str, float]]) -> str:
     """The results as Markdown."""
-    lines = ["| figure | median | least | most |", "|---|---|---|---|"]
+    rows = []
     for name, words in FIGURES.items():
         values = [start[name] for start in starts]
-        lines.append(f"| {words} | {statistics.median(values):.4g} | {min(values):.4g} | {max(values):.4g} |")
-    machine = (
-        f"{cpu.usable_cores()} cores of {cpu.cpu_name()}; Python {platform.python_version()}, ONNX Runtime "
-        f"{version('onnxruntime')}, one worker of one thread; {len(starts)} starts; {datetime.now(UTC).date()}."
+        rows.append((words, *(f"{value:.4g}" for value in (statistics.median(values), min(values), max(values)))))
+    return (
+        f"{table(('figure', 'median', 'least', 'most'), rows)}\n\n{machine()}, one worker of one thread; {len(starts)} "
+        f"starts; {datetime.now(UTC).date()}. Made by `python benchmarks/service.py`."
     )
-    return "\n".join([*lines, "", machine + " Made by `python benchmarks/service.py`."])
 
 
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description="Start-up, memory and the time of /evaluate.")
-    parser.add_argument("--write", type=Path, help="write NAME.md and NAME.json")
+    add_write(parser)
     arguments = parser.parse_args()
     starts = [measure() for _ in range(STARTS)]
     print(summary(starts))

@@ -14,7 +14,6 @@ import http.client
 import io
 import json
 import os
-import platform
 import signal
 import socket
 import statistics
@@ -33,7 +32,7 @@ import psutil
 from PIL import Image
 
 from benchmarks.load import Outcome, Request, closed_loop
-from benchmarks.report import write
+from benchmarks.report import add_write, machine, table, write
 from model import (
     CLASSES,
     WEIGHTS,
@@ -42,7 +41,6 @@ from model import (
     load_artifact,
     preprocess,
 )
-from model.cpu import cpu_flags, cpu_name, usable_cores
 from model.prediction import run_pictures
 
 ROOT = Path(__file__).parent.parent
@@ -394,28 +392,34 @@ COLUMNS = (
 
 def report(result: dict[str, Any]) -> str:
     """Markdown."""
-    lines = ["A 28x28 grey PNG of 400 bytes.", "", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    rows = []
     for row in result["contenders"]:
         one, some, many = (row["closed"][c] for c in CONNECTIONS)
         errors = sum(row["closed"][c]["errors"] + row["closed"][c]["refused"] for c in CONNECTIONS)
         differs = "constant" if row["disagreement"] is None else f"{row['disagreement']:.4f}"
-        lines.append(
-            f"| {row['name']} | {one['rate']:,.0f} | {one['p50']:.1f} / {one['p99']:.1f} "
-            f"| {some['rate']:,.0f} | {some['p50']:.1f} / {some['p99']:.1f} | {some['cpu_ms']:.2f} "
-            f"| {many['rate']:,.0f} | {many['p50']:.1f} / {many['p99']:.1f} | {many['cpu_ms']:.2f} | {errors:.0f} "
-            f"| {row['start_s']:.1f} | {row['pss_mb']:.0f} ({row['processes']}) | {row['largest_pss_mb']:.0f} "
-            f"| {row['installed_mb']:,.0f} | {differs} |"
-        )
-    lines += [
+        rows.append(
+            (
+                row["name"], f"{one['rate']:,.0f}", f"{one['p50']:.1f} / {one['p99']:.1f}",
+                f"{some['rate']:,.0f}", f"{some['p50']:.1f} / {some['p99']:.1f}", f"{some['cpu_ms']:.2f}",
+                f"{many['rate']:,.0f}", f"{many['p50']:.1f} / {many['p99']:.1f}", f"{many['cpu_ms']:.2f}",
+                f"{errors:.0f}", f"{row['start_s']:.1f}", f"{row['pss_mb']:.0f} ({row['processes']})",
+                f"{row['largest_pss_mb']:.0f}", f"{row['installed_mb']:,.0f}", differs,
+            )
+        )  # fmt: skip
+    photos = [
+        (row["name"], f"{found['rate']:.1f}", f"{found['p50']:.0f} / {found['p99']:.0f}", f"{found['cpu_ms']:.0f}")
+        for row in result["contenders"]
+        if (found := row["photos"])
+    ]
+    lines = [
+        "A 28x28 grey PNG of 400 bytes.",
+        "",
+        table(COLUMNS, rows),
         "",
         "A photo of 3000x4000 pixels (JPEG), 4 connections; the peers take pictures of 28x28 pixels only.",
         "",
+        table(("server", "photos/s", "p50 / p99 ms", "CPU ms"), photos),
     ]
-    lines += ["| server | photos/s | p50 / p99 ms | CPU ms |", "|---|---|---|---|"]
-    for row in result["contenders"]:
-        if found := row["photos"]:
-            waits = f"{found['p50']:.0f} / {found['p99']:.0f}"
-            lines.append(f"| {row['name']} | {found['rate']:.1f} | {waits} | {found['cpu_ms']:.0f} |")
     lines += ["", *(f"- {c.name}: {c.what}" for c in CONTENDERS if c.name in {r["name"] for r in result["contenders"]})]
     if result["failed"]:
         lines += ["", *(f"- {name} could not be measured: {why}" for name, why in result["failed"].items())]
@@ -463,9 +467,8 @@ def against(rows: dict[str, Any], peers: list[dict[str, Any]], connections: int)
 
 def method(arguments: argparse.Namespace) -> str:
     """How it was measured, and where."""
-    flags = ", ".join(flag for flag in ("avx2", "avx512_vnni", "avx512_bf16") if flag in cpu_flags())
     return (
-        f"{usable_cores()} cores of {cpu_name()} ({flags}), Linux {platform.release()}, {datetime.now(UTC).date()}. "
+        f"{machine()}; {datetime.now(UTC).date()}. "
         f"Medians of {arguments.rounds} rounds in turns; closed loop by wrk with one thread on the same cores, "
         f"{arguments.seconds:g} s each after 3 s of warm-up; one 28x28 "
         "grey PNG as multipart (MLServer: its pixels as V2 JSON). CPU: user and system time of all processes of the "
@@ -507,7 +510,7 @@ def main() -> None:
     add("--seconds", type=float, default=6, help="of one load")
     add("--environments", type=Path, default=Path.home() / ".cache" / "fashionnet-serving", help="kept between runs")
     add("--prepare", action="store_true", help="make the environments and stop")
-    add("--write", type=Path, metavar="STEM", help="write STEM.md and STEM.json")
+    add_write(parser)
     arguments = parser.parse_args()
     chosen = [c for c in CONTENDERS if c.name in (arguments.only or [c.name])]
     content = picture()

@@ -15,15 +15,13 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from benchmarks.load import Outcome, Request, open_loop
-from benchmarks.report import write
-from model.cpu import cpu_name, usable_cores
+from benchmarks.report import add_write, machine, table, write
 from model.plots.style import encode_png
 from tests.servers import port_of, service
 
@@ -62,7 +60,7 @@ def measure() -> dict[str, Any]:
                 time.sleep(0.5)  # the shadow model ends what it has begun
         outcomes = {str(share): shadow_outcomes(port) for share, port in ports.items() if share}
     rows = [summary(rate, share, runs) for (rate, share), runs in found.items()]
-    return {"rows": rows, "outcomes": outcomes, "cpu": cpu_name(), "cores": usable_cores(), "rounds": ROUNDS,
+    return {"rows": rows, "outcomes": outcomes, "machine": machine(), "rounds": ROUNDS,
             "seconds": SECONDS, "date": datetime.now(UTC).date().isoformat()}  # fmt: skip
 
 
@@ -86,28 +84,25 @@ def shadow_outcomes(port: int) -> dict[str, int]:
 
 def as_markdown(found: dict[str, Any]) -> str:
     """Returns the results as a page."""
-    lines = [
-        "# Does a shadow model delay responses?",
-        "",
-        "Written by `python benchmarks/shadow.py`. One worker, an open loop of 28x28 PNGs; medians with quartiles.",
-        f"{found['rounds']} rounds of {found['seconds']} s, {found['cpu']}, {found['cores']} cores, {found['date']}.",
-        "",
-        "| requests per second | share for the shadow model | p50 ms | p95 ms | p99 ms | errors |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     for row in found["rows"]:
         cells = [f"{row[n]['median']:.2f} ({row[n]['quartiles'][0]:.2f} to {row[n]['quartiles'][1]:.2f})" for n in
                  ("p50", "p95", "p99")]  # fmt: skip
-        lines.append(f"| {row['rate']} | {row['share'] or 'none'} | {' | '.join(cells)} | {row['errors']} |")
-    lines += ["", "| share | classified by the shadow model | dropped |", "|---|---|---|"]
-    lines += [f"| {share} | {n['classified']:,} | {n['dropped']:,} |" for share, n in found["outcomes"].items()]
-    return "\n".join(lines) + "\n"
+        rows.append((str(row["rate"]), str(row["share"] or "none"), *cells, str(row["errors"])))
+    head = ("requests per second", "share for the shadow model", "p50 ms", "p95 ms", "p99 ms", "errors")
+    outcomes = [(share, f"{n['classified']:,}", f"{n['dropped']:,}") for share, n in found["outcomes"].items()]
+    return (
+        "# Does a shadow model delay responses?\n\n"
+        "Written by `python benchmarks/shadow.py`. One worker, an open loop of 28x28 PNGs; medians with quartiles.\n"
+        f"{found['rounds']} rounds of {found['seconds']} s, {found['machine']}; {found['date']}.\n\n"
+        f"{table(head, rows)}\n\n{table(('share', 'classified by the shadow model', 'dropped'), outcomes)}\n"
+    )
 
 
 def main() -> None:
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", type=Path, help="file name without an ending, for .md and .json")
+    add_write(parser)
     arguments = parser.parse_args()
     found = measure()
     print(as_markdown(found))

@@ -17,6 +17,7 @@ from scipy.optimize import minimize_scalar
 from sklearn.model_selection import StratifiedKFold
 
 from app.settings import read_settings
+from benchmarks.report import table
 from model import FashionMnist, create_engine, list_artifacts, load_artifact
 from model.artifact import read_card
 from model.engines import run_batches, softmax
@@ -67,18 +68,19 @@ def validation_logits(name: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]
 def main() -> None:
     """Print a row per network and rule: means and standard deviations over the folds."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    print("| network | n | rule | temperature | held-out NLL | minus that of NLL | held-out ECE |")
-    print("|---|---|---|---|---|---|---|")
     folder = read_settings().model_dir
     names = [name for name in list_artifacts(folder) if read_card(folder, name).input.convention == "fashion-mnist"]
+    rows = []
     for name in names:
         logits, labels = validation_logits(name)
         found = cross_validate(logits, labels)
         for rule, folds in found.items():
             difference = folds[:, 1] - found["NLL"][:, 1]
             cells = (folds[:, 0], folds[:, 1], difference, folds[:, 2])
-            shown = " | ".join(f"{cell.mean():.5f} ± {cell.std(ddof=1):.5f}" for cell in cells)
-            print(f"| {name} | {len(labels)} | {rule} | {shown} |")
+            shown = [f"{cell.mean():.5f} ± {cell.std(ddof=1):.5f}" for cell in cells]
+            rows.append((name, str(len(labels)), rule, *shown))
+    head = ("network", "n", "rule", "temperature", "held-out NLL", "minus that of NLL", "held-out ECE")
+    print(table(head, rows))
 
 
 if __name__ == "__main__":

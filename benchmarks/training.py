@@ -13,7 +13,6 @@ matrix product in the same precision.
 import argparse
 import gzip
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -31,7 +30,7 @@ from torch.utils.data import DataLoader, Subset
 
 from app.settings import read_settings
 from benchmarks.contenders.tutorial import MEAN, STD, TutorialNet
-from benchmarks.report import write
+from benchmarks.report import add_write, machine, table, write
 from model import FashionMnist, cpu
 from model.data import split_validation
 from model.network import BOTTLENECK_CHANNELS
@@ -159,29 +158,40 @@ def run_round(seed: int) -> dict[str, list[Epoch]]:
 
 def summary(rounds: list[dict[str, list[Epoch]]], products: dict[str, float]) -> str:
     """Returns the results as Markdown."""
-    lines = [
-        f"| | seconds to {TARGET:.0%}: median, by seed | epochs | reached | epoch, s | images/s | limit | of it |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    head = (
+        "",
+        f"seconds to {TARGET:.0%}: median, by seed",
+        "epochs",
+        "reached",
+        "epoch, s",
+        "images/s",
+        "limit",
+        "of it",
+    )
+    rows = []
     for contender in CONTENDERS:
         runs = [found[contender] for found in rounds]
         seconds = [epochs[-1].elapsed for epochs in runs]
         training = statistics.median(epoch.training for epochs in runs for epoch in epochs)
-        lines.append(
-            f"| {contender} | {statistics.median(seconds):.0f}: {listed(f'{s:.0f}' for s in seconds)} "
-            f"| {listed(str(len(epochs)) for epochs in runs)} "
-            f"| {listed(f'{epochs[-1].accuracy:.2%}' for epochs in runs)} | {training:.1f} | {IMAGES / training:,.0f} "
-            f"| {products[contender] / training_flop(contender):,.0f} "
-            f"| {IMAGES / training * training_flop(contender) / products[contender]:.0%} |"
+        rows.append(
+            (
+                contender,
+                f"{statistics.median(seconds):.0f}: {listed(f'{s:.0f}' for s in seconds)}",
+                listed(str(len(epochs)) for epochs in runs),
+                listed(f"{epochs[-1].accuracy:.2%}" for epochs in runs),
+                f"{training:.1f}",
+                f"{IMAGES / training:,.0f}",
+                f"{products[contender] / training_flop(contender):,.0f}",
+                f"{IMAGES / training * training_flop(contender) / products[contender]:.0%}",
+            )
         )
-    return "\n".join([*lines, "", *remarks(rounds, products)])
+    return "\n".join([table(head, rows), "", *remarks(rounds, products)])
 
 
 def remarks(rounds: list[dict[str, list[Epoch]]], products: dict[str, float]) -> list[str]:
     """Returns the lines below the table."""
     ratios = [found["tutorial"][-1].elapsed / found["fashionnet"][-1].elapsed for found in rounds]
     median, each = statistics.median(ratios), listed(f"{ratio:.1f}" for ratio in ratios)
-    bf16 = "yes" if cpu.has_bf16() else "no"
     return [
         f"Faster by {median:.1f} (median of {len(ratios)} seeds; {each}).",
         "The limit is the images per second of a plain matrix product, by the operations per image:",
@@ -192,8 +202,7 @@ def remarks(rounds: list[dict[str, list[Epoch]]], products: dict[str, float]) ->
         )
         + ".",
         "",
-        f"{cpu.usable_cores()} cores of {cpu.cpu_name()}, bf16 {bf16}; Python {platform.python_version()},",
-        f"torch {torch.__version__}; {datetime.now(UTC).date()}.",
+        f"{machine()}; {datetime.now(UTC).date()}.",
         f"Made by `python benchmarks/training.py --seeds {len(rounds)}`.",
     ]
 
@@ -209,7 +218,7 @@ def main() -> None:
     parser.add_argument("--contender", choices=CONTENDERS, help="train this one alone and print its epochs")
     parser.add_argument("--seed", type=int, default=1, help="of that one")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--write", type=Path, help="write NAME.md and NAME.json")
+    add_write(parser)
     arguments = parser.parse_args()
     if arguments.contender:
         print(json.dumps(train_to_target(arguments.contender, arguments.seed)))
