@@ -77,11 +77,9 @@ class OnnxEngine:
 
     name: ClassVar[EngineName] = "onnx"
     formats: ClassVar[tuple[Format, ...]] = ("onnx",)
-    disabled_optimizers: ClassVar[str] = ""
-    """Names of ONNX Runtime's graph optimisers, separated by semicolons."""
 
     def __init__(self, artifact: Artifact, threads: int = 1) -> None:
-        options, graph = _session_options(threads, self.disabled_optimizers), self.formats[0]
+        options, graph = _session_options(threads), self.formats[0]
         try:
             self.session = onnxruntime.InferenceSession(
                 artifact.content[graph], options, providers=["CPUExecutionProvider"]
@@ -110,8 +108,6 @@ class Int8OnnxEngine(OnnxEngine):
 
     name: ClassVar[EngineName] = "onnx-int8"
     formats: ClassVar[tuple[Format, ...]] = ("int8.onnx",)
-    disabled_optimizers: ClassVar[str] = "NchwcTransformer"
-    """Kernels of 8 bits need channels last; the optimiser's layout for floats would have to be converted."""
 
 
 class TorchEngine:
@@ -261,7 +257,7 @@ def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return log_probs
 
 
-def _session_options(threads: int, disabled_optimizers: str) -> onnxruntime.SessionOptions:
+def _session_options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -269,5 +265,4 @@ def _session_options(threads: int, disabled_optimizers: str) -> onnxruntime.Sess
     # A pattern keeps one more block of memory for every batch size that was ever run.
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("optimization.disable_specified_optimizers", disabled_optimizers)
     return options
