@@ -182,8 +182,9 @@ def test_the_port_that_others_name_is_the_services():
     ingress = yaml.safe_load((KUBERNETES / "ingress" / "ingress.yaml").read_text())
     (path,) = ingress["spec"]["rules"][0]["http"]["paths"]
     assert path["backend"]["service"] == {"name": "fashionnet", "port": {"name": port["name"]}}
-    (size,) = ingress["metadata"]["annotations"].values()
-    assert int(size) == Settings().max_request_bytes
+    annotations = {name.partition("/")[2]: value for name, value in ingress["metadata"]["annotations"].items()}
+    assert int(annotations["proxy-body-size"]) == Settings().max_request_bytes
+    assert int(annotations["proxy-read-timeout"]) >= 600, "an evaluation of the photo model takes minutes"
 
 
 def test_compose_mounts_what_there_is(compose):
