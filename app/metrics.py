@@ -38,6 +38,12 @@ REQUESTS = Histogram(
     buckets=_SECONDS,
 )
 IN_PROGRESS = Gauge("fashionnet_requests_in_progress", "Requests not answered yet.", multiprocess_mode="livesum")
+OPEN_CONNECTIONS = Gauge(
+    "fashionnet_open_connections", "Connections over HTTP that are open.", multiprocess_mode="livesum"
+)
+MAX_CONNECTIONS = Gauge(
+    "fashionnet_max_connections", "Connections over HTTP that may be open; more wait.", multiprocess_mode="livesum"
+)
 UNREADY = Gauge("fashionnet_unready_workers", "Workers that are not ready.", multiprocess_mode="livesum")
 QUEUE_DEPTH = Gauge(
     "fashionnet_queue_depth", "Pictures that wait for the engine.", ["model"], multiprocess_mode="livesum"

@@ -1,6 +1,7 @@
 import contextlib
 import errno
 import os
+import socket
 import subprocess
 import threading
 
@@ -67,6 +68,17 @@ def test_what_callers_make_up_is_no_label(counted):
     found = samples(client)
     assert found["fashionnet_request_duration_seconds_count", ("other", "404")] == 10
     assert not [labels for _, labels in found if any("nothing" in label for label in labels)]
+
+
+def test_open_connections_are_counted(counted):
+    _, client = counted
+    address = client.base_url.host, client.base_url.port
+    with contextlib.ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(socket.create_connection(address))
+        wait_until(lambda: samples(client)["fashionnet_open_connections", ()] >= 5)
+    wait_until(lambda: samples(client)["fashionnet_open_connections", ()] < 5)
+    assert samples(client)["fashionnet_max_connections", ()] >= Settings().max_connections
 
 
 def test_the_state_of_the_moment_is_told(counted):

@@ -10,6 +10,7 @@ from typing import Any
 
 import uvicorn
 
+from app.metrics import MAX_CONNECTIONS, OPEN_CONNECTIONS
 from app.server.connection import Connection
 from app.server.members import require_members
 from app.server.sockets import accept_all, ignore_new_connections
@@ -73,6 +74,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts to listen, and to look at the time of the connections."""
         await super().startup(sockets)
+        MAX_CONNECTIONS.set(self.max_connections)
         bound = [one for server in self.servers for one in server.sockets]
         self._listening = [socket.fromfd(one.fileno(), one.family, one.type) for one in bound]
         self._sweeping = asyncio.create_task(self._sweep())
@@ -98,10 +100,11 @@ class Server(uvicorn.Server):
         self._sweeping.cancel()
 
     async def _sweep(self) -> None:
-        """Looks once a second whether clients keep connections waiting."""
+        """Counts the connections once a second, and looks whether clients keep them waiting."""
         loop, report = asyncio.get_running_loop(), self.config.callback_notify
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
+            OPEN_CONNECTIONS.set(len(self.server_state.connections))
             if self._stopping and report:  # before that, uvicorn's main loop tells gunicorn that the worker lives
                 await report()
             for connection in tuple(self.server_state.connections):
