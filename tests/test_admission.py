@@ -376,6 +376,25 @@ def test_a_few_requests_for_many_pictures_wait_and_the_next_is_rejected(small_da
         assert client.post("/predict/batch", files={"files": grey_png()}).status_code == 200
 
 
+def test_a_form_counts_whole_while_its_chunks_take_turns(small_data, monkeypatch):
+    """Of a form of four chunks two have turns and one waits; the fourth has not been read."""
+    engines, pictures = hold_engines(monkeypatch), 128
+    settings = Settings(
+        data_dir=small_data.root, workers=1, max_wait_seconds=batch_cost(pictures * len(grey_png()), 110)
+    )
+    with serve(settings) as client, ThreadPoolExecutor() as pool:
+        for engine in engines:
+            engine.hold.set()
+        form = {"files": [("files", grey_png(number)) for number in range(pictures)]}
+        waiting = pool.submit(client.post, "/predict/batch", **form, timeout=30)
+        wait_until(lambda: any(engine.begun.is_set() for engine in engines))
+        assert_problem(client.post("/predict/batch", files={"files": grey_png()}), 429, "overloaded")
+        for engine in engines:
+            engine.gate.set()
+        assert waiting.result().status_code == 200
+        assert client.post("/predict/batch", files={"files": grey_png()}).status_code == 200
+
+
 NOISE = encode(Image.effect_noise((1000, 1000), 90))
 """A picture of about a megabyte."""
 

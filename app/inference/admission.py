@@ -22,6 +22,8 @@ CHUNKS_AT_ONCE = 2
 """While the engine runs one chunk, the pictures of the next are decoded."""
 SMALL_BODY = 8192
 """Bytes; a larger body hardly contains a native image of the data set."""
+SMALL_PICTURE = 1000
+"""Bytes of a small picture in a form, with the head of its part."""
 UNCOUNTED_BYTES = 64 * 1024
 """Bytes of each body that are not counted. The maximum of connections limits their sum."""
 
@@ -44,17 +46,46 @@ def batch_cost(size: int, count: int) -> float:
     return 5e-4 * count + 1e-7 * size
 
 
+def form_cost(size: int, max_pictures: int) -> float:
+    """Returns the expected cost of a form of ``size`` bytes, whose pictures are not known yet."""
+    return batch_cost(size, min(size // SMALL_PICTURE, max_pictures))
+
+
 class Reservation:
-    """The work of a request in a queue."""
+    """The work of a request in a queue.
 
-    def __init__(self, queue: "WorkQueue") -> None:
+    It counts what has arrived and is not done, but at least what is expected.
+
+    Args:
+        queue: where it counts.
+        expected: cost of the request; 0 if only what has arrived counts.
+    """
+
+    def __init__(self, queue: "WorkQueue", expected: float) -> None:
         self._queue = queue
+        self._expected, self._arrived = expected, 0.0
         self.cost = 0.0
+        self._update()
 
-    def add(self, cost: float) -> None:
-        """Counts more work for the request; a negative cost is work that is done."""
-        self.cost += cost
-        self._queue.cost += cost
+    def arrive(self, cost: float) -> None:
+        """Adds work that has arrived."""
+        self._arrived += cost
+        self._update()
+
+    def finish(self, cost: float) -> None:
+        """Removes work that is done."""
+        self._arrived -= cost
+        self._update()
+
+    def stop_expecting(self) -> None:
+        """Counts only what has arrived from now on."""
+        self._expected = 0.0
+        self._update()
+
+    def _update(self) -> None:
+        cost = max(self._expected, self._arrived)
+        self._queue.cost += cost - self.cost
+        self.cost = cost
 
 
 class WorkQueue:
@@ -100,9 +131,8 @@ class WorkQueue:
     @contextmanager
     def reserve(self, cost: float) -> Iterator[Reservation]:
         """Counts an item while the context lasts."""
-        reservation = Reservation(self)
+        reservation = Reservation(self, cost)
         self.items += 1
-        reservation.add(cost)
         try:
             yield reservation
         finally:

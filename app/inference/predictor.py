@@ -30,6 +30,8 @@ CHUNK = 32
 """Pictures of a request for many that are decoded and classified together."""
 CHUNK_BYTES = 4_000_000
 """Bytes of encoded pictures after which a chunk has no more pictures."""
+ARRIVAL_SECONDS = 2
+"""Time in which a form is expected to arrive."""
 
 Item = TypeVar("Item")
 Outcomes = list[Prediction | Exception]
@@ -185,19 +187,22 @@ class Classifier:
         """Returns a prediction or an error for each encoded picture; a given exception is returned as it is.
 
         Pictures are classified while others arrive. Those that are done count as freed in ``memory``. ``reservation``
-        has the cost of the chunks that have arrived and are not done: a client that sends slowly keeps nobody else out.
+        expects all of them. After ``ARRIVAL_SECONDS`` it counts only the chunks that have arrived and are not done: a
+        client that sends slowly keeps nobody else out.
         """
         tasks: list[asyncio.Task[Outcomes]] = []
         work = partial(
             self._predict_chunk, reservation=reservation, budget=self.decoder.budget(), with_image=with_image
         )
+        timer = asyncio.get_running_loop().call_later(ARRIVAL_SECONDS, reservation.stop_expecting)
         try:
             async for chunk in _chunks(contents):
-                reservation.add(batch_cost(_size(chunk), len(chunk)))
+                reservation.arrive(batch_cost(_size(chunk), len(chunk)))
                 await self.admission.chunk_turns.acquire()
                 tasks.append(self._start_chunk(work(chunk), _size(chunk), memory))
             return [outcome for outcomes in await asyncio.gather(*tasks) for outcome in outcomes]
         finally:
+            timer.cancel()
             for task in tasks:
                 task.cancel()
 
@@ -256,7 +261,7 @@ class Classifier:
             pictures = [await self.decoder.preprocess_or_error(content, self.inputs, budget) for content in contents]
             work = partial(classify_pictures, self.loaded, pictures, with_image=with_image)
             outcomes = await asyncio.get_running_loop().run_in_executor(self.executors.inference, work)
-        reservation.add(-cost)
+        reservation.finish(cost)
         for picture, outcome in zip(pictures, outcomes, strict=True):
             if isinstance(picture, Picture) and isinstance(outcome, Prediction):
                 self.pair.choose(picture.kind).observe(picture, outcome)

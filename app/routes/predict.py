@@ -10,7 +10,7 @@ from starlette.routing import Route
 from app.dependencies import classifier, find_classifier, image_wanted, wants_image
 from app.disconnection import cancel_on_disconnect
 from app.fast_path import DirectRoute
-from app.inference.admission import Admission, BodyMemory
+from app.inference.admission import Admission, BodyMemory, form_cost
 from app.inference.errors import HelperLost, Overloaded, UnknownModel
 from app.metrics import StageTimer
 from app.problems import (
@@ -95,7 +95,8 @@ async def predict_batch(request: Request) -> Response:
     state, chosen, with_image = request.app.state, find_classifier(request), wants_image(request)
     admission: Admission = state.admission
     admission.batches.require()
-    with admission.batches.reserve(0) as work, admission.body() as memory:
+    cost = form_cost(declared_length(request), state.settings.max_files)
+    with admission.batches.reserve(cost) as work, admission.body() as memory:
         arrived = asyncio.Event()
         contents = read_contents(request, state.settings, memory, arrived)
         predictions = chosen.predict_many(contents, memory, work, with_image=with_image)
