@@ -493,7 +493,9 @@ def test_a_stop_answers_the_calls_that_have_begun(small_data):
     assert codes[-1] in (CODE.UNAVAILABLE, CODE.CANCELLED), "gRPC cancels what arrives when it stops already"
     assert re.search(rf"POST {INFER} 200 in [\d.]+ ms for ipv4:127\.0\.0\.1:\d+ \[\w+\]", log)
     assert CHECK not in log
-    assert "Traceback" not in log
+    # gRPC itself prints this of a call that arrived last and that it has cancelled.
+    of_cancelled = r'Traceback .*\n  File ".*", line \d+, in .*\._schedule_rpc_coro\n.*CancelledError\n'
+    assert "Traceback" not in re.sub(of_cancelled, "", log)
 
 
 def test_a_port_in_use_is_named_with_its_setting():
