@@ -422,6 +422,16 @@ def test_a_form_that_arrives_slowly_keeps_no_other_out(small_data, pictures):
         wait_until(lambda: client.post("/predict/batch", **form).status_code == 200, 10)
 
 
+def test_a_declared_length_alone_keeps_no_other_out(small_data):
+    with (
+        serve(Settings(data_dir=small_data.root, workers=1, max_wait_seconds=0.6)) as client,
+        contextlib.closing(socket.create_connection((client.base_url.host, client.base_url.port))) as connection,
+    ):
+        begin_form(connection, 40_000_000, 0)
+        wait_until(lambda: "in_progress 2.0" in client.get("/metrics").text)
+        assert client.post("/predict/batch", files={"files": grey_png()}).status_code == 200
+
+
 def test_the_bytes_of_a_form_count_whether_or_not_its_length_is_declared(small_data, monkeypatch):
     engines = hold_engines(monkeypatch)
     form = httpx.Request("POST", "http://x", files={"files": NOISE})

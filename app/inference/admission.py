@@ -22,6 +22,8 @@ CHUNKS_AT_ONCE = 2
 """While the engine runs one chunk, the pictures of the next are decoded."""
 SMALL_BODY = 8192
 """Bytes; a larger body hardly contains a native image of the data set."""
+MAX_EXPECTATION = 8
+"""A form of 256 pictures has so many chunks."""
 SMALL_PICTURE = 1000
 """Bytes of a small picture in a form, with the head of its part."""
 UNCOUNTED_BYTES = 64 * 1024
@@ -54,18 +56,19 @@ def form_cost(size: int, max_pictures: int) -> float:
 class Reservation:
     """The work of a request in a queue.
 
-    It counts what has arrived and is not done, but at least what is expected.
+    It counts what has arrived and is not done, but at least what is expected. What is expected counts only up to
+    ``MAX_EXPECTATION`` times what has arrived in all, so that a declared length alone keeps nobody out.
 
     Args:
         queue: where it counts.
-        expected: cost of the request; 0 if only what has arrived counts.
+        expected: cost of the whole request; 0 if only what has arrived counts.
     """
 
-    def __init__(self, queue: "WorkQueue", expected: float) -> None:
+    def __init__(self, queue: "WorkQueue", expected: float = 0.0) -> None:
         self._queue = queue
-        self._expected, self._arrived = expected, 0.0
+        self._expected = expected
+        self._arrived, self._done = 0.0, 0.0
         self.cost = 0.0
-        self._update()
 
     def arrive(self, cost: float) -> None:
         """Adds work that has arrived."""
@@ -74,7 +77,7 @@ class Reservation:
 
     def finish(self, cost: float) -> None:
         """Removes work that is done."""
-        self._arrived -= cost
+        self._done += cost
         self._update()
 
     def stop_expecting(self) -> None:
@@ -83,7 +86,7 @@ class Reservation:
         self._update()
 
     def _update(self) -> None:
-        cost = max(self._expected, self._arrived)
+        cost = max(min(self._expected, MAX_EXPECTATION * self._arrived), self._arrived - self._done)
         self._queue.cost += cost - self.cost
         self.cost = cost
 
@@ -129,10 +132,11 @@ class WorkQueue:
             yield
 
     @contextmanager
-    def reserve(self, cost: float) -> Iterator[Reservation]:
-        """Counts an item while the context lasts."""
-        reservation = Reservation(self, cost)
+    def reserve(self, cost: float, expected: float = 0.0) -> Iterator[Reservation]:
+        """Counts an item of which ``cost`` has arrived while the context lasts; see ``Reservation``."""
+        reservation = Reservation(self, expected)
         self.items += 1
+        reservation.arrive(cost)
         try:
             yield reservation
         finally:

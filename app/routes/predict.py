@@ -95,8 +95,8 @@ async def predict_batch(request: Request) -> Response:
     state, chosen, with_image = request.app.state, find_classifier(request), wants_image(request)
     admission: Admission = state.admission
     admission.batches.require()
-    cost = form_cost(declared_length(request), state.settings.max_files)
-    with admission.batches.reserve(cost) as work, admission.body() as memory:
+    expected = form_cost(declared_length(request), state.settings.max_files)
+    with admission.batches.reserve(0, expected) as work, admission.body() as memory:
         arrived = asyncio.Event()
         contents = read_contents(request, state.settings, memory, arrived)
         predictions = chosen.predict_many(contents, memory, work, with_image=with_image)
