@@ -208,7 +208,7 @@ class Settings(BaseSettings):
     @classmethod
     def _folder_is_there(cls, folder: Path) -> Path:
         if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises if a parent cannot be read
-            raise ValueError("this is not a folder")
+            raise ValueError("this is not a folder: name the one that holds the models")
         return folder
 
     @field_validator("port", "grpc_port", mode="before")
